@@ -1,0 +1,196 @@
+"""What the commands share: options, log, progress, one-line errors, exit codes.
+
+Exit code 0 is done, 1 some cases failed, 2 the user can mend it (one line says how),
+130 interrupted. Anything else is our bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment, open_experiment
+
+DONE, SOME_FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
+
+_PLAIN_SECONDS = 15.0
+_NOISY_LOGGERS = ("ray", "ray.tune", "ray.data", "ray.train", "optuna", "py.warnings")
+
+Show = Callable[[int, int, str], None]
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """Reports a wrong option in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MENDABLE, f"error: {message}; see {self.prog} --help\n")
+
+
+def parser(command: str, manual: str | None) -> argparse.ArgumentParser:
+    """Make a command's parser; its module's docstring is the manual."""
+    return _OneLineParser(
+        prog=f"strokeseg {command}",
+        description=manual,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_experiment_options(options: argparse.ArgumentParser) -> None:
+    """Add the options that say which experiment, and where its results lie."""
+    options.add_argument(
+        "--experiment",
+        default="demo",
+        metavar="NAME",
+        help="a name under experiments/, or a YAML file (default: demo, which needs no data)",
+    )
+    options.add_argument(
+        "--storage",
+        default="runs",
+        metavar="FOLDER",
+        help="folder for all results (default: runs)",
+    )
+
+
+def add_data_option(options: argparse.ArgumentParser) -> None:
+    """Add the option that replaces the experiment's own path to the cases."""
+    options.add_argument(
+        "--data", metavar="PATH", help="the cases' folder or manifest, in place of the YAML's"
+    )
+
+
+def add_device_option(options: argparse.ArgumentParser) -> None:
+    """Add the option that says where networks compute."""
+    options.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        help="where to compute (default: cuda where there is one, else cpu)",
+    )
+
+
+def device_of(options: argparse.Namespace) -> torch.device:
+    """Return the device that the options name.
+
+    Raises:
+        UserError: When a GPU is asked for and torch finds none.
+    """
+    available = torch.cuda.is_available()
+    if options.device == "cuda" and not available:
+        raise UserError("--device cuda: torch finds no GPU here; use --device cpu")
+    return torch.device(options.device or ("cuda" if available else "cpu"))
+
+
+def experiment_of(options: argparse.Namespace) -> Experiment:
+    """Open the experiment that the options name."""
+    return open_experiment(
+        options.experiment, options.storage, getattr(options, "data", None)
+    )
+
+
+def run_command(work: Callable[[], int]) -> int:
+    """Run a command's work and turn what it raises into an exit code."""
+    try:
+        return work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MENDABLE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send the chatter of Ray, Optuna and Python's warnings to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in (*_NOISY_LOGGERS, "strokeseg")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        handler.close()
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Show]:
+    """Show one bar on a terminal, or a plain line now and then where there is none.
+
+    Yields:
+        A function to call with how much is done, of how much, and a note such as what is
+        best so far.
+    """
+    if sys.stderr.isatty():
+        with _bar() as bar:
+            task = bar.add_task(title, total=None, note="")
+            yield lambda done, total, note: bar.update(
+                task, completed=done, total=total, note=note
+            )
+        return
+    yield _PlainProgress(title)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+class _PlainProgress:
+    """A line every few seconds and one at the end, for logs and pipes."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._started = time.monotonic()
+        self._shown = float("-inf")
+        self._ended = False
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        ended = done >= total
+        if self._ended or (not ended and now - self._shown < _PLAIN_SECONDS):
+            return
+        self._shown, self._ended = now, ended
+        elapsed = now - self._started
+        left = f", {elapsed * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        text = f"{self._title}: {done}/{total}, {elapsed:.0f} s{left}"
+        print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to standard output; the first column is left, the others right."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,0 +1,279 @@
+"""Configuration as data: what an experiment, its preparation and a trial are made of.
+
+A *record* is a frozen set of named settings. YAML comes in at one door, `load_experiment`;
+unknown keys, wrong types and values out of range are all reported at once, in one error.
+Below the door everything takes plain arguments or a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from strokeseg.errors import UserError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Record(BaseModel):
+    """A frozen set of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrialConfig(Record):
+    """One point of a search space: all that tells one trial from another.
+
+    Attributes:
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Decoupled weight decay of AdamW.
+        encoder: Encoder name as segmentation-models-pytorch knows it.
+        encoder_depth: Number of down-sampling stages of the U-Net, 3 to 5.
+        pretrained: Whether the encoder starts from ImageNet weights.
+        dice_weight: Weight of the soft Dice loss.
+        cross_entropy_weight: Weight of the binary cross-entropy.
+        focal_weight: Weight of the focal loss. The three weights are divided by their sum.
+        batch_size: Slices a step.
+        augmentation: Strength of the augmentation, from 0 (none) to 1.
+        lesion_share: Share of an epoch's slices that show a lesion.
+    """
+
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 1e-4
+    encoder: str = "resnet34"
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5
+    pretrained: bool = False
+    dice_weight: NotNegative = 0.5
+    cross_entropy_weight: NotNegative = 0.5
+    focal_weight: NotNegative = 0.0
+    batch_size: Count = 16
+    augmentation: Share = 0.5
+    lesion_share: Share = 0.5
+
+    @model_validator(mode="after")
+    def _never_pure_dice(self) -> TrialConfig:
+        if self.cross_entropy_weight + self.focal_weight <= 0:
+            raise ValueError(
+                "cross_entropy_weight or focal_weight must be above 0: pure Dice loss has no "
+                "gradient worth the name on slices without a lesion"
+            )
+        return self
+
+
+class PhantomConfig(Record):
+    """Simulated cases that stand in for data.
+
+    Attributes:
+        cases: Number of cases.
+        spacing_mm: Isotropic voxel size; 1 gives the size of ISLES 2015 SISS.
+        seed: Equal seeds give equal bytes.
+        lesion_free_share: Share of the cases without any lesion.
+    """
+
+    cases: Count = 16
+    spacing_mm: Positive = 2.0
+    seed: int = 0
+    lesion_free_share: Share = 0.0
+
+
+class DataConfig(Record):
+    """Where the cases are and what they hold.
+
+    Attributes:
+        layout: `siss` (a folder of ISLES 2015 SISS) or `manifest` (a CSV file).
+        path: The folder or CSV file, relative to the experiment's YAML file. Empty when
+            `phantom` is given.
+        phantom: Simulate the cases instead of reading them.
+        sequences: MRI sequences in the order of the network's channels.
+        lesion_labels: `binary` (the mask must hold 0 and 1 only), `any` (every label
+            above 0 is lesion), or the list of labels that are lesion.
+    """
+
+    layout: Literal["siss", "manifest"] = "siss"
+    path: str | None = None
+    phantom: PhantomConfig | None = None
+    sequences: Annotated[tuple[str, ...], Field(min_length=1)] = ("T1", "T2", "DWI", "FLAIR")
+    lesion_labels: Literal["binary", "any"] | tuple[int, ...] = "binary"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if (self.path is None) == (self.phantom is None):
+            raise ValueError("give either path or phantom, and only one of them")
+        if self.phantom is not None and self.layout != "siss":
+            raise ValueError("phantom cases come in the siss layout")
+        if len(set(self.sequences)) != len(self.sequences):
+            raise ValueError(f"sequences must differ, got {list(self.sequences)}")
+        return self
+
+
+class SplitConfig(Record):
+    """How patients are divided; decided once and kept in `splits.json`.
+
+    Attributes:
+        folds: Number of folds for training and validation.
+        validation_fold: The fold that scores the trials; the others train them.
+        test_patients: The locked test set by name, or nothing to draw it.
+        test_share: Share of the patients to draw for the test set when not named.
+        seed: Seed of the draw.
+    """
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    validation_fold: Annotated[int, Field(ge=0)] = 0
+    test_patients: tuple[str, ...] | None = None
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> SplitConfig:
+        if self.validation_fold >= self.folds:
+            raise ValueError(
+                f"validation_fold must be below folds ({self.folds}), got {self.validation_fold}"
+            )
+        return self
+
+
+class PreparationConfig(Record):
+    """How a case becomes slices.
+
+    Attributes:
+        slice_size: Height and width of every slice in voxels, each a multiple of 32;
+            nothing for the smallest that holds every case, axis by axis.
+        spacing_mm: Voxel size (x, y, z) that every case is resampled to; nothing to keep
+            the cases' own, which must then agree.
+        reference: Sequence onto whose grid the others are resampled; nothing to insist
+            that all of a case's volumes share one grid.
+    """
+
+    slice_size: tuple[Count, Count] | None = None
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    reference: str | None = None
+
+    @model_validator(mode="after")
+    def _size_divides(self) -> PreparationConfig:
+        if self.slice_size is not None and any(side % 32 for side in self.slice_size):
+            raise ValueError(f"slice_size must be multiples of 32, got {list(self.slice_size)}")
+        return self
+
+
+class SearchConfig(Record):
+    """How much one axis's search may spend.
+
+    Attributes:
+        space: YAML file of the search space, relative to the experiment's; `{axis}` in it
+            stands for the axis.
+        trials: Number of trials.
+        epochs: Epochs of a trial that is never stopped early.
+        slices_per_epoch: Training slices an epoch; nothing for all there are.
+        grace_epochs: Epochs that every trial gets before it may be stopped; nothing for a
+            third of `epochs`.
+        reduction_factor: Of the trials at a rung, one in this many goes on.
+        seed: Seed of the sampler and, with its number, of every trial.
+    """
+
+    space: str = "../../search_spaces/{axis}.yaml"
+    trials: Count = 20
+    epochs: Count = 30
+    slices_per_epoch: Count | None = None
+    grace_epochs: Count | None = None
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    seed: int = 0
+
+
+class EnsembleConfig(Record):
+    """How trials become an ensemble.
+
+    Attributes:
+        members_per_axis: Best trials of an axis whose probabilities are averaged before
+            the axis votes.
+        threshold: Probability from which an axis votes for lesion.
+    """
+
+    members_per_axis: Count = 1
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
+class ExperimentConfig(Record):
+    """All that `experiment.yaml` says; see the records of its parts."""
+
+    data: DataConfig
+    splits: SplitConfig = SplitConfig()
+    preparation: PreparationConfig = PreparationConfig()
+    search: SearchConfig = SearchConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+
+    @model_validator(mode="after")
+    def _reference_is_a_sequence(self) -> ExperimentConfig:
+        reference = self.preparation.reference
+        if reference is not None and reference not in self.data.sequences:
+            raise ValueError(
+                f"preparation.reference must be one of {list(self.data.sequences)}, got {reference!r}"
+            )
+        return self
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -> AnyRecord:
+    """Make a record of plain values.
+
+    Args:
+        kind: The record's class.
+        values: Plain values as YAML or JSON give them.
+        where: The file, for the error.
+
+    Raises:
+        UserError: With every fault at once.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_describe(error)}") from None
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        UserError: When the file is missing, is no YAML, or holds no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: is no valid YAML ({reason})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold a mapping of settings, got {type(values).__name__}")
+    return values
+
+
+def load_experiment(path: Path) -> ExperimentConfig:
+    """Read and check an `experiment.yaml`.
+
+    Raises:
+        UserError: When the file cannot be read or any setting in it is wrong.
+    """
+    return parse_record(ExperimentConfig, load_yaml(path), str(path))
+
+
+def _describe(error: ValidationError) -> str:
+    return "; ".join(_describe_fault(dict(fault)) for fault in error.errors())
+
+
+def _describe_fault(fault: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key}; remove it or correct its spelling"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in {"missing", "value_error"}:
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message}, got {fault['input']!r}"

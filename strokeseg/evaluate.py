@@ -1,0 +1,195 @@
+"""Score the ensemble on the locked test cases, in 3D, on each case's own grid.
+
+Every axis alone, the vote of the axes, and, where `promote` kept both, the vote of the best
+pretrained members beside that of the best from scratch. Masks are written as NIfTI. If a
+case fails, the others go on; the failed ones are listed and the exit code is 1.
+
+    strokeseg evaluate --experiment siss-like
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from strokeseg import cli
+from strokeseg.errors import CaseError, UserError
+from strokeseg.experiment import Experiment, code_version
+from strokeseg.files import file_sha256, replacing_folder, write_csv, write_json
+from strokeseg.imaging.cases import Case, mask_name
+from strokeseg.imaging.metrics import Scores, score_masks
+from strokeseg.imaging.prepared import PreparedCase, prepare_case
+from strokeseg.imaging.splits import TEST
+from strokeseg.imaging.volume import write_mask
+from strokeseg.learning.ensemble import (
+    RECORD_NAME,
+    VOTE,
+    Ensemble,
+    load_ensemble,
+    read_ensemble_record,
+    segment,
+)
+from strokeseg.preparation.record import Preparation, read_preparation
+
+METRICS = tuple(Scores.__dataclass_fields__)
+_TITLES = {
+    "dice": "Dice",
+    "sensitivity": "sensitivity",
+    "precision": "precision",
+    "volume_difference_ml": "volume difference, ml",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see the module's docstring."""
+    parser = cli.parser("evaluate", __doc__)
+    cli.add_experiment_options(parser)
+    cli.add_device_option(parser)
+    options = parser.parse_args(arguments)
+    return cli.run_command(lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
+    experiment = cli.experiment_of(options)
+    with cli.logging_to(experiment.log_folder / "evaluate.log"):
+        summary = evaluate(experiment, cli.device_of(options))
+    print_summary(summary)
+    print(f"All scores: {experiment.metrics_csv}")
+    return cli.SOME_FAILED if summary["failed"] else cli.DONE
+
+
+def evaluate(experiment: Experiment, device: torch.device) -> dict[str, Any]:
+    """Score the test cases, write scores and masks, and return the summary.
+
+    Raises:
+        UserError: When there is no ensemble, no test case, or no case could be scored.
+    """
+    preparation = read_preparation(experiment)
+    ensembles = _load_ensembles(experiment, preparation)
+    cases = [preparation.cases[name] for name in preparation.names(TEST)]
+    if not cases:
+        raise UserError(
+            f"{experiment.splits_json}: the test set is empty; set splits.test_share or "
+            "splits.test_patients under another experiment name"
+        )
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    with replacing_folder(experiment.evaluation_folder) as folder, cli.progress(
+        "Evaluating cases"
+    ) as show:
+        for index, case in enumerate(cases):
+            show(index, len(cases), f"case {case.name}")
+            try:
+                rows += _score_case(experiment, case, ensembles, folder / "masks", device)
+            except CaseError as error:
+                failed[case.name] = str(error)
+        show(len(cases), len(cases), "")
+        if not rows:
+            raise UserError(f"no test case could be scored: {'; '.join(failed.values())}")
+        summary = {
+            "experiment": experiment.name,
+            "ensemble_sha256": file_sha256(experiment.ensemble_folder / RECORD_NAME),
+            "splits_hash": preparation.splits_hash,
+            "code_version": code_version(),
+            "cases": len(cases),
+            "failed": failed,
+            "methods": _summarise(rows),
+        }
+        write_csv(folder / experiment.metrics_csv.name, ["case", "method", *METRICS], rows)
+        write_json(folder / experiment.summary_json.name, summary)
+    return summary
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """Print the means over the test cases, and the cases that failed."""
+    scored = summary["cases"] - len(summary["failed"])
+    cli.print_table(
+        f"Mean over {scored} unseen test cases, in 3D",
+        ("method", *_TITLES.values()),
+        [
+            (method, *(f"{means['mean'][metric]:.3f}" for metric in _TITLES))
+            for method, means in summary["methods"].items()
+        ],
+    )
+    for case, reason in summary["failed"].items():
+        print(f"failed: case {case}: {reason}", file=sys.stderr)
+
+
+def _load_ensembles(experiment: Experiment, preparation: Preparation) -> dict[str, Ensemble]:
+    folder = experiment.ensemble_folder
+    if not folder.exists():
+        raise UserError(
+            f"{folder}: there is no ensemble; run strokeseg promote "
+            f"--experiment {experiment.name} first"
+        )
+    record = read_ensemble_record(folder / RECORD_NAME)
+    if record.preparation_hash != preparation.fingerprint:
+        raise UserError(
+            f"{folder}: was made from other data than are prepared now; promote anew"
+        )
+    comparisons = {f"vote_{name}": load_ensemble(folder, name) for name in record.comparison}
+    return {VOTE: load_ensemble(folder), **comparisons}
+
+
+def _score_case(
+    experiment: Experiment,
+    case: Case,
+    ensembles: Mapping[str, Ensemble],
+    masks_folder: Path,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Score a case by every method and write the masks of the ensemble itself."""
+    prepared = _prepare(experiment, case, ensembles[VOTE])
+    grid = prepared.native_grid
+    masks = dict(segment(ensembles[VOTE], prepared, device).masks)
+    for method, mask in masks.items():
+        write_mask(masks_folder / mask_name(case.name, method), mask, grid)
+    for method, ensemble in ensembles.items():
+        if method != VOTE:
+            masks[method] = segment(ensemble, prepared, device).masks[VOTE]
+    if prepared.native_mask is None:
+        raise CaseError(f"case {case.name} has no lesion mask to be scored against")
+    return [
+        {
+            "case": case.name,
+            "method": method,
+            **asdict(score_masks(prepared.native_mask, mask, grid.spacing_mm)),
+        }
+        for method, mask in masks.items()
+    ]
+
+
+def _prepare(experiment: Experiment, case: Case, ensemble: Ensemble) -> PreparedCase:
+    return prepare_case(
+        case.images,
+        sequences=ensemble.record.sequences,
+        mask=case.mask,
+        lesion_labels=experiment.config.data.lesion_labels,
+        reference=ensemble.record.reference,
+        spacing_mm=ensemble.record.spacing_mm,
+    )
+
+
+def _summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    methods = dict.fromkeys(row["method"] for row in rows)
+    return {
+        method: {
+            name: {
+                metric: statistic([row[metric] for row in rows if row["method"] == method])
+                for metric in METRICS
+            }
+            for name, statistic in (("mean", fmean), ("median", median))
+        }
+        for method in methods
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

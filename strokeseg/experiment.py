@@ -1,0 +1,226 @@
+"""One experiment: its settings and every file name in it.
+
+An *experiment* is what one `experiment.yaml` says; all that comes of it lies under
+`<storage>/<experiment>/`. Other modules ask here for a path and never join one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import strokeseg
+from strokeseg.config import ExperimentConfig, load_experiment
+from strokeseg.errors import UserError
+from strokeseg.files import unwritable
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What to do, and the place of everything that comes of it.
+
+    Attributes:
+        name: Name of the experiment.
+        config: Its settings.
+        config_path: The YAML file that they came from; relative paths in it start there.
+        folder: `<storage>/<name>`.
+        data_path: The cases' folder or manifest.
+    """
+
+    name: str
+    config: ExperimentConfig
+    config_path: Path
+    folder: Path
+    data_path: Path
+
+    @property
+    def log_folder(self) -> Path:
+        """What Ray, Optuna and the commands had to say."""
+        return self.folder / "logs"
+
+    @property
+    def prepared_folder(self) -> Path:
+        """All that `prepare` writes; there only when it is complete."""
+        return self.folder / "prepared"
+
+    @property
+    def slices_folder(self) -> Path:
+        """Parquet files, partitioned by axis and fold."""
+        return self.prepared_folder / "slices"
+
+    @property
+    def cases_csv(self) -> Path:
+        """A row a prepared case: name, patient, side of the split, and its files."""
+        return self.prepared_folder / "cases.csv"
+
+    @property
+    def splits_json(self) -> Path:
+        """Folds and test set, by patient."""
+        return self.prepared_folder / "splits.json"
+
+    @property
+    def preparation_json(self) -> Path:
+        """What made the slices: settings, fingerprints of the files, versions."""
+        return self.prepared_folder / "preparation.json"
+
+    @property
+    def validation_csv(self) -> Path:
+        """A row a case that was found: valid or not, and why."""
+        return self.prepared_folder / "validation.csv"
+
+    def space_path(self, axis: str) -> Path:
+        """The YAML file of an axis's search space."""
+        return self.config_path.parent / self.config.search.space.format(axis=axis)
+
+    def search_folder(self, axis: str) -> Path:
+        """All that the search along one axis writes."""
+        return self.folder / "search" / axis
+
+    def journal(self, axis: str) -> Path:
+        """Optuna's journal: the truth about an axis's study."""
+        return self.search_folder(axis) / "journal.log"
+
+    def leaderboard_csv(self, axis: str) -> Path:
+        """A row a trial of an axis."""
+        return self.search_folder(axis) / "leaderboard.csv"
+
+    def trials_folder(self, axis: str) -> Path:
+        """One folder a trial, by its number."""
+        return self.search_folder(axis) / "trials"
+
+    def tensorboard_folder(self, axis: str) -> Path:
+        """TensorBoard's files, one folder a trial."""
+        return self.search_folder(axis) / "tensorboard"
+
+    @property
+    def ensemble_folder(self) -> Path:
+        """The promoted members and how they vote."""
+        return self.folder / "ensemble"
+
+    @property
+    def evaluation_folder(self) -> Path:
+        """Scores and masks of the test cases."""
+        return self.folder / "evaluation"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """A row a test case and method."""
+        return self.evaluation_folder / "metrics.csv"
+
+    @property
+    def summary_json(self) -> Path:
+        """Means over the test cases, and what was evaluated."""
+        return self.evaluation_folder / "summary.json"
+
+    @property
+    def report_md(self) -> Path:
+        """The experiment's report as Markdown."""
+        return self.folder / "report" / "report.md"
+
+    @property
+    def bundle_zip(self) -> Path:
+        """The exported ensemble."""
+        return self.folder / "bundle.zip"
+
+
+def trial_folder(trials_folder: Path, number: int) -> Path:
+    """The folder of one trial."""
+    return trials_folder / f"{number:04d}"
+
+
+def trial_weights(trials_folder: Path, number: int) -> Path:
+    """A trial's best weights as a member file."""
+    return trial_folder(trials_folder, number) / "best.safetensors"
+
+
+def trial_state(trials_folder: Path, number: int) -> Path:
+    """A running trial's last state, from which it goes on after an interruption."""
+    return trial_folder(trials_folder, number) / "state.pt"
+
+
+def open_experiment(name: str, storage: str, data: str | None = None) -> Experiment:
+    """Find an experiment's YAML file, read it, and make its folder.
+
+    Args:
+        name: A path to a YAML file or its folder, or a name under `experiments/`, which
+            is looked for in the working folder and then beside this package.
+        storage: Folder for all results.
+        data: Replaces `data.path`, relative to the working folder.
+
+    Raises:
+        UserError: When there is no such experiment, a setting is wrong, or the storage
+            cannot be written to.
+    """
+    if "://" in storage:
+        raise UserError(
+            f"--storage {storage}: object stores are not supported yet; "
+            "give a folder, on a shared file system when there are several nodes"
+        )
+    path = _find_config(name)
+    config = load_experiment(path)
+    experiment = path.parent.name if path.name == "experiment.yaml" else path.stem
+    folder = Path(storage).absolute() / experiment
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    return Experiment(
+        name=experiment,
+        config=config,
+        config_path=path,
+        folder=folder,
+        data_path=_data_path(config, path, folder, data),
+    )
+
+
+def _find_config(name: str) -> Path:
+    given = Path(name)
+    candidates = [given, given / "experiment.yaml"]
+    candidates += [
+        place / "experiments" / name / "experiment.yaml" for place in (Path.cwd(), _CHECKOUT)
+    ]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    known = sorted(
+        {
+            file.parent.name
+            for place in (Path.cwd(), _CHECKOUT)
+            for file in place.glob("experiments/*/experiment.yaml")
+        }
+    )
+    raise UserError(
+        f"--experiment {name}: no such YAML file and no folder of that name under experiments/; "
+        f"known are {', '.join(known) or 'none'}"
+    )
+
+
+def _data_path(config: ExperimentConfig, path: Path, folder: Path, data: str | None) -> Path:
+    if data is not None:
+        if config.data.phantom is not None:
+            raise UserError(f"--data: {path} simulates its cases; remove the option")
+        return Path(data).absolute()
+    if config.data.path is None:
+        return folder / "cases"
+    return (path.parent / config.data.path).resolve()
+
+
+def code_version() -> str:
+    """The package's version, with the commit where it runs from a git checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(_CHECKOUT), "describe", "--always", "--dirty", "--abbrev=10"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        # No git, or an installed package: the version alone names the code.
+        return strokeseg.__version__
+    return f"{strokeseg.__version__}+{described.stdout.strip()}"

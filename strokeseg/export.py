@@ -1,0 +1,74 @@
+"""Write the ensemble as one bundle: a .zip that holds all that `predict` needs.
+
+    strokeseg export --experiment siss-like --output stroke-ensemble.zip
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from strokeseg import cli
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment
+from strokeseg.files import file_sha256, read_json
+from strokeseg.learning.bundle import write_bundle
+from strokeseg.learning.ensemble import RECORD_NAME, read_ensemble_record
+from strokeseg.pages import model_card
+from strokeseg.preparation.record import read_preparation
+
+_LICENCE = """\
+The weights in this bundle belong to whoever trained and exported them, and so does the
+decision about their licence: replace this text by it before the bundle is passed on.
+Weights that were pretrained elsewhere keep the terms of their source. The software that
+made the bundle, strokeseg, is licensed under Apache-2.0.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see the module's docstring."""
+    parser = cli.parser("export", __doc__)
+    cli.add_experiment_options(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="a .zip, or a folder (default: bundle.zip in the experiment's folder)",
+    )
+    options = parser.parse_args(arguments)
+
+    def work() -> int:
+        experiment = cli.experiment_of(options)
+        export(experiment, options.output or experiment.bundle_zip)
+        return cli.DONE
+
+    return cli.run_command(work)
+
+
+def export(experiment: Experiment, path: Path) -> None:
+    """Write the bundle and print its size.
+
+    Raises:
+        UserError: When nothing is promoted, or the bundle cannot be written.
+    """
+    folder = experiment.ensemble_folder
+    if not folder.exists():
+        raise UserError(
+            f"{folder}: there is no ensemble; run strokeseg promote "
+            f"--experiment {experiment.name} first"
+        )
+    record = read_ensemble_record(folder / RECORD_NAME)
+    summary = read_json(experiment.summary_json) if experiment.summary_json.exists() else None
+    # Scores of an earlier ensemble say nothing about this one.
+    if summary and summary["ensemble_sha256"] != file_sha256(folder / RECORD_NAME):
+        summary = None
+    card = model_card(record, read_preparation(experiment), summary)
+    write_bundle(path, folder, extra={"LICENSE": _LICENCE, "docs/README.md": card})
+    members = sum(len(names) for names in record.members.values())
+    size = f", {path.stat().st_size / 1e6:.1f} MB" if path.is_file() else ""
+    print(f"Bundle: {path} ({members} members{size})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

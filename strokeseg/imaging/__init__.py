@@ -1,0 +1,1 @@
+"""Scans as arrays: reading, preparing, slicing, storing, splitting and scoring them."""

@@ -1,0 +1,292 @@
+"""The bundle: an ensemble as one file that travels.
+
+A *bundle* is a folder, or a .zip of stored entries, laid out like a MONAI Bundle:
+
+    LICENSE, docs/README.md         what the exporter gives along
+    configs/metadata.json           what goes in and what comes out
+    configs/ensemble.json           the ensemble's record, without comparisons
+    models/<axis>-<trial>.safetensors
+    checksums.json                  SHA-256 and size of every other file
+
+It is untrusted input: it holds no code and no pickle, and nothing in it is used before
+its name, size and checksum have been compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Annotated, Any
+
+from pydantic import Field
+
+from strokeseg.config import Record, parse_record
+from strokeseg.errors import UserError
+from strokeseg.files import replacing_file, replacing_folder
+from strokeseg.learning.ensemble import (
+    MEMBERS_FOLDER,
+    RECORD_NAME,
+    Ensemble,
+    EnsembleRecord,
+    load_members,
+    read_ensemble_record,
+)
+
+_CHECKSUMS = "checksums.json"
+_RECORD = f"configs/{RECORD_NAME}"
+_METADATA = "configs/metadata.json"
+_MODELS = "models"
+_LARGEST_CHECKSUMS_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
+# The earliest date that a .zip can tell, so that equal ensembles give equal bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class _Checksum(Record):
+    sha256: str
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class _Checksums(Record):
+    files: dict[str, _Checksum]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """A file of a bundle: its size in bytes and how to open it."""
+
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def write_bundle(path: Path, ensemble_folder: Path, *, extra: Mapping[str, str | bytes]) -> None:
+    """Write an ensemble as a bundle; equal input gives equal bytes.
+
+    Args:
+        path: A name that ends in .zip, or a folder; replaced when it is there.
+        ensemble_folder: The ensemble.
+        extra: Further files by their names in the bundle, such as `LICENSE` and
+            `docs/README.md`.
+
+    Raises:
+        ValueError: When a name in `extra` is taken or unsafe.
+        UserError: When the ensemble cannot be read or the bundle cannot be written.
+    """
+    record = read_ensemble_record(ensemble_folder / RECORD_NAME)
+    record = record.model_copy(update={"comparison": {}})
+    contents = {
+        _RECORD: _json(record.model_dump(mode="json")),
+        _METADATA: _json(_metadata(record)),
+    }
+    for name in sorted(record.file_names()):
+        contents[f"{_MODELS}/{name}"] = _read_member(ensemble_folder / MEMBERS_FOLDER / name)
+    for name, content in extra.items():
+        if name in contents or name == _CHECKSUMS or not _is_safe(name):
+            raise ValueError(f"an extra file needs a free and relative name, got {name!r}")
+        contents[name] = content.encode() if isinstance(content, str) else content
+    contents[_CHECKSUMS] = _json(
+        {
+            "files": {
+                name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+                for name, content in sorted(contents.items())
+            }
+        }
+    )
+    if path.suffix == ".zip":
+        _write_zip(path, contents)
+    else:
+        _write_folder(path, contents)
+
+
+def open_bundle(path: Path) -> Ensemble:
+    """Check a bundle and load its ensemble.
+
+    What is loaded are checked copies in a private temporary folder.
+
+    Raises:
+        UserError: When the bundle is missing or damaged; when it holds an unsafe name, a
+            link, a file that `checksums.json` does not list or none that it lists, or a
+            file of another size or content; or when a member does not fit.
+    """
+    with _open_entries(path) as entries, tempfile.TemporaryDirectory() as private:
+        checksums = _read_checksums(path, entries)
+        _check_names(path, entries, checksums)
+        for name, checksum in checksums.items():
+            _copy_checked(path, name, entries[name], checksum, Path(private) / name)
+        try:
+            record = read_ensemble_record(Path(private) / _RECORD)
+            members = load_members(Path(private) / _MODELS, record, record.members)
+        except UserError as error:
+            # The temporary place means nothing to the user.
+            raise UserError(f"{path}: {str(error).removeprefix(private + os.sep)}") from None
+    return Ensemble(members=members, record=record)
+
+
+def _metadata(record: EnsembleRecord) -> dict[str, Any]:
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "channel_def": dict(enumerate(record.sequences)),
+    }
+    return {
+        "name": record.name,
+        "version": record.code_version,
+        "task": "segmentation of ischemic stroke lesions in multi-sequence MRI",
+        "intended_use": "research only; not a medical device",
+        "data_preparation": {"sha256": record.preparation_hash, "spacing_mm": record.spacing_mm},
+        "network_data_format": {
+            "inputs": {"image": {**image, "num_channels": len(record.sequences)}},
+            "outputs": {
+                "pred": {"type": "image", "format": "segmentation", "channel_def": {"0": "lesion"}}
+            },
+        },
+    }
+
+
+def _json(values: Any) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _read_member(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); promote anew") from None
+
+
+def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
+    with replacing_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in sorted(contents.items()):
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.create_system = 3
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, content, zipfile.ZIP_STORED)
+
+
+def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    with replacing_folder(path) as temporary:
+        for name, content in contents.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / name).write_bytes(content)
+
+
+@contextmanager
+def _open_entries(path: Path) -> Iterator[dict[str, _Entry]]:
+    """Give a bundle's files by name, no content read."""
+    if path.is_dir():
+        yield _folder_entries(path)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield _zip_entries(path, archive)
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as a bundle ({error}); fetch it anew") from None
+
+
+def _folder_entries(path: Path) -> dict[str, _Entry]:
+    entries = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_symlink():
+            raise UserError(f"{path}: a bundle must hold no links, got {name}")
+        if file.is_dir():
+            continue
+        if not file.is_file():
+            raise UserError(f"{path}: a bundle must hold plain files, got {name}")
+        entries[name] = _Entry(size=file.stat().st_size, open=partial(_open_file, file))
+    return entries
+
+
+def _open_file(file: Path) -> IO[bytes]:
+    return file.open("rb")
+
+
+def _zip_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, _Entry]:
+    entries = {}
+    for info in archive.infolist():
+        name = info.filename
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if not _is_safe(name) or name in entries:
+            raise UserError(f"{path}: a bundle's names must be relative and differ, got {name!r}")
+        if kind not in (0, stat.S_IFREG):
+            raise UserError(f"{path}: a bundle must hold plain files, got {name}")
+        # Stored entries cannot be larger than the archive: no small file can fill a disk.
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            raise UserError(
+                f"{path}: a bundle's files must be stored as they are, but {name} is compressed "
+                "or encrypted; export the bundle anew, or unpack it and give the folder"
+            )
+        entries[name] = _Entry(size=info.file_size, open=partial(archive.open, info))
+    if sum(entry.size for entry in entries.values()) > path.stat().st_size:
+        raise UserError(f"{path}: the files of a bundle must not overlap; fetch it anew")
+    return entries
+
+
+def _is_safe(name: str) -> bool:
+    """Whether a name stays inside its folder on every system."""
+    parts = PurePosixPath(name).parts
+    return (
+        bool(parts)
+        and "/".join(parts) == name
+        and not name.startswith("/")
+        and ".." not in parts
+        and not any(character in name for character in "\\:\0")
+    )
+
+
+def _read_checksums(path: Path, entries: Mapping[str, _Entry]) -> dict[str, _Checksum]:
+    entry = entries.get(_CHECKSUMS)
+    if entry is None or entry.size > _LARGEST_CHECKSUMS_BYTES:
+        raise UserError(f"{path}: is no bundle of strokeseg, it has no proper {_CHECKSUMS}")
+    with entry.open() as file:
+        text = file.read(_LARGEST_CHECKSUMS_BYTES)
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: {_CHECKSUMS} is no valid JSON; fetch the bundle anew") from None
+    return parse_record(_Checksums, values, f"{path}: {_CHECKSUMS}").files
+
+
+def _check_names(
+    path: Path, entries: Mapping[str, _Entry], checksums: Mapping[str, _Checksum]
+) -> None:
+    for name in checksums:
+        if not _is_safe(name):
+            raise UserError(f"{path}: a bundle's names must be relative, got {name!r}")
+    missing = sorted(checksums.keys() - entries.keys())
+    unlisted = sorted(entries.keys() - checksums.keys() - {_CHECKSUMS})
+    if missing or unlisted:
+        raise UserError(
+            f"{path}: a bundle must hold the files that {_CHECKSUMS} lists, "
+            f"but {', '.join(missing) or 'none'} missing and {', '.join(unlisted) or 'none'} "
+            "in excess; fetch it anew"
+        )
+
+
+def _copy_checked(path: Path, name: str, entry: _Entry, checksum: _Checksum, target: Path) -> None:
+    """Copy a file to `target` while its size and content are what they should be."""
+    damaged = UserError(f"{path}: {name} was changed or damaged; fetch the bundle anew")
+    if entry.size != checksum.bytes:
+        raise damaged
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    left = checksum.bytes
+    try:
+        with entry.open() as source, target.open("wb") as copy:
+            while left > 0 and (block := source.read(min(left, _BLOCK_BYTES))):
+                left -= len(block)
+                digest.update(block)
+                copy.write(block)
+    except (zipfile.BadZipFile, EOFError):
+        raise damaged from None
+    if left > 0 or digest.hexdigest() != checksum.sha256:
+        raise damaged

@@ -1,0 +1,1 @@
+"""From cases on disk to prepared slices, spread over Ray's CPUs."""

@@ -1,0 +1,190 @@
+"""What `prepared/` holds: its records, and what has changed since they were written.
+
+The *preparation* of an experiment is that folder, complete or not there. Its *fingerprint*
+is the hash of all that the slices depend on: the settings, the bytes of every file, the
+splits. Searches keep it, so that no scores are compared across different data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strokeseg.config import ExperimentConfig
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment
+from strokeseg.files import file_sha256, read_csv, read_json, write_csv
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.splits import Splits, read_splits
+
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What `prepared/` holds.
+
+    Attributes:
+        cases: The cases by name, each with the side of its patient as its `fold`.
+        spacing_mm: Voxel size (x, y, z) of the prepared cases, in RAS+ order.
+        fingerprint: Hash of all that the slices depend on.
+        splits_hash: Hash of the splits.
+    """
+
+    cases: Mapping[str, Case]
+    spacing_mm: Spacing
+    fingerprint: str
+    splits_hash: str
+
+    def names(self, *sides: str) -> tuple[str, ...]:
+        """Names of the cases on some sides of the split."""
+        return tuple(name for name, case in self.cases.items() if case.fold in sides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the check of one case found; `faults` is empty for a valid one."""
+
+    faults: str = ""
+    shape: tuple[int, int, int] = (0, 0, 0)
+    spacing_mm: Spacing = (0.0, 0.0, 0.0)
+    lesion_voxels: int = 0
+    lesion_ml: float = 0.0
+
+
+def read_preparation(experiment: Experiment) -> Preparation:
+    """Read what `prepare` wrote.
+
+    Raises:
+        UserError: When the experiment is not prepared, or its splits were edited.
+    """
+    if not experiment.preparation_json.exists():
+        raise UserError(
+            f"{experiment.prepared_folder}: nothing is prepared; "
+            f"run strokeseg prepare --experiment {experiment.name} first"
+        )
+    facts = read_json(experiment.preparation_json)
+    splits = read_splits(experiment.splits_json)
+    sequences = experiment.config.data.sequences
+    cases = {
+        row["case"]: Case(
+            name=row["case"],
+            patient=row["patient"],
+            images={sequence: Path(row[sequence]) for sequence in sequences},
+            mask=Path(row["mask"]),
+            fold=splits.side(row["patient"]),
+        )
+        for row in read_csv(experiment.cases_csv)
+    }
+    x, y, z = facts["spacing_mm"]
+    return Preparation(
+        cases=cases,
+        spacing_mm=(x, y, z),
+        fingerprint=facts["fingerprint"],
+        splits_hash=splits.hash,
+    )
+
+
+def is_prepared(experiment: Experiment) -> bool:
+    """Whether a complete preparation is there."""
+    return experiment.preparation_json.exists()
+
+
+def write_validation(
+    path: Path, cases: Sequence[Case], measured: Sequence[Measured]
+) -> None:
+    rows = [
+        {
+            "case": case.name,
+            "patient": case.patient,
+            "valid": "no" if found.faults else "yes",
+            "brain_shape": None if found.faults else "x".join(map(str, found.shape)),
+            "spacing_mm": None if found.faults else "x".join(f"{s:g}" for s in found.spacing_mm),
+            "lesion_voxels": None if found.faults else found.lesion_voxels,
+            "lesion_ml": None if found.faults else f"{found.lesion_ml:.3f}",
+            "faults": found.faults,
+        }
+        for case, found in zip(cases, measured, strict=True)
+    ]
+    write_csv(path, list(rows[0]), rows)
+
+
+def write_cases(
+    path: Path,
+    config: ExperimentConfig,
+    cases: Sequence[Case],
+    splits: Splits,
+    measured: Sequence[Measured],
+) -> None:
+    rows = [
+        {
+            "case": case.name,
+            "patient": case.patient,
+            "side": splits.side(case.patient),
+            "lesion_ml": f"{found.lesion_ml:.3f}",
+            **{sequence: str(case.images[sequence].absolute()) for sequence in case.images},
+            "mask": str(case.mask.absolute()) if case.mask else "",
+        }
+        for case, found in zip(cases, measured, strict=True)
+    ]
+    columns = ["case", "patient", "side", "lesion_ml", *config.data.sequences, "mask"]
+    write_csv(path, columns, rows)
+
+
+def settings_of(config: ExperimentConfig) -> dict[str, Any]:
+    return {
+        "data": config.data.model_dump(mode="json", exclude={"path"}),
+        "splits": config.splits.model_dump(mode="json", exclude={"validation_fold"}),
+        "preparation": config.preparation.model_dump(mode="json"),
+    }
+
+
+def files_of(cases: Sequence[Case]) -> dict[str, Path]:
+    files = {}
+    for case in cases:
+        files.update({f"{case.name}/{sequence}": path for sequence, path in case.images.items()})
+        if case.mask is not None:
+            files[f"{case.name}/mask"] = case.mask
+    return {key: path for key, path in files.items() if path.is_file()}
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "sha256": file_sha256(path),
+    }
+
+
+def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
+    """What differs from the preparation that is there, in words; files by their content."""
+    before = read_json(experiment.preparation_json)
+    settings = settings_of(experiment.config)
+    changes = [
+        f"{part}.{key} was {before['settings'][part].get(key)!r}, now {value!r}"
+        for part, values in settings.items()
+        for key, value in values.items()
+        if before["settings"][part].get(key) != value
+    ]
+    files = files_of(cases)
+    known: dict[str, Any] = before["files"]
+    changes += [f"{key} is gone" for key in known if key not in files]
+    changes += [f"{key} is new" for key in files if key not in known]
+    changes += [
+        f"{key} has other content"
+        for key, path in files.items()
+        if key in known and _is_other(path, known[key])
+    ]
+    return changes
+
+
+def _is_other(path: Path, facts: Mapping[str, Any]) -> bool:
+    status = path.stat()
+    if status.st_size != facts["bytes"]:
+        return True
+    # Only a file that was touched is worth reading again.
+    touched = bool(status.st_mtime_ns != facts["modified_ns"])
+    return touched and file_sha256(path) != facts["sha256"]

@@ -1,0 +1,124 @@
+"""The work on one case, and spreading it over Ray's CPUs.
+
+A *task* is a function of a case's index, run by Ray Data on one CPU. A case is read twice:
+once to be checked and measured, once to be sliced to the size that all the cases turned out
+to need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray
+
+from strokeseg.config import ExperimentConfig
+from strokeseg.errors import CaseError, UserError
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.metrics import volume_ml
+from strokeseg.imaging.prepared import PreparedCase, prepare_case
+from strokeseg.imaging.slices import cut, pad
+from strokeseg.imaging.table import slices_to_table
+from strokeseg.preparation.record import Measured
+
+Show = Callable[[int, int, str], None]
+
+
+class CheckTask:
+    """Reads and measures one case, by its index."""
+
+    def __init__(self, cases: Sequence[Case], config: ExperimentConfig) -> None:
+        self._cases = cases
+        self._config = config
+
+    def __call__(self, index: int) -> Measured:
+        try:
+            prepared = _prepare(self._cases[index], self._config)
+        except CaseError as error:
+            return Measured(faults=str(error))
+        if prepared.mask is None or prepared.native_mask is None:
+            return Measured(faults="has no lesion mask; training and evaluation need one")
+        x, y, z = prepared.images.shape[1:]
+        return Measured(
+            shape=(x, y, z),
+            spacing_mm=prepared.spacing_mm,
+            lesion_voxels=int(prepared.native_mask.sum()),
+            lesion_ml=volume_ml(prepared.native_mask, prepared.native_grid.spacing_mm),
+        )
+
+
+class SliceTask:
+    """Slices one case along all axes, by its index, into one Parquet file an axis."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        config: ExperimentConfig,
+        *,
+        folder: Path,
+        sides: Sequence[str],
+        sizes: Mapping[str, tuple[int, int]],
+        fingerprint: str,
+    ) -> None:
+        self._cases = cases
+        self._config = config
+        self._folder = folder
+        self._sides = sides
+        self._sizes = sizes
+        self._notes = {"fingerprint": fingerprint}
+
+    def __call__(self, index: int) -> int:
+        case = self._cases[index]
+        prepared = _prepare(case, self._config)
+        if prepared.mask is None:
+            raise UserError(f"{case.name}: lost its lesion mask while it was prepared; try again")
+        images = prepared.images.astype(np.float16)
+        written = 0
+        for axis, size in self._sizes.items():
+            table = slices_to_table(
+                case.name,
+                case.patient,
+                pad(cut(images, axis), size),
+                pad(cut(prepared.mask, axis), size),
+                {**self._notes, "axis": axis},
+            )
+            folder = self._folder / f"axis={axis}" / f"fold={self._sides[index]}"
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(
+                table,
+                folder / f"{case.name}.parquet",
+                row_group_size=len(table),
+                compression="zstd",
+                use_dictionary=["case", "patient"],
+                write_statistics=["case", "slice_index", "lesion_voxels"],
+            )
+            written += len(table)
+        return written
+
+
+def spread(work: Callable[[int], Any], count: int, show: Show) -> list[Any]:
+    """Run `work` for 0 to `count` - 1 as Ray Data tasks of one CPU; results in order."""
+    show(0, count, "")
+    rows = ray.data.range(count, override_num_blocks=count).map(
+        lambda row: {"index": row["id"], "result": [work(int(row["id"]))]}
+    )
+    results: dict[int, Any] = {}
+    for row in rows.iter_rows():
+        results[int(row["index"])] = row["result"][0]
+        show(len(results), count, "")
+    return [results[index] for index in range(count)]
+
+
+def _prepare(case: Case, config: ExperimentConfig) -> PreparedCase:
+    return prepare_case(
+        case.images,
+        sequences=config.data.sequences,
+        mask=case.mask,
+        lesion_labels=config.data.lesion_labels,
+        reference=config.preparation.reference,
+        spacing_mm=config.preparation.spacing_mm,
+        faults=case.faults,
+    )

@@ -1,0 +1,92 @@
+"""Toy slices and members that the tests of this layer share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from strokeseg.config import TrialConfig
+from strokeseg.learning.checkpoint import MemberRecord, save_member
+from strokeseg.learning.ensemble import EnsembleRecord, write_ensemble
+from strokeseg.learning.networks import build_network
+from strokeseg.learning.slice_set import SliceSet
+
+SEQUENCES = ("DWI", "FLAIR")
+SMALL = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def toy_slices() -> Callable[..., SliceSet]:
+    """Make slices of noise (sd 1) where half of a case's slices show a bright square."""
+
+    def make(cases: int = 2, slices: int = 12, seed: int = 0) -> SliceSet:
+        generator = np.random.default_rng(seed)
+        images = generator.normal(size=(cases, slices, 2, 32, 32)).astype(np.float16)
+        masks = np.zeros((cases, slices, 32, 32), dtype=np.uint8)
+        for case in range(cases):
+            for row in range(0, slices, 2):
+                top, left = generator.integers(4, 18, size=2)
+                masks[case, row, top : top + 10, left : left + 10] = 1
+        images += 3 * masks[:, :, None]
+        return SliceSet(
+            images=tuple(images),
+            masks=tuple(masks),
+            cases=np.repeat([f"case{case}" for case in range(cases)], slices),
+            lesion_voxels=masks.reshape(cases * slices, -1).sum(axis=1, dtype=np.int64),
+        )
+
+    return make
+
+
+@pytest.fixture
+def member_record() -> Callable[..., MemberRecord]:
+    """Make a member's record."""
+
+    def make(axis: str = "axial", trial: int = 0, **changes: object) -> MemberRecord:
+        values = {
+            "axis": axis,
+            "trial": trial,
+            "config": SMALL,
+            "channels": SEQUENCES,
+            "dice": 0.5,
+            "epoch": 2,
+            "state": "COMPLETE",
+            "preparation_hash": "abc",
+            "code_version": "1",
+        }
+        return MemberRecord.model_validate(values | changes)
+
+    return make
+
+
+@pytest.fixture
+def ensemble_folder(tmp_path: Path, member_record: Callable[..., MemberRecord]) -> Path:
+    """Write an ensemble of one untrained member an axis, and one comparison."""
+    files = {}
+    for trial, axis in enumerate(("axial", "coronal", "sagittal")):
+        path = tmp_path / f"{axis}-{trial}.safetensors"
+        network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=trial)
+        save_member(path, network, member_record(axis, trial))
+        files[path.name] = path
+    record = EnsembleRecord(
+        name="toy",
+        sequences=SEQUENCES,
+        members={path.stem.split("-")[0]: (name,) for name, path in files.items()},
+        comparison={"scratch": {"axial": ("axial-0.safetensors",)}},
+        preparation_hash="abc",
+        code_version="1",
+    )
+    write_ensemble(tmp_path / "ensemble", record, files)
+    return tmp_path / "ensemble"
