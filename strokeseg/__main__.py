@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, *rest = given
     if command not in COMMANDS:
-        print(
-            f"error: no command {command!r}; known are {', '.join(COMMANDS)}", file=sys.stderr
-        )
+        print(f"error: no command {command!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     # Imported only now: torch and Ray take seconds that --help need not wait for.
     code: int = importlib.import_module(f"strokeseg.{command}").main(rest)

@@ -94,9 +94,7 @@ def device_of(options: argparse.Namespace) -> torch.device:
 
 def experiment_of(options: argparse.Namespace) -> Experiment:
     """Open the experiment that the options name."""
-    return open_experiment(
-        options.experiment, options.storage, getattr(options, "data", None)
-    )
+    return open_experiment(options.experiment, options.storage, getattr(options, "data", None))
 
 
 def run_command(work: Callable[[], int]) -> int:
@@ -145,9 +143,7 @@ def progress(title: str) -> Iterator[Show]:
     if sys.stderr.isatty():
         with _bar() as bar:
             task = bar.add_task(title, total=None, note="")
-            yield lambda done, total, note: bar.update(
-                task, completed=done, total=total, note=note
-            )
+            yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
         return
     yield _PlainProgress(title)
 

@@ -213,7 +213,8 @@ class ExperimentConfig(Record):
         reference = self.preparation.reference
         if reference is not None and reference not in self.data.sequences:
             raise ValueError(
-                f"preparation.reference must be one of {list(self.data.sequences)}, got {reference!r}"
+                f"preparation.reference must be one of {list(self.data.sequences)}, "
+                f"got {reference!r}"
             )
         return self
 

@@ -4,6 +4,9 @@ Every axis alone, the vote of the axes, and, where `promote` kept both, the vote
 pretrained members beside that of the best from scratch. Masks are written as NIfTI. If a
 case fails, the others go on; the failed ones are listed and the exit code is 1.
 
+With --on validation the patients that chose the trials are scored instead, which flatters
+the ensemble; everything that is written says so.
+
     strokeseg evaluate --experiment siss-like
 """
 
@@ -52,38 +55,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser("evaluate", __doc__)
     cli.add_experiment_options(parser)
     cli.add_device_option(parser)
+    add_side_option(parser)
     options = parser.parse_args(arguments)
     return cli.run_command(lambda: _work(options))
+
+
+def add_side_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says which patients are scored."""
+    parser.add_argument(
+        "--on",
+        choices=("test", "validation"),
+        default="test",
+        help="which patients to score (default: test)",
+    )
 
 
 def _work(options: argparse.Namespace) -> int:
     experiment = cli.experiment_of(options)
     with cli.logging_to(experiment.log_folder / "evaluate.log"):
-        summary = evaluate(experiment, cli.device_of(options))
+        summary = evaluate(experiment, cli.device_of(options), on=options.on)
     print_summary(summary)
     print(f"All scores: {experiment.metrics_csv}")
     return cli.SOME_FAILED if summary["failed"] else cli.DONE
 
 
-def evaluate(experiment: Experiment, device: torch.device) -> dict[str, Any]:
-    """Score the test cases, write scores and masks, and return the summary.
+def evaluate(experiment: Experiment, device: torch.device, *, on: str) -> dict[str, Any]:
+    """Score the ensemble, write scores and masks, and return the summary.
+
+    Args:
+        experiment: Whose ensemble.
+        device: Where to compute.
+        on: `test`, or `validation` for the patients that chose the trials.
 
     Raises:
         UserError: When there is no ensemble, no test case, or no case could be scored.
     """
     preparation = read_preparation(experiment)
     ensembles = _load_ensembles(experiment, preparation)
-    cases = [preparation.cases[name] for name in preparation.names(TEST)]
+    side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
+    cases = [preparation.cases[name] for name in preparation.names(side)]
     if not cases:
         raise UserError(
             f"{experiment.splits_json}: the test set is empty; set splits.test_share or "
-            "splits.test_patients under another experiment name"
+            "splits.test_patients under another experiment name, or give --on validation"
         )
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    with replacing_folder(experiment.evaluation_folder) as folder, cli.progress(
-        "Evaluating cases"
-    ) as show:
+    with (
+        replacing_folder(experiment.evaluation_folder) as folder,
+        cli.progress("Evaluating cases") as show,
+    ):
         for index, case in enumerate(cases):
             show(index, len(cases), f"case {case.name}")
             try:
@@ -95,6 +116,7 @@ def evaluate(experiment: Experiment, device: torch.device) -> dict[str, Any]:
             raise UserError(f"no test case could be scored: {'; '.join(failed.values())}")
         summary = {
             "experiment": experiment.name,
+            "on": on,
             "ensemble_sha256": file_sha256(experiment.ensemble_folder / RECORD_NAME),
             "splits_hash": preparation.splits_hash,
             "code_version": code_version(),
@@ -111,7 +133,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     """Print the means over the test cases, and the cases that failed."""
     scored = summary["cases"] - len(summary["failed"])
     cli.print_table(
-        f"Mean over {scored} unseen test cases, in 3D",
+        f"Mean over {scored} "
+        f"{'unseen test' if summary['on'] == 'test' else 'validation'} cases, in 3D",
         ("method", *_TITLES.values()),
         [
             (method, *(f"{means['mean'][metric]:.3f}" for metric in _TITLES))
@@ -131,11 +154,13 @@ def _load_ensembles(experiment: Experiment, preparation: Preparation) -> dict[st
         )
     record = read_ensemble_record(folder / RECORD_NAME)
     if record.preparation_hash != preparation.fingerprint:
-        raise UserError(
-            f"{folder}: was made from other data than are prepared now; promote anew"
-        )
-    comparisons = {f"vote_{name}": load_ensemble(folder, name) for name in record.comparison}
-    return {VOTE: load_ensemble(folder), **comparisons}
+        raise UserError(f"{folder}: was made from other data than are prepared now; promote anew")
+    ensemble = load_ensemble(folder)
+    comparisons = {
+        f"{VOTE}_{name}": ensemble if members == record.members else load_ensemble(folder, name)
+        for name, members in record.comparison.items()
+    }
+    return {VOTE: ensemble, **comparisons}
 
 
 def _score_case(
@@ -152,7 +177,9 @@ def _score_case(
     for method, mask in masks.items():
         write_mask(masks_folder / mask_name(case.name, method), mask, grid)
     for method, ensemble in ensembles.items():
-        if method != VOTE:
+        if ensemble is ensembles[VOTE]:
+            masks[method] = masks[VOTE]
+        else:
             masks[method] = segment(ensemble, prepared, device).masks[VOTE]
     if prepared.native_mask is None:
         raise CaseError(f"case {case.name} has no lesion mask to be scored against")

@@ -1,6 +1,6 @@
 """Write the ensemble as one bundle: a .zip that holds all that `predict` needs.
 
-    strokeseg export --experiment siss-like --output stroke-ensemble.zip
+strokeseg export --experiment siss-like --output stroke-ensemble.zip
 """
 
 from __future__ import annotations

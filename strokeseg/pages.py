@@ -52,7 +52,7 @@ def report_page(
     parts = [
         f"# {experiment.name}: what was searched and scored",
         f"Made by `{command}`, strokeseg {summary['code_version']}.",
-        "## Unseen test cases",
+        _side_title(summary),
         _test_text(summary),
         results_table(summary),
         _failed_text(summary),
@@ -84,12 +84,11 @@ def model_card(
         "    python -m strokeseg.predict --bundle bundle.zip --input CASES --output MASKS",
         f"Trained and chosen on {len(trained)} cases "
         f"(data {ensemble.preparation_hash[:12]}, strokeseg {ensemble.code_version}).",
-        "## Measured on unseen cases",
     ]
     if summary is None:
-        parts.append("Nothing: this ensemble was exported before it was evaluated.")
+        parts.append("Its quality was not measured before it was exported.")
     else:
-        parts += [_test_text(summary), results_table(summary)]
+        parts += [_side_title(summary), _test_text(summary), results_table(summary)]
     parts += [
         "## Not measured",
         "How it does on scanners, hospitals, stroke stages or diseases other than those of its "
@@ -113,12 +112,20 @@ def results_table(summary: Mapping[str, Any]) -> str:
     )
 
 
+def _side_title(summary: Mapping[str, Any]) -> str:
+    return "## Unseen test cases" if summary["on"] == "test" else "## Validation cases: no test"
+
+
 def _test_text(summary: Mapping[str, Any]) -> str:
     scored = summary["cases"] - len(summary["failed"])
+    kind = (
+        "that no training and no choice has seen"
+        if summary["on"] == "test"
+        else "by which the trials were chosen: the scores flatter the ensemble"
+    )
     return (
-        f"Means over {scored} cases that no training and no choice has seen, scored in 3D on "
-        "each case's own grid; the volume difference is absolute. So few cases say little about "
-        "others."
+        f"Means over {scored} cases {kind}, in 3D on each case's own grid; the volume "
+        "difference is absolute. So few cases say little about others."
     )
 
 
@@ -131,7 +138,9 @@ def _epochs(boards: Mapping[str, Sequence[LeaderboardRow]]) -> int:
 
 
 def _counts(rows: Sequence[LeaderboardRow]) -> str:
-    states = {state: sum(row.state == state for row in rows) for state in ("COMPLETE", "PRUNED", "FAIL")}
+    states = {
+        state: sum(row.state == state for row in rows) for state in ("COMPLETE", "PRUNED", "FAIL")
+    }
     spent = sum(row.seconds for row in rows)
     return (
         f"{len(rows)} trials: {states['COMPLETE']} complete, {states['PRUNED']} stopped early, "

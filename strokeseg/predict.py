@@ -1,11 +1,11 @@
-"""Segment new cases with a bundle: one mask a case, on the case's own grid.
+r"""Segment new cases with a bundle: one mask a case, on the case's own grid.
 
 Cases come from a folder in SISS layout, from a CSV manifest (case and one column a
 sequence), or as named files of one case. If a case fails, the others go on; the failed
 ones are listed and the exit code is 1.
 
     strokeseg predict --bundle bundle.zip --input cases --output masks
-    strokeseg predict --bundle bundle.zip --output masks --case anna \\
+    strokeseg predict --bundle bundle.zip --output masks --case anna \
         --image T1=t1.nii.gz --image T2=t2.nii.gz --image DWI=dwi.nii.gz --image FLAIR=flair.nii.gz
 """
 

@@ -149,9 +149,7 @@ def _print_members(
         ],
     )
     if not complete:
-        print(
-            "Pretrained and scratch are not compared: not every axis has a scored trial of both"
-        )
+        print("Pretrained and scratch are not compared: not every axis has a scored trial of both")
     print(f"Ensemble: {experiment.ensemble_folder / RECORD_NAME}")
 
 

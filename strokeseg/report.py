@@ -1,6 +1,6 @@
 """Write what was searched and scored as one Markdown page.
 
-    strokeseg report --experiment siss-like
+strokeseg report --experiment siss-like
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from strokeseg import cli
-from strokeseg.evaluate import evaluate, print_summary
+from strokeseg.evaluate import add_side_option, evaluate, print_summary
 from strokeseg.experiment import Experiment
 from strokeseg.export import export
 from strokeseg.files import file_sha256, read_json
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cli.add_data_option(parser)
     cli.add_device_option(parser)
     add_search_options(parser)
+    add_side_option(parser)
     parser.add_argument(
         "--skip-invalid", action="store_true", help="leave invalid cases out and list them"
     )
@@ -53,7 +55,9 @@ def _work(options: argparse.Namespace, command: str) -> int:
             for axis in AXES:
                 print_leaderboard(axis, search_axis(experiment, axis, preparation, options))
         promote(experiment)
-        summary = _summary_of_this_ensemble(experiment) or evaluate(experiment, device)
+        summary = _summary_of_this_ensemble(experiment, options.on) or evaluate(
+            experiment, device, on=options.on
+        )
         report(experiment, command)
         export(experiment, experiment.bundle_zip)
     print_summary(summary)
@@ -66,13 +70,13 @@ def _work(options: argparse.Namespace, command: str) -> int:
     return cli.SOME_FAILED if summary["failed"] else cli.DONE
 
 
-def _summary_of_this_ensemble(experiment: Experiment) -> dict[str, object] | None:
+def _summary_of_this_ensemble(experiment: Experiment, on: str) -> dict[str, Any] | None:
     """The summary, if the ensemble that is there now has been evaluated already."""
     if not experiment.summary_json.exists():
         return None
-    summary: dict[str, object] = read_json(experiment.summary_json)
+    summary: dict[str, Any] = read_json(experiment.summary_json)
     ensemble = file_sha256(experiment.ensemble_folder / RECORD_NAME)
-    return summary if summary["ensemble_sha256"] == ensemble else None
+    return summary if (summary["ensemble_sha256"], summary["on"]) == (ensemble, on) else None
 
 
 if __name__ == "__main__":

@@ -95,7 +95,11 @@ def search_axis(
     space_path = Path(options.space).absolute() if options.space else experiment.space_path(axis)
     data = _prepared_slices(experiment, preparation)
     with open_study(
-        experiment, axis, data, budget=budget, space_path=space_path,
+        experiment,
+        axis,
+        data,
+        budget=budget,
+        space_path=space_path,
         weights_dir=options.weights_dir,
     ) as study:
         if not study.ledger.remaining():

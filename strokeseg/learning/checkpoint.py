@@ -38,7 +38,6 @@ class MemberRecord(Record):
         channels: Sequences in the order of the network's channels.
         dice: Mean 3D Dice over the validation cases at `epoch`.
         epoch: The epoch of these weights, from 1.
-        state: Whether the trial ran to its end or was stopped early.
         spacing_mm: Voxel size (x, y, z) that the cases were resampled to; nothing when
             they kept their own.
         slice_size: Height and width of the slices in training.
@@ -53,7 +52,6 @@ class MemberRecord(Record):
     channels: tuple[str, ...]
     dice: float
     epoch: int
-    state: Literal["COMPLETE", "PRUNED"]
     spacing_mm: tuple[float, float, float] | None = None
     slice_size: tuple[int, int] | None = None
     weights_source: str | None = None

@@ -92,9 +92,8 @@ def is_prepared(experiment: Experiment) -> bool:
     return experiment.preparation_json.exists()
 
 
-def write_validation(
-    path: Path, cases: Sequence[Case], measured: Sequence[Measured]
-) -> None:
+def write_validation(path: Path, cases: Sequence[Case], measured: Sequence[Measured]) -> None:
+    """Write a row a case that was found: whether it is valid, what was measured, and why not."""
     rows = [
         {
             "case": case.name,
@@ -118,6 +117,7 @@ def write_cases(
     splits: Splits,
     measured: Sequence[Measured],
 ) -> None:
+    """Write a row a valid case: its patient, side, lesion volume and files."""
     rows = [
         {
             "case": case.name,
@@ -133,7 +133,20 @@ def write_cases(
     write_csv(path, columns, rows)
 
 
+def refresh_paths(experiment: Experiment, cases: Sequence[Case]) -> None:
+    """Write where the cases are now, when the same files have moved to another place."""
+    rows = read_csv(experiment.cases_csv)
+    files = {key: str(path.absolute()) for key, path in files_of(cases).items()}
+    moved = [
+        {column: files.get(f"{row['case']}/{column}", cell) for column, cell in row.items()}
+        for row in rows
+    ]
+    if moved != rows:
+        write_csv(experiment.cases_csv, list(rows[0]), moved)
+
+
 def settings_of(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the settings that slices depend on, as plain values; paths left out."""
     return {
         "data": config.data.model_dump(mode="json", exclude={"path"}),
         "splits": config.splits.model_dump(mode="json", exclude={"validation_fold"}),
@@ -142,6 +155,7 @@ def settings_of(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def files_of(cases: Sequence[Case]) -> dict[str, Path]:
+    """Return the files of the cases that are there, keyed by `<case>/<sequence>`."""
     files = {}
     for case in cases:
         files.update({f"{case.name}/{sequence}": path for sequence, path in case.images.items()})
@@ -151,6 +165,7 @@ def files_of(cases: Sequence[Case]) -> dict[str, Path]:
 
 
 def file_facts(path: Path) -> dict[str, Any]:
+    """Return the size, time and hash by which a file is recognised."""
     status = path.stat()
     return {
         "bytes": status.st_size,
@@ -160,7 +175,7 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 
 def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
-    """What differs from the preparation that is there, in words; files by their content."""
+    """Return what differs from the preparation that is there; files are told by content."""
     before = read_json(experiment.preparation_json)
     settings = settings_of(experiment.config)
     changes = [

@@ -30,6 +30,7 @@ from strokeseg.preparation.record import (
     files_of,
     is_prepared,
     read_preparation,
+    refresh_paths,
     settings_of,
     write_cases,
     write_validation,
@@ -133,6 +134,7 @@ def prepare(
     if is_prepared(experiment) and not overwrite:
         changes = changes_since(experiment, cases)
         if not changes:
+            refresh_paths(experiment, cases)
             return None
         raise UserError(
             f"{experiment.prepared_folder}: prepared before, and since then changed: "
@@ -154,9 +156,7 @@ def prepare(
                 "out with --skip-invalid):\n" + "\n".join(left_out)
             )
         valid = [
-            (case, found)
-            for case, found in zip(cases, measured, strict=True)
-            if not found.faults
+            (case, found) for case, found in zip(cases, measured, strict=True) if not found.faults
         ]
         with replacing_folder(experiment.prepared_folder) as folder, progress("Slicing") as show:
             write_validation(folder / experiment.validation_csv.name, cases, measured)
@@ -246,9 +246,7 @@ def _by(numbers: Sequence[float]) -> str:
     return " x ".join(f"{number:g}" for number in numbers)
 
 
-def _split(
-    config: ExperimentConfig, cases: Sequence[Case], measured: Sequence[Measured]
-) -> Splits:
+def _split(config: ExperimentConfig, cases: Sequence[Case], measured: Sequence[Measured]) -> Splits:
     if any(case.fold is not None for case in cases):
         sides: dict[str, set[str]] = {}
         for case in cases:
@@ -273,9 +271,7 @@ def _split(
     return splits
 
 
-def _size(
-    config: ExperimentConfig, measured: Sequence[Measured], axis: str
-) -> tuple[int, int]:
+def _size(config: ExperimentConfig, measured: Sequence[Measured], axis: str) -> tuple[int, int]:
     if config.preparation.slice_size is not None:
         return config.preparation.slice_size
     x, y, z = np.max([found.shape for found in measured], axis=0).tolist()

@@ -35,6 +35,7 @@ class CheckTask:
         self._config = config
 
     def __call__(self, index: int) -> Measured:
+        """Return what was measured, or the case's faults."""
         try:
             prepared = _prepare(self._cases[index], self._config)
         except CaseError as error:
@@ -71,6 +72,7 @@ class SliceTask:
         self._notes = {"fingerprint": fingerprint}
 
     def __call__(self, index: int) -> int:
+        """Return the number of slices written."""
         case = self._cases[index]
         prepared = _prepare(case, self._config)
         if prepared.mask is None:

@@ -53,9 +53,7 @@ def load_blocks(slices_folder: Path, axis: str) -> list[ray.ObjectRef]:
 
 def slice_set(blocks: Sequence[pa.Table]) -> SliceSet:
     """View Arrow tables as one set of slices, without a copy."""
-    chunks = [
-        pa.Table.from_batches([batch]) for block in blocks for batch in block.to_batches()
-    ]
+    chunks = [pa.Table.from_batches([batch]) for block in blocks for batch in block.to_batches()]
     arrays = [table_to_arrays(chunk) for chunk in chunks]
     return SliceSet(
         images=tuple(images for images, _ in arrays),

@@ -56,9 +56,7 @@ class Ledger:
         self._epochs = epochs
         self._seed = seed
         self._running: dict[int, optuna.Trial] = {}
-        self._orphans = [
-            trial.number for trial in study.get_trials(states=(TrialState.RUNNING,))
-        ]
+        self._orphans = [trial.number for trial in study.get_trials(states=(TrialState.RUNNING,))]
 
     @property
     def epochs(self) -> int:
@@ -129,9 +127,7 @@ class Ledger:
     def epochs_done(self) -> int:
         """Return the epochs run, with finished trials counted as if never stopped early."""
         return sum(
-            self._epochs
-            if trial.state.is_finished()
-            else max(trial.intermediate_values, default=0)
+            self._epochs if trial.state.is_finished() else max(trial.intermediate_values, default=0)
             for trial in self._started()
         )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 import optuna
 from pydantic import Field, ValidationError, model_validator
@@ -23,7 +23,7 @@ from strokeseg.errors import UserError
 from strokeseg.files import values_sha256
 from strokeseg.learning.networks import check_encoder
 
-Value = Union[bool, int, float, str]
+Value: TypeAlias = bool | int | float | str
 
 
 class Dimension(Record):
@@ -144,7 +144,9 @@ def _ordered(dimensions: Mapping[str, Dimension], path: Path) -> dict[str, Dimen
     ordered: dict[str, Dimension] = {}
     waiting = dict(dimensions)
     while waiting:
-        ready = [name for name, dimension in waiting.items() if dimension.when.keys() <= ordered.keys()]
+        ready = [
+            name for name, dimension in waiting.items() if dimension.when.keys() <= ordered.keys()
+        ]
         if not ready:
             conditions = ", ".join(f"{name} on {list(d.when)}" for name, d in waiting.items())
             raise UserError(

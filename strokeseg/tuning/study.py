@@ -28,6 +28,7 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
+from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.feed import load_blocks
 from strokeseg.tuning.monitor import Monitor
 from strokeseg.tuning.searcher import Ledger, StudyScheduler, StudySearcher
@@ -67,60 +68,12 @@ class PreparedSlices:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allotment:
-    """What a trial gets, and how many run at once.
-
-    Attributes:
-        cpus: CPUs, and threads, of a trial.
-        gpus: GPUs, or a fraction of one.
-        concurrent: Trials at once.
-    """
-
-    cpus: int
-    gpus: float
-    concurrent: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Study:
     """A study opened: its ledger, and what it was opened with."""
 
     ledger: Ledger
     space: Space
     weights: Mapping[str, EncoderWeights]
-
-
-def allot(resources: Mapping[str, float], trials: int, gpus_per_trial: float | None) -> Allotment:
-    """Divide a cluster among the trials that are still to run.
-
-    Without GPUs, one-thread trials side by side do more than one trial of many threads, so
-    trials get more than one CPU only when there are more CPUs than trials.
-
-    Args:
-        resources: Ray's totals, `CPU` and `GPU`.
-        trials: Trials to run.
-        gpus_per_trial: As asked for; nothing for one, or for none where there are none.
-
-    Raises:
-        UserError: When the cluster does not have what a trial asks for.
-    """
-    cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
-    wanted = gpus_per_trial if gpus_per_trial is not None else min(1.0, gpus)
-    if wanted > gpus:
-        raise UserError(
-            f"--gpus-per-trial {wanted:g}: the cluster has {gpus:g} GPUs; ask for at most that, "
-            "or for 0 to train on CPUs"
-        )
-    if wanted > 1:
-        raise UserError(
-            f"--gpus-per-trial {wanted:g}: trials over several GPUs are not supported yet; "
-            "ask for at most 1"
-        )
-    slots = int(gpus / wanted) if wanted else cpus
-    if slots < 1 or cpus < 1:
-        raise UserError(f"the cluster has {cpus} CPUs, too few for a trial; add a node")
-    concurrent = max(1, min(slots, trials, cpus))
-    return Allotment(cpus=cpus // concurrent, gpus=wanted, concurrent=concurrent)
 
 
 @contextmanager
@@ -160,9 +113,7 @@ def open_study(
         study = _load_study(experiment.journal(axis), axis, settings, budget)
         _keep_settings(study, _SETTINGS, settings, folder)
         enqueue_first(study, space)
-        ledger = Ledger(
-            study, space, trials=budget.trials, epochs=budget.epochs, seed=budget.seed
-        )
+        ledger = Ledger(study, space, trials=budget.trials, epochs=budget.epochs, seed=budget.seed)
         if begun and ledger.remaining():
             weights = _find_weights(space, weights_dir)
         if weights:
@@ -320,8 +271,7 @@ def _keep_settings(
     if before is None or before == settings:
         return
     changes = [
-        f"{key} was {old!r}, now {new!r}"
-        for key, old, new in _differences(before, settings, "")
+        f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, settings, "")
     ]
     raise UserError(
         f"{folder}: this study began with other settings ({'; '.join(changes)}); "

@@ -84,8 +84,8 @@ def run_trial(
     try:
         for metrics in train_trial(proposal, tables, weights, settings):
             tune.report(metrics)
-    except (TrialFailure, torch.OutOfMemoryError) as failure:
-        tune.report({"failure": f"{type(failure).__name__}: {failure}"})
+    except TrialFailure as failure:
+        tune.report({"failure": str(failure)})
 
 
 def train_trial(
@@ -153,6 +153,8 @@ def _training(
         slices_per_epoch=settings.slices_per_epoch,
         device=torch.device(settings.device),
         seed=seed,
+        # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
+        mirror=settings.axis != "sagittal",
     )
 
 
@@ -184,7 +186,6 @@ def _record(
             "channels": settings.sequences,
             "dice": result.dice,
             "epoch": result.epoch,
-            "state": "COMPLETE",
             "spacing_mm": settings.spacing_mm,
             "slice_size": slice_size,
             "weights_source": weights[config.encoder].source if config.pretrained else None,

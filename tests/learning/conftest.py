@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,35 +51,34 @@ def toy_slices() -> Callable[..., SliceSet]:
     return make
 
 
+def _member_record(axis: str = "axial", trial: int = 0, **changes: object) -> MemberRecord:
+    values = {
+        "axis": axis,
+        "trial": trial,
+        "config": SMALL,
+        "channels": SEQUENCES,
+        "dice": 0.5,
+        "epoch": 2,
+        "preparation_hash": "abc",
+        "code_version": "1",
+    }
+    return MemberRecord.model_validate(values | changes)
+
+
 @pytest.fixture
 def member_record() -> Callable[..., MemberRecord]:
     """Make a member's record."""
-
-    def make(axis: str = "axial", trial: int = 0, **changes: object) -> MemberRecord:
-        values = {
-            "axis": axis,
-            "trial": trial,
-            "config": SMALL,
-            "channels": SEQUENCES,
-            "dice": 0.5,
-            "epoch": 2,
-            "state": "COMPLETE",
-            "preparation_hash": "abc",
-            "code_version": "1",
-        }
-        return MemberRecord.model_validate(values | changes)
-
-    return make
+    return _member_record
 
 
-@pytest.fixture
-def ensemble_folder(tmp_path: Path, member_record: Callable[..., MemberRecord]) -> Path:
-    """Write an ensemble of one untrained member an axis, and one comparison."""
+@pytest.fixture(scope="session")
+def _pristine_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("ensemble")
     files = {}
     for trial, axis in enumerate(("axial", "coronal", "sagittal")):
-        path = tmp_path / f"{axis}-{trial}.safetensors"
+        path = place / f"{axis}-{trial}.safetensors"
         network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=trial)
-        save_member(path, network, member_record(axis, trial))
+        save_member(path, network, _member_record(axis, trial))
         files[path.name] = path
     record = EnsembleRecord(
         name="toy",
@@ -88,5 +88,11 @@ def ensemble_folder(tmp_path: Path, member_record: Callable[..., MemberRecord]) 
         preparation_hash="abc",
         code_version="1",
     )
-    write_ensemble(tmp_path / "ensemble", record, files)
-    return tmp_path / "ensemble"
+    write_ensemble(place / "ensemble", record, files)
+    return place / "ensemble"
+
+
+@pytest.fixture
+def ensemble_folder(tmp_path: Path, _pristine_ensemble: Path) -> Path:
+    """An ensemble of one untrained member an axis and one comparison, to spoil at will."""
+    return Path(shutil.copytree(_pristine_ensemble, tmp_path / "ensemble"))

@@ -112,7 +112,7 @@ def test_a_timm_model_of_another_depth_is_refused(tmp_path: Path) -> None:
         ("resnet18.safetensors", b""),
         ("resnet18.pth", b""),
         ("resnet18.pth", b"x" * 100),
-        ("resnet18.pth", pickle.dumps(print)),
+        ("resnet18.pth", pickle.dumps(print, protocol=2)),
     ],
 )
 def test_damaged_files_and_pickles_are_refused(tmp_path: Path, name: str, content: bytes) -> None:

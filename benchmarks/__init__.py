@@ -1,0 +1,1 @@
+"""Commands that measure speed and memory; none of them is a test."""

@@ -1,0 +1,502 @@
+"""One tiny experiment through every command, looked at from outside."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import optuna
+import pyarrow.dataset
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import strokeseg.evaluate
+import strokeseg.predict
+import strokeseg.prepare
+import strokeseg.promote
+import strokeseg.run
+import strokeseg.search
+
+AXES = ("axial", "coronal", "sagittal")
+METHODS = {*AXES, "vote", "vote_pretrained", "vote_scratch"}
+CASES, TRIALS, EPOCHS = 10, 2, 2
+PROGRESS_SECONDS = 180.0
+
+EXPERIMENT = f"""\
+data:
+  phantom: {{cases: {CASES}, spacing_mm: 6.0, seed: 0}}
+splits:
+  folds: 2
+  test_share: 0.2
+search:
+  space: space.yaml
+  trials: {TRIALS}
+  epochs: {EPOCHS}
+  slices_per_epoch: 32
+  grace_epochs: {EPOCHS}
+"""
+
+SPACE = """\
+first:
+  - {encoder: resnet18, learning_rate: 3.0e-3}
+  - {encoder: tu-tf_efficientnet_lite0, pretrained: true, learning_rate: 3.0e-3}
+parameters:
+  encoder: {choices: [resnet18, tu-tf_efficientnet_lite0]}
+  encoder_depth: {value: 3}
+  pretrained: {choices: [true, false], when: {encoder: [tu-tf_efficientnet_lite0]}}
+  learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
+  batch_size: {value: 16}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """An experiment on disk, under the names of the contract."""
+
+    config: Path
+    storage: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.storage / "tiny"
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        return ("--experiment", self.config, "--storage", self.storage)
+
+    def journal(self, axis: str) -> Path:
+        return self.folder / "search" / axis / "journal.log"
+
+    def leaderboard(self, axis: str) -> list[dict[str, str]]:
+        return rows_of(self.folder / "search" / axis / "leaderboard.csv")
+
+    def test_cases(self) -> list[str]:
+        splits = json.loads((self.folder / "prepared" / "splits.json").read_text())
+        return [str(case) for case in splits["test"]]
+
+    def copy(self, storage: Path, *parts: str) -> Place:
+        for part in parts:
+            shutil.copytree(self.folder / part, storage / "tiny" / part)
+        return Place(config=self.config, storage=storage)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def trials_of(journal: Path, axis: str) -> list[optuna.trial.FrozenTrial]:
+    """Read a journal with plain Optuna."""
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    return optuna.load_study(study_name=axis, storage=storage).trials
+
+
+def image_of(cases: Path, case: str, tag: str) -> Path:
+    (path,) = (cases / case).glob(f"VSD.*.{tag}.*/*.nii*")
+    return path
+
+
+def voxels_of(path: Path) -> Any:
+    return np.asarray(nibabel.load(path).dataobj)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, launch: Callable[..., Any], local_ray: None
+) -> Place:
+    """Run the whole experiment once."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    config = folder / "tiny" / "experiment.yaml"
+    config.parent.mkdir()
+    config.write_text(EXPERIMENT)
+    (config.parent / "space.yaml").write_text(SPACE)
+    place = Place(config=config, storage=folder / "runs")
+    outcome = launch(strokeseg.run.main, *place.options, "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    for word in ("vote", "unseen test cases", "Next:", str(place.folder / "bundle.zip")):
+        assert word in outcome.out
+    assert "Traceback" not in outcome.err
+    return place
+
+
+def test_run_leaves_every_file_of_the_contract_and_nothing_half_written(finished: Place) -> None:
+    files = [
+        "prepared/cases.csv",
+        "prepared/splits.json",
+        "prepared/preparation.json",
+        "prepared/validation.csv",
+        *(f"search/{axis}/{name}" for axis in AXES for name in ("leaderboard.csv", "journal.log")),
+        "ensemble/ensemble.json",
+        "evaluation/metrics.csv",
+        "evaluation/summary.json",
+        "report/report.md",
+        "bundle.zip",
+    ]
+    for name in files:
+        assert (finished.folder / name).stat().st_size, name
+    assert not [path for path in finished.folder.rglob("*") if ".partial" in path.name]
+    # Tune's own folder, and the states of trials that have ended, are of no use any more.
+    assert not list(finished.folder.glob("search/*/tune"))
+    assert not list(finished.folder.rglob("state.pt"))
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_axis_has_its_trials_with_score_and_parameters(finished: Place, axis: str) -> None:
+    rows = finished.leaderboard(axis)
+    columns = ["trial", "state", "dice", "best_epoch", "epochs_run", "seconds", "reason"]
+    assert list(rows[0])[: len(columns)] == columns
+    assert sorted(row["trial"] for row in rows) == ["0", "1"]
+    scores = [float(row["dice"]) for row in rows]
+    assert scores == sorted(scores, reverse=True) and 0 <= scores[-1] and scores[0] <= 1
+    for row in rows:
+        assert (row["state"], row["epochs_run"]) == ("COMPLETE", str(EPOCHS))
+        assert float(row["seconds"]) > 0
+        assert row["encoder_depth"] == "3" and float(row["learning_rate"]) == 3e-3
+    started = {row["encoder"]: row["pretrained"] for row in rows}
+    assert started == {"resnet18": "False", "tu-tf_efficientnet_lite0": "True"}
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_journal_and_leaderboard_agree(finished: Place, axis: str) -> None:
+    board = {int(row["trial"]): float(row["dice"]) for row in finished.leaderboard(axis)}
+    for trial in trials_of(finished.journal(axis), axis):
+        assert trial.state is optuna.trial.TrialState.COMPLETE
+        assert list(trial.intermediate_values) == [1, 2]
+        assert trial.value == max(trial.intermediate_values.values())
+        assert board[trial.number] == pytest.approx(trial.value, abs=1e-6)
+
+
+def test_tensorboard_shows_the_validation_dice_of_every_epoch(finished: Place) -> None:
+    for axis in AXES:
+        for trial in trials_of(finished.journal(axis), axis):
+            events = EventAccumulator(
+                str(finished.folder / "search" / axis / "tensorboard" / f"{trial.number:04d}")
+            ).Reload()
+            shown = {event.step: event.value for event in events.Scalars("validation/dice")}
+            assert shown == pytest.approx(trial.intermediate_values)
+
+
+def test_test_patients_are_in_no_slice(finished: Place) -> None:
+    splits = json.loads((finished.folder / "prepared" / "splits.json").read_text())
+    in_folds = {patient for fold in splits["folds"] for patient in fold}
+    # A fifth of 10 patients.
+    assert len(splits["test"]) == 2 and len(in_folds) == 8
+    for axis in AXES:
+        table = pyarrow.dataset.dataset(
+            finished.folder / "prepared" / "slices" / f"axis={axis}", format="parquet"
+        ).to_table(columns=["patient"])
+        assert set(table["patient"].to_pylist()) == in_folds
+
+
+def test_every_test_case_is_scored_by_every_method(finished: Place) -> None:
+    rows = rows_of(finished.folder / "evaluation" / "metrics.csv")
+    metrics = ["dice", "sensitivity", "precision", "volume_difference_ml"]
+    assert list(rows[0])[:6] == ["case", "method", *metrics]
+    expected = {(case, method) for case in finished.test_cases() for method in METHODS}
+    assert Counter((row["case"], row["method"]) for row in rows) == Counter(expected)
+    for row in rows:
+        assert all(0 <= float(row[metric]) <= 1 for metric in metrics[:3])
+        assert float(row["volume_difference_ml"]) >= 0
+
+
+def test_scores_are_those_of_the_written_masks_against_the_truth(finished: Place) -> None:
+    for row in rows_of(finished.folder / "evaluation" / "metrics.csv"):
+        if row["method"] not in {*AXES, "vote"}:
+            continue
+        name = f"sub-{row['case']}_space-orig_label-L_desc-{row['method']}_mask.nii.gz"
+        mask = voxels_of(finished.folder / "evaluation" / "masks" / name) > 0
+        truth = voxels_of(image_of(finished.folder / "cases", row["case"], "OT")) > 0
+        overlap = 2 * np.sum(mask & truth) / (mask.sum() + truth.sum())
+        assert float(row["dice"]) == pytest.approx(overlap)
+
+
+def test_the_vote_is_two_of_the_three_axes(finished: Place) -> None:
+    folder = finished.folder / "evaluation" / "masks"
+    for case in finished.test_cases():
+        masks = {
+            method: voxels_of(folder / f"sub-{case}_space-orig_label-L_desc-{method}_mask.nii.gz")
+            for method in (*AXES, "vote")
+        }
+        assert np.array_equal(masks["vote"], sum(masks[axis] for axis in AXES) >= 2)
+
+
+def test_the_report_shows_boards_and_scores(finished: Place) -> None:
+    page = (finished.folder / "report" / "report.md").read_text()
+    assert all(word in page for word in (*AXES, "vote_pretrained", "resnet18", "splits"))
+
+
+def test_running_again_does_nothing_new(finished: Place, launch: Callable[..., Any]) -> None:
+    kept = [finished.folder / "bundle.zip", finished.folder / "evaluation" / "metrics.csv"]
+    kept += [finished.folder / "search" / axis / "leaderboard.csv" for axis in AXES]
+    kept += [finished.journal(axis) for axis in AXES]
+    before = {path: path.read_bytes() for path in kept}
+    scored = (finished.folder / "evaluation" / "summary.json").stat().st_mtime_ns
+    outcome = launch(strokeseg.run.main, *finished.options, "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    assert "nothing to do" in outcome.out.lower()
+    assert {path: path.read_bytes() for path in kept} == before
+    assert (finished.folder / "evaluation" / "summary.json").stat().st_mtime_ns == scored
+
+
+def test_predict_with_the_bundle_gives_the_masks_of_evaluate(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    cases = finished.folder / "cases"
+    outcome = launch(
+        strokeseg.predict.main,
+        *("--bundle", finished.folder / "bundle.zip", "--input", cases, "--output", tmp_path),
+        *("--device", "cpu"),
+    )
+    assert outcome.code == 0, outcome.err
+    written = {path.name for path in tmp_path.iterdir()}
+    assert len(written) == CASES and all(name.endswith("mask.nii.gz") for name in written)
+    for case in range(1, CASES + 1):
+        (mask,) = (nibabel.load(tmp_path / name) for name in written if f"sub-{case}_" in name)
+        scan = nibabel.load(image_of(cases, str(case), "MR_T1"))
+        assert mask.shape == scan.shape
+        assert np.array_equal(mask.affine, scan.affine)
+    for case in finished.test_cases():
+        (name,) = (name for name in written if f"sub-{case}_" in name)
+        voted = finished.folder / "evaluation" / "masks" / name.replace("strokeseg", "vote")
+        assert np.array_equal(voxels_of(tmp_path / name), voxels_of(voted))
+
+
+def test_predict_with_named_files_gives_the_same_mask(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    (case, *_) = finished.test_cases()
+    tags = {"T1": "MR_T1", "T2": "MR_T2", "DWI": "MR_DWI", "FLAIR": "MR_Flair"}
+    images = [
+        part
+        for sequence, tag in reversed(tags.items())
+        for part in ("--image", f"{sequence}={image_of(finished.folder / 'cases', case, tag)}")
+    ]
+    outcome = launch(
+        strokeseg.predict.main,
+        *("--bundle", finished.folder / "bundle.zip", "--output", tmp_path, "--case", "anna"),
+        *("--device", "cpu"),
+        *images,
+    )
+    assert outcome.code == 0, outcome.err
+    (path,) = tmp_path.iterdir()
+    assert "anna" in path.name and path.name.endswith("mask.nii.gz")
+    name = f"sub-{case}_space-orig_label-L_desc-vote_mask.nii.gz"
+    assert np.array_equal(
+        voxels_of(path), voxels_of(finished.folder / "evaluation" / "masks" / name)
+    )
+
+
+def test_one_unreadable_case_is_listed_and_the_others_go_on(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    for case in ("1", "2"):
+        shutil.copytree(finished.folder / "cases" / case, tmp_path / "cases" / case)
+    image_of(tmp_path / "cases", "1", "MR_T2").write_bytes(b"")
+    outcome = launch(
+        strokeseg.predict.main,
+        *("--bundle", finished.folder / "bundle.zip", "--input", tmp_path / "cases"),
+        *("--output", tmp_path / "masks", "--device", "cpu"),
+    )
+    assert outcome.code == 1
+    assert "failed: case 1" in outcome.err and "is empty (0 bytes)" in outcome.err
+    (mask,) = (tmp_path / "masks").iterdir()
+    assert mask.name.startswith("sub-2_")
+
+
+def test_prepare_says_which_file_has_changed(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "cases", "prepared")
+    image = image_of(place.folder / "cases", "3", "MR_DWI")
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1
+    image.write_bytes(content)
+    before = (place.folder / "prepared" / "preparation.json").read_bytes()
+    outcome = launch(strokeseg.prepare.main, *place.options)
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "3/DWI has other content" in line and "--overwrite" in line
+    assert (place.folder / "prepared" / "preparation.json").read_bytes() == before
+    # Put back, though written anew, it is the same data.
+    content[-1] ^= 1
+    image.write_bytes(content)
+    outcome = launch(strokeseg.prepare.main, *place.options)
+    assert outcome.code == 0 and "Nothing to do" in outcome.out
+
+
+def test_prepare_says_which_setting_has_changed(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path / "runs", "cases", "prepared")
+    config = tmp_path / "tiny" / "experiment.yaml"
+    config.parent.mkdir()
+    config.write_text(EXPERIMENT.replace("folds: 2", "folds: 4"))
+    outcome = launch(
+        strokeseg.prepare.main, "--experiment", config, "--storage", place.storage
+    )
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "splits.folds was 2, now 4" in line
+
+
+def test_edited_splits_are_refused(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "prepared", "ensemble")
+    path = place.folder / "prepared" / "splits.json"
+    splits = json.loads(path.read_text())
+    splits["folds"][0].append(splits["test"].pop())
+    path.write_text(json.dumps(splits))
+    outcome = launch(strokeseg.evaluate.main, *place.options, "--device", "cpu")
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "splits.json: was changed after it was written" in line
+    assert not (place.folder / "evaluation").exists()
+
+
+def test_promote_refuses_members_of_other_data(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "prepared", "search")
+    path = place.folder / "prepared" / "preparation.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "fingerprint": "0" * 64}))
+    outcome = launch(strokeseg.promote.main, *place.options)
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "trained on other data" in line
+    assert not (place.folder / "ensemble").exists()
+
+
+def test_promote_names_an_axis_that_was_not_searched(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "prepared", "search")
+    shutil.rmtree(place.folder / "search" / "coronal")
+    outcome = launch(strokeseg.promote.main, *place.options)
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "--axis coronal" in line
+
+
+def test_resume_insists_on_a_search_to_go_on_with(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "prepared")
+    outcome = launch(strokeseg.search.main, *place.options, "--axis", "axial", "--resume")
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "there is no search to resume" in line
+    assert not (place.folder / "search").exists()
+
+
+def test_more_trials_add_exactly_the_difference(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "prepared", "search/axial")
+    before = trials_of(place.journal("axial"), "axial")
+    outcome = launch(
+        strokeseg.search.main, *place.options, "--axis", "axial", "--trials", TRIALS + 1
+    )
+    assert outcome.code == 0, outcome.err
+    after = trials_of(place.journal("axial"), "axial")
+    assert after[:TRIALS] == before
+    assert [trial.number for trial in after] == [0, 1, 2]
+    assert all(trial.state.is_finished() for trial in after)
+    assert len(place.leaderboard("axial")) == TRIALS + 1
+
+
+def test_fewer_trials_than_are_done_change_nothing(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "prepared", "search/axial")
+    before = place.journal("axial").read_bytes()
+    outcome = launch(strokeseg.search.main, *place.options, "--axis", "axial", "--trials", 1)
+    assert outcome.code == 0, outcome.err
+    assert place.journal("axial").read_bytes() == before
+
+
+def _begin_search(place: Place, trials: int, epochs: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "strokeseg.search", "--axis", "axial"),
+            *(str(option) for option in place.options),
+            *("--trials", str(trials), "--epochs", str(epochs)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+
+
+def _wait_for_an_epoch(driver: subprocess.Popen[str], journal: Path) -> None:
+    """Return when the journal tells of a reported epoch of a trial that still runs."""
+    deadline = time.monotonic() + PROGRESS_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            out, err = driver.communicate(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            if b"intermediate_value" in (journal.read_bytes() if journal.exists() else b""):
+                return
+        else:
+            pytest.fail(f"the search ended by itself: {driver.returncode} {out} {err}")
+    driver.kill()
+    pytest.fail(f"no epoch was reported in {PROGRESS_SECONDS:g} s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blow", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_search_that_was_struck_goes_on_to_the_exact_total(
+    finished: Place,
+    tmp_path: Path,
+    launch: Callable[..., Any],
+    blow: signal.Signals,
+    code: int,
+) -> None:
+    place = finished.copy(tmp_path, "prepared")
+    trials, epochs = 3, 6
+    driver = _begin_search(place, trials, epochs)
+    _wait_for_an_epoch(driver, place.journal("axial"))
+    driver.send_signal(blow)
+    _, err = driver.communicate(timeout=PROGRESS_SECONDS)
+    assert driver.returncode == code, err
+    assert "Traceback" not in err
+    struck = trials_of(place.journal("axial"), "axial")
+    assert any(not trial.state.is_finished() for trial in struck)
+
+    outcome = launch(
+        strokeseg.search.main,
+        *(*place.options, "--axis", "axial", "--resume"),
+        *("--trials", trials, "--epochs", epochs),
+    )
+    assert outcome.code == 0, outcome.err
+    ended = trials_of(place.journal("axial"), "axial")
+    assert [trial.number for trial in ended] == list(range(trials))
+    assert all(trial.state.is_finished() for trial in ended)
+    # None failed for being interrupted, none began anew under another number, and what
+    # was reported before the blow stands.
+    assert all(trial.state is not optuna.trial.TrialState.FAIL for trial in ended)
+    assert len({json.dumps(trial.params, sort_keys=True) for trial in ended}) == trials
+    for trial, before in zip(ended, struck, strict=False):
+        assert trial.params == before.params or not before.params
+        assert before.intermediate_values.items() <= trial.intermediate_values.items()
+    assert sorted(row["trial"] for row in place.leaderboard("axial")) == ["0", "1", "2"]
