@@ -183,7 +183,7 @@ def _write_prepared(
     measured = [found for _, found in valid]
     spacing_mm = _common_spacing(config, cases, measured)
     splits = _split(config, cases, measured)
-    sizes = {axis: _size(config, measured, axis) for axis in AXES}
+    sizes = {axis: _size(config, cases, measured, axis) for axis in AXES}
     write_cases(folder / experiment.cases_csv.name, config, cases, splits, measured)
     write_splits(folder / experiment.splits_json.name, splits)
     settings = settings_of(config)
@@ -271,8 +271,20 @@ def _split(config: ExperimentConfig, cases: Sequence[Case], measured: Sequence[M
     return splits
 
 
-def _size(config: ExperimentConfig, measured: Sequence[Measured], axis: str) -> tuple[int, int]:
-    if config.preparation.slice_size is not None:
-        return config.preparation.slice_size
-    x, y, z = np.max([found.shape for found in measured], axis=0).tolist()
-    return slice_size((x, y, z), axis)
+def _size(
+    config: ExperimentConfig, cases: Sequence[Case], measured: Sequence[Measured], axis: str
+) -> tuple[int, int]:
+    """The slice size of an axis: the experiment's, or the smallest that holds every case."""
+    needed = [slice_size(found.shape, axis) for found in measured]
+    largest = (max(height for height, _ in needed), max(width for _, width in needed))
+    given = config.preparation.slice_size
+    if given is None:
+        return largest
+    for case, (height, width) in zip(cases, needed, strict=True):
+        if height > given[0] or width > given[1]:
+            raise UserError(
+                f"preparation.slice_size is {given[0]} x {given[1]}, but the {axis} slices of case "
+                f"{case.name} need {height} x {width}; set at least {largest[0]} x {largest[1]}, "
+                "or leave it out"
+            )
+    return given

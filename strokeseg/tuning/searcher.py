@@ -70,20 +70,21 @@ class Ledger:
 
     def remaining(self) -> int:
         """How many trials are still to be run or finished."""
-        return self._trials - sum(trial.state.is_finished() for trial in self._started())
+        finished = sum(trial.state.is_finished() for trial in self._started())
+        return max(0, self._trials - finished)
 
     def ask(self) -> tuple[int, TrialConfig] | None:
         """Return the next trial's number and configuration, orphans first, or nothing."""
-        if self._orphans:
-            number = self._orphans.pop(0)
-            trial = optuna.Trial(self._study, self._frozen(number)._trial_id)
-        elif (started := len(self._started())) < self._trials:
-            # A sampler seeded trial by trial proposes the same after a restart as without one.
-            self._study.sampler = _sampler(self._seed + started, self._trials)
-            trial = self._study.ask()
-            number = trial.number
-        else:
+        started = len(self._started())
+        if not self._orphans and started >= self._trials:
             return None
+        number = self._orphans.pop(0) if self._orphans else started
+        # A sampler seeded trial by trial proposes the same after a restart as without one.
+        self._study.sampler = _sampler(self._seed + number, self._trials)
+        if number < started:
+            trial = optuna.Trial(self._study, self._frozen(number)._trial_id)
+        else:
+            trial = self._study.ask()
         config = self._space.ask(trial)
         trial.set_user_attr(_CONFIG, plain(config))
         self._running[number] = trial

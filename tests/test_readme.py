@@ -1,0 +1,76 @@
+"""The README's story, command by command, as a newcomer would type it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+README = (CHECKOUT / "README.md").read_text()
+
+# The demo of the checkout takes minutes; an experiment of the same name in the working folder
+# takes its place, so that the commands stay the README's own.
+TINY_DEMO = f"""
+data: {{phantom: {{cases: 8, spacing_mm: 6.0}}}}
+splits: {{folds: 2, test_share: 0.25}}
+search:
+  space: {CHECKOUT}/search_spaces/demo.yaml
+  trials: 2
+  epochs: 1
+  slices_per_epoch: 48
+"""
+
+
+def commands(language: str) -> list[str]:
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("source ")]
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command,
+        shell=True,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_step_by_step_commands_work_in_their_order(tmp_path):
+    demo = tmp_path / "experiments" / "demo"
+    demo.mkdir(parents=True)
+    (demo / "experiment.yaml").write_text(TINY_DEMO)
+    steps = commands("sh")
+    assert [step.split()[1] for step in steps[:3]] == ["phantom", "prepare", "search"]
+    for step in steps:
+        done = run(step, tmp_path)
+        assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+    assert len(list((tmp_path / "masks").glob("*mask.nii.gz"))) == 8
+
+
+def test_the_two_commands_of_the_set_up_are_targets_that_run_the_demo_and_the_tests():
+    set_up = README.split("```")[1].split()
+    assert set_up == ["make", "demo", "make", "test"]
+    planned = run("make -n --always-make demo test VENV=planned", CHECKOUT).stdout
+    assert "planned/bin/strokeseg run" in planned
+    assert "planned/bin/pytest" in planned
+
+
+def test_every_experiment_and_option_that_the_readme_names_is_there():
+    for name in re.findall(r"--experiment ([a-z0-9-]+)", README):
+        assert (CHECKOUT / "experiments" / name / "experiment.yaml").is_file()
+    helps = "".join(
+        run(f"strokeseg {command} --help", CHECKOUT).stdout
+        for command in ("prepare", "search", "evaluate", "predict", "run")
+    )
+    for option in set(re.findall(r"(--[a-z-]+)", README)) - {"--help", "--logdir", "--universal"}:
+        assert option in helps or option in {"--python-version", "--extra"}, option
