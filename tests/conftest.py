@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import ray
 from ray.data import DataContext
 
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
+from strokeseg.tuning.space import Space, load_space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +83,9 @@ def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms") / "cases"
     write_phantoms(folder, cases=6, spacing_mm=SPACINGS_MM[1], seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_space() -> Callable[[Path], Space]:
+    """Load a search space that ships, once: each of its encoders is built to check it."""
+    return cache(load_space)

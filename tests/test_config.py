@@ -140,9 +140,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ((0.0, 1.0, 0.0), True),
     ],
 )
-def test_dice_is_never_the_only_loss(
-    weights: tuple[float, float, float], allowed: bool
-) -> None:
+def test_dice_is_never_the_only_loss(weights: tuple[float, float, float], allowed: bool) -> None:
     names = ("dice_weight", "cross_entropy_weight", "focal_weight")
     values = dict(zip(names, weights, strict=True))
     if allowed:

@@ -21,7 +21,7 @@ from strokeseg.files import (
 )
 
 
-class _Mishap(Exception):
+class MishapError(Exception):
     """Something that goes wrong in the middle of writing."""
 
 
@@ -39,9 +39,9 @@ def test_a_file_appears_when_it_is_complete_and_not_before(tmp_path: Path) -> No
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(_Mishap), replacing_file(path) as temporary:
+    with pytest.raises(MishapError), replacing_file(path) as temporary:
         temporary.write_text("half")
-        raise _Mishap
+        raise MishapError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -63,16 +63,16 @@ def test_an_exception_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> 
     path = tmp_path / "prepared"
     path.mkdir()
     (path / "old").write_text("old")
-    with pytest.raises(_Mishap), replacing_folder(path) as temporary:
+    with pytest.raises(MishapError), replacing_folder(path) as temporary:
         (temporary / "half").write_text("half")
-        raise _Mishap
+        raise MishapError
     assert [file.name for file in path.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_exception_leaves_no_folder_where_there_was_none(tmp_path: Path) -> None:
-    with pytest.raises(_Mishap), replacing_folder(tmp_path / "prepared"):
-        raise _Mishap
+    with pytest.raises(MishapError), replacing_folder(tmp_path / "prepared"):
+        raise MishapError
     assert not list(tmp_path.iterdir())
 
 

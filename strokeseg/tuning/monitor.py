@@ -89,8 +89,8 @@ class Monitor(Callback):  # type: ignore[misc]
             self._remaining = remaining
             self.tidy()
 
-    def show(self) -> None:
-        """Show how far the study is and what is best so far."""
+    def show(self, doing: str = "") -> None:
+        """Show how far the study is, what is best so far, and what else is being done."""
         rows = self._ledger.rows()
         finished = self._ledger.trials - self._ledger.remaining()
         scored = [row for row in rows if row.dice is not None]
@@ -98,6 +98,8 @@ class Monitor(Callback):  # type: ignore[misc]
         note = f"trials {finished}/{self._ledger.trials}"
         if best is not None:
             note += f", best Dice {best.dice:.3f} (trial {best.trial})"
+        if doing:
+            note += f", {doing}"
         self._show(self._ledger.epochs_done(), self._ledger.trials * self._ledger.epochs, note)
 
     def tidy(self) -> None:

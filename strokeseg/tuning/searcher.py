@@ -33,7 +33,7 @@ from strokeseg.leaderboard import LeaderboardRow
 from strokeseg.tuning.space import Space, plain
 
 SCORE = "dice"
-_CONFIG, _SECONDS, _REASON = "config", "seconds", "reason"
+_CONFIG, _SECONDS, _ENDING = "config", "seconds", "ending"
 
 
 class Ledger:
@@ -75,20 +75,18 @@ class Ledger:
 
     def ask(self) -> tuple[int, TrialConfig] | None:
         """Return the next trial's number and configuration, orphans first, or nothing."""
+        while self._orphans:
+            number = self._orphans.pop(0)
+            proposal = self._propose(number)
+            # The driver may have died between an epoch's report and what follows from it.
+            ending = self._frozen(number).user_attrs.get(_ENDING)
+            reported = self.last_epoch(number)
+            if ending is not None:
+                self._end(number, TrialState[ending["state"]], ending["reason"])
+            elif reported == 0 or not self._decide(number, reported):
+                return proposal
         started = len(self._started())
-        if not self._orphans and started >= self._trials:
-            return None
-        number = self._orphans.pop(0) if self._orphans else started
-        # A sampler seeded trial by trial proposes the same after a restart as without one.
-        self._study.sampler = _sampler(self._seed + number, self._trials)
-        if number < started:
-            trial = optuna.Trial(self._study, self._frozen(number)._trial_id)
-        else:
-            trial = self._study.ask()
-        config = self._space.ask(trial)
-        trial.set_user_attr(_CONFIG, plain(config))
-        self._running[number] = trial
-        return number, config
+        return self._propose(started) if started < self._trials else None
 
     def last_epoch(self, number: int) -> int:
         """Return the last epoch that a trial reported, 0 before the first."""
@@ -107,19 +105,11 @@ class Ledger:
         if epoch > self.last_epoch(number):
             trial.report(dice, epoch)
             trial.set_user_attr(_SECONDS, seconds)
-        if epoch >= self._epochs:
-            self._tell(number, TrialState.COMPLETE)
-            return True
-        if trial.should_prune():
-            trial.set_user_attr(_REASON, f"stopped after epoch {epoch}: others were better")
-            self._tell(number, TrialState.PRUNED)
-            return True
-        return False
+        return self._decide(number, epoch)
 
     def fail(self, number: int, reason: str) -> None:
         """Take down that a trial failed, and why."""
-        self._running[number].set_user_attr(_REASON, " ".join(reason.split()))
-        self._tell(number, TrialState.FAIL)
+        self._end(number, TrialState.FAIL, " ".join(reason.split()))
 
     def rows(self) -> list[LeaderboardRow]:
         """Return the leaderboard's records of all trials that were started."""
@@ -132,8 +122,32 @@ class Ledger:
             for trial in self._started()
         )
 
-    def _tell(self, number: int, state: TrialState) -> None:
+    def _propose(self, number: int) -> tuple[int, TrialConfig]:
+        # A sampler seeded trial by trial proposes the same after a restart as without one.
+        self._study.sampler = _sampler(self._seed + number, self._trials)
+        if number < len(self._started()):
+            trial = optuna.Trial(self._study, self._frozen(number)._trial_id)
+        else:
+            trial = self._study.ask()
+        config = self._space.ask(trial)
+        trial.set_user_attr(_CONFIG, plain(config))
+        self._running[number] = trial
+        return number, config
+
+    def _decide(self, number: int, epoch: int) -> bool:
+        """End a trial that has run its epochs or that others have beaten; return whether."""
+        if epoch >= self._epochs:
+            self._end(number, TrialState.COMPLETE, "")
+            return True
+        if self._running[number].should_prune():
+            reason = f"stopped after epoch {epoch}: others were better"
+            self._end(number, TrialState.PRUNED, reason)
+            return True
+        return False
+
+    def _end(self, number: int, state: TrialState, reason: str) -> None:
         trial = self._running.pop(number)
+        trial.set_user_attr(_ENDING, {"state": state.name, "reason": reason})
         scores = self._frozen(number).intermediate_values.values()
         best = max(scores) if state is TrialState.COMPLETE else None
         self._study.tell(trial, best, state=state)
@@ -168,7 +182,7 @@ def _row(trial: FrozenTrial) -> LeaderboardRow:
         best_epoch=best_epoch,
         epochs_run=max(scores, default=0),
         seconds=float(trial.user_attrs.get(_SECONDS, 0.0)),
-        reason=str(trial.user_attrs.get(_REASON, "")),
+        reason=str(trial.user_attrs.get(_ENDING, {}).get("reason", "")),
         parameters=dict(trial.user_attrs[_CONFIG]),
     )
 

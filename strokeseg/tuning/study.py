@@ -172,11 +172,13 @@ def run_study(
         kept=lambda rows: trials_to_keep(rows, members),
         show=show,
     )
-    monitor.show()
+    monitor.show("reading the slices")
+    blocks = load_blocks(data.folder, axis)
+    monitor.show("starting the first trials")
     trainable = tune.with_resources(
         tune.with_parameters(
             run_trial,
-            blocks=load_blocks(data.folder, axis),
+            blocks=blocks,
             weights=study.weights,
             settings=settings,
         ),

@@ -1,0 +1,504 @@
+"""Bad input through the real commands: exit code 2, one line that helps, nothing left behind."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+import strokeseg.__main__
+import strokeseg.evaluate
+import strokeseg.export
+import strokeseg.phantom
+import strokeseg.predict
+import strokeseg.prepare
+import strokeseg.promote
+import strokeseg.report
+import strokeseg.run
+import strokeseg.search
+from strokeseg.config import TrialConfig
+from strokeseg.imaging.slices import AXES
+from strokeseg.learning.bundle import write_bundle
+from strokeseg.learning.checkpoint import MemberRecord, save_member
+from strokeseg.learning.ensemble import EnsembleRecord, write_ensemble
+from strokeseg.learning.networks import build_network
+
+SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
+SPACE = "parameters:\n  encoder: {value: resnet18}\n  encoder_depth: {value: 3}\n"
+# Where commands may write though they fail: what Ray said, and which cases are invalid.
+ALLOWED = {"logs", "validation.csv"}
+
+Launch = Callable[..., Any]
+
+
+class Bench:
+    """An experiment in a folder of its own, on real files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "bad" / "experiment.yaml"
+        self.space = self.config.parent / "space.yaml"
+        self.storage = folder / "runs"
+        self.cases = folder / "cases"
+        self.config.parent.mkdir(parents=True)
+        self.configure()
+        self.space.write_text(SPACE)
+
+    def configure(self, more: str = "", data: str = "path: ../cases") -> None:
+        self.config.write_text(
+            f"data: {{{data}}}\nsplits: {{folds: 2, test_share: 0}}\n"
+            f"search: {{space: space.yaml, trials: 1, epochs: 1}}\n{more}"
+        )
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        return ("--experiment", self.config, "--storage", self.storage)
+
+    def left(self) -> list[str]:
+        """Files in the storage, those aside that a failed command may leave."""
+        files = (path for path in self.storage.rglob("*") if path.is_file())
+        inside = (path.relative_to(self.storage).parts for path in files)
+        return sorted("/".join(parts) for parts in inside if not ALLOWED & set(parts))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def volume_of(cases: Path, case: str, tag: str) -> Path:
+    (path,) = (cases / case).glob(f"VSD.*.{tag}.*/*.nii*")
+    return path
+
+
+def truncate(cases: Path, case: str) -> None:
+    """Compress DWI, as a download would be, and lose the second half."""
+    path = volume_of(cases, case, "MR_DWI")
+    content = gzip.compress(path.read_bytes())
+    path.with_suffix(".nii.gz").write_bytes(content[: len(content) // 2])
+    path.unlink()
+
+
+def move_grid(cases: Path, case: str) -> None:
+    """Shift T2 by 5 mm to the patient's right, as if it were not registered."""
+    path = volume_of(cases, case, "MR_T2")
+    image = nibabel.load(path)
+    affine = image.affine.copy()
+    affine[0, 3] += 5
+    voxels = np.asarray(image.dataobj)
+    path.unlink()
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+
+
+def relabel(cases: Path, case: str) -> None:
+    """Turn one voxel of the mask into label 2."""
+    path = volume_of(cases, case, "OT")
+    image = nibabel.load(path)
+    voxels = np.asarray(image.dataobj).copy()
+    voxels[tuple(np.argwhere(voxels)[0])] = 2
+    path.unlink()
+    nibabel.save(nibabel.Nifti1Image(voxels, image.affine), path)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path, str], object], tuple[str, ...]]] = {
+    "a missing sequence": (
+        "1",
+        lambda cases, case: shutil.rmtree(volume_of(cases, case, "MR_Flair").parent),
+        ("sequence FLAIR is missing in",),
+    ),
+    "a truncated .nii.gz": ("2", truncate, ("MR_DWI", "is truncated or damaged", "copy it again")),
+    "two grids": (
+        "3",
+        move_grid,
+        ("sequence T2 must be on the grid of T1", "origin", "preparation.reference"),
+    ),
+    "an empty mask file": (
+        "4",
+        lambda cases, case: volume_of(cases, case, "OT").write_bytes(b""),
+        ("OT", "is empty (0 bytes)"),
+    ),
+    "a mask with label 2": (
+        "5",
+        relabel,
+        ("a mask must hold 0 and 1 only, got 1, 2", "data.lesion_labels"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def damaged(
+    tmp_path_factory: pytest.TempPathFactory, phantom_cases: Path, launch: Launch, local_ray: None
+) -> tuple[Bench, Any]:
+    """Prepare six cases of which five are damaged, each in its own way."""
+    bench = Bench(tmp_path_factory.mktemp("damaged"))
+    shutil.copytree(phantom_cases, bench.cases)
+    for case, damage, _ in DAMAGES.values():
+        damage(bench.cases, case)
+    return bench, launch(strokeseg.prepare.main, *bench.options)
+
+
+def test_invalid_cases_stop_prepare_with_a_line_each_and_leave_nothing(
+    damaged: tuple[Bench, Any],
+) -> None:
+    bench, outcome = damaged
+    assert outcome.code == 2 and outcome.out == ""
+    first, *lines = outcome.error_lines
+    assert "5 of 6 cases are invalid" in first and "--skip-invalid" in first
+    assert [line.split(":")[0] for line in lines] == ["1", "2", "3", "4", "5"]
+    assert "Traceback" not in outcome.err
+    assert bench.left() == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_invalid_case_is_told_by_name_file_and_remedy(
+    damaged: tuple[Bench, Any], damage: str
+) -> None:
+    bench, outcome = damaged
+    case, _, words = DAMAGES[damage]
+    (line,) = (line for line in outcome.error_lines if line.startswith(f"{case}: "))
+    assert all(word in line for word in words), line
+    table = next(bench.storage.rglob("validation.csv")).read_text()
+    assert f"\n{case},{case},no," in table and "\n6,6,yes," in table
+
+
+def test_skip_invalid_lists_what_it_leaves_out(
+    phantom_cases: Path, bench: Bench, launch: Launch, local_ray: None
+) -> None:
+    shutil.copytree(phantom_cases, bench.cases)
+    relabel(bench.cases, "2")
+    outcome = launch(strokeseg.prepare.main, *bench.options, "--skip-invalid")
+    assert outcome.code == 0, outcome.err
+    assert "Left out 1 invalid cases:\n2: " in outcome.out
+    assert "Prepared 5 cases" in outcome.out
+    prepared = bench.storage / "bad" / "prepared"
+    rows = (prepared / "cases.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1", "3", "4", "5", "6"]
+    assert "\n2,2,no," in (prepared / "validation.csv").read_text()
+    # Mended, the case is a change like any other.
+    shutil.copy(volume_of(phantom_cases, "2", "OT"), volume_of(bench.cases, "2", "OT"))
+    again = launch(strokeseg.prepare.main, *bench.options)
+    assert again.code == 2
+    (line,) = again.error_lines
+    assert "2/mask has other content" in line
+
+
+def test_a_single_invalid_case_is_named_though_skipping_would_leave_none(
+    phantom_cases: Path, bench: Bench, launch: Launch, local_ray: None
+) -> None:
+    shutil.copytree(phantom_cases / "1", bench.cases / "1")
+    relabel(bench.cases, "1")
+    outcome = launch(strokeseg.prepare.main, *bench.options, "--skip-invalid")
+    assert outcome.code == 2
+    assert any(line.startswith("1: ") and "got 1, 2" in line for line in outcome.error_lines)
+    assert bench.left() == []
+
+
+def test_too_few_patients_for_the_folds_leave_nothing(
+    phantom_cases: Path, bench: Bench, launch: Launch, local_ray: None
+) -> None:
+    shutil.copytree(phantom_cases / "1", bench.cases / "1")
+    outcome = launch(strokeseg.prepare.main, *bench.options)
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "2 folds need as many patients, got 1" in line
+    assert bench.left() == []
+
+
+def refused(outcome: Any, *words: str) -> None:
+    """Check for exit code 2 and one line, which holds the words."""
+    assert outcome.code == 2, outcome.err
+    assert outcome.out == ""
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line, line
+
+
+def test_an_empty_folder_holds_no_case(bench: Bench, launch: Launch) -> None:
+    bench.cases.mkdir()
+    outcome = launch(strokeseg.prepare.main, *bench.options)
+    refused(outcome, str(bench.cases), "holds no case in SISS layout", "VSD.Brain.XX.O.MR_T1")
+    assert bench.left() == []
+
+
+def test_a_missing_folder_of_cases_is_named(bench: Bench, launch: Launch) -> None:
+    outcome = launch(strokeseg.prepare.main, *bench.options, "--data", bench.folder / "nowhere")
+    refused(outcome, str(bench.folder / "nowhere"), "no such folder")
+    assert bench.left() == []
+
+
+@pytest.mark.parametrize("command", ["prepare", "search", "run", "evaluate"])
+def test_an_unknown_key_in_yaml_is_named(bench: Bench, launch: Launch, command: str) -> None:
+    bench.configure("epochs: 3\npreparation: {spacing: 1}\n")
+    axis = ("--axis", "axial") if command == "search" else ()
+    main = getattr(strokeseg, command).main
+    outcome = launch(main, *bench.options, *axis)
+    refused(outcome, str(bench.config), "unknown key epochs", "unknown key preparation.spacing")
+    assert not bench.storage.exists()
+
+
+def test_a_misspelt_axis_is_told_the_known_ones(bench: Bench, launch: Launch) -> None:
+    outcome = launch(strokeseg.search.main, *bench.options, "--axis", "corronal")
+    refused(outcome, "--axis", "corronal", *AXES)
+    assert not bench.storage.exists()
+
+
+@pytest.mark.parametrize("command", ["prepare", "phantom", "search", "run"])
+def test_storage_below_a_file_cannot_be_written(bench: Bench, launch: Launch, command: str) -> None:
+    taken = bench.folder / "taken"
+    taken.write_text("a file")
+    axis = ("--axis", "axial") if command == "search" else ()
+    outcome = launch(
+        getattr(strokeseg, command).main,
+        *("--experiment", bench.config, "--storage", taken / "runs"),
+        *axis,
+    )
+    refused(outcome, str(taken / "runs"), "cannot be written")
+    assert taken.read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serch"], ["no command 'serch'", "search", "prepare"]),
+        (["search"], ["--axis"]),
+        (["search", "--axis", "axial", "--trails", "3"], ["--trails"]),
+        (["search", "--axis", "axial", "--trials", "many"], ["--trials", "many"]),
+        (["prepare", "--experiment", "nothing"], ["--experiment nothing", "known are", "demo"]),
+        (["prepare", "--storage", "s3://bucket"], ["s3://bucket", "not supported"]),
+        (["predict"], ["--bundle", "--output"]),
+        (["phantom", "--cases", "3"], ["cases", "--output"]),
+        (["phantom", "--output", "x", "--cases", "0"], ["cases", "got 0"]),
+        (["phantom", "--output", "x", "--spacing-mm", "20"], ["spacing", "20"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    launch: Launch,
+    arguments: list[str],
+    words: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(launch(strokeseg.__main__.main, *arguments), *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory, phantom_cases: Path, launch: Launch, local_ray: None
+) -> Bench:
+    """Prepare the cases as they are; copy the place before changing it."""
+    bench = Bench(tmp_path_factory.mktemp("prepared"))
+    shutil.copytree(phantom_cases, bench.cases)
+    outcome = launch(strokeseg.prepare.main, *bench.options)
+    assert outcome.code == 0, outcome.err
+    return bench
+
+
+WRONG_SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "an unknown encoder": (
+        SPACE.replace("resnet18", "resnet81"),
+        ("resnet81", "did you mean resnet18"),
+    ),
+    "an unknown parameter": (
+        SPACE + "  learning_rat: {value: 1}\n",
+        ("unknown parameter learning_rat", "learning_rate"),
+    ),
+    "an unknown key": (
+        SPACE + "  batch_size: {choice: [8]}\n",
+        ("unknown key parameters.batch_size.choice",),
+    ),
+    "weights that cannot be had": (
+        SPACE.replace("resnet18", "tu-mnasnet_050") + "  pretrained: {value: true}\n",
+        ("tu-mnasnet_050", "run once with a network", "--weights-dir"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_SPACES)
+def test_a_wrong_space_is_an_error_before_the_first_trial(
+    prepared: Bench, tmp_path: Path, launch: Launch, fault: str
+) -> None:
+    space, words = WRONG_SPACES[fault]
+    path = tmp_path / "space.yaml"
+    path.write_text(space)
+    before = prepared.left()
+    outcome = launch(strokeseg.search.main, *prepared.options, "--axis", "axial", "--space", path)
+    refused(outcome, *words)
+    assert prepared.left() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--trials", "0"), ("trials", "got 0")),
+        (("--epochs", "-1"), ("epochs", "got -1")),
+        (("--space", "nowhere.yaml"), ("nowhere.yaml", "cannot be read")),
+        (("--resume",), ("there is no search to resume",)),
+    ],
+)
+def test_a_wrong_option_of_search_is_an_error_before_the_first_trial(
+    prepared: Bench, launch: Launch, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    before = prepared.left()
+    outcome = launch(strokeseg.search.main, *prepared.options, "--axis", "axial", *arguments)
+    refused(outcome, *words)
+    assert prepared.left() == before
+
+
+@pytest.mark.parametrize("more", [("--trials", "0"), ()])
+def test_nobody_waits_for_the_preparation_to_hear_of_a_typing_error(
+    bench: Bench, launch: Launch, local_ray: None, more: tuple[str, ...]
+) -> None:
+    bench.configure(data="phantom: {cases: 4, spacing_mm: 6.0}")
+    bench.space.write_text(SPACE if more else SPACE.replace("resnet18", "resnet81"))
+    refused(launch(strokeseg.search.main, *bench.options, "--axis", "axial", *more))
+    assert bench.left() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("promote", ("nothing is prepared", "run strokeseg prepare --experiment bad first")),
+        ("evaluate", ("nothing is prepared", "strokeseg prepare")),
+        ("report", ("run strokeseg evaluate --experiment bad first",)),
+        ("export", ("there is no ensemble; run strokeseg promote",)),
+    ],
+)
+def test_a_step_too_early_names_the_step_before(
+    bench: Bench, launch: Launch, command: str, words: tuple[str, ...]
+) -> None:
+    refused(launch(getattr(strokeseg, command).main, *bench.options), *words)
+    assert bench.left() == []
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a bundle of one untrained member an axis."""
+    folder = tmp_path_factory.mktemp("bundle")
+    files = {}
+    for trial, axis in enumerate(AXES):
+        path = folder / f"{axis}-{trial:04d}.safetensors"
+        network = build_network(encoder="resnet18", encoder_depth=3, channels=4, seed=trial)
+        record = MemberRecord(
+            axis=axis,
+            trial=trial,
+            config=TrialConfig(encoder="resnet18", encoder_depth=3),
+            channels=SEQUENCES,
+            dice=0.5,
+            epoch=1,
+            preparation_hash="abc",
+            code_version="1",
+        )
+        save_member(path, network, record)
+        files[path.name] = path
+    ensemble = EnsembleRecord(
+        name="toy",
+        sequences=SEQUENCES,
+        members={name.split("-")[0]: (name,) for name in files},
+        preparation_hash="abc",
+        code_version="1",
+    )
+    write_ensemble(folder / "ensemble", ensemble, files)
+    write_bundle(folder / "bundle.zip", folder / "ensemble", extra={"LICENSE": "none"})
+    return folder / "bundle.zip"
+
+
+def predict(launch: Launch, bundle: Path, output: Path, *source: object) -> Any:
+    return launch(
+        strokeseg.predict.main,
+        *("--bundle", bundle, "--output", output, "--device", "cpu"),
+        *source,
+    )
+
+
+@pytest.mark.parametrize("name", ["models/axial-0000.safetensors", "configs/ensemble.json"])
+def test_a_bundle_with_a_changed_byte_is_refused(
+    bundle: Path, phantom_cases: Path, tmp_path: Path, launch: Launch, name: str
+) -> None:
+    damaged = tmp_path / "bundle.zip"
+    with zipfile.ZipFile(bundle) as whole, zipfile.ZipFile(damaged, "w") as copy:
+        for entry in whole.infolist():
+            content = bytearray(whole.read(entry))
+            if entry.filename == name:
+                content[-2] ^= 1
+            copy.writestr(entry, bytes(content))
+    outcome = predict(launch, damaged, tmp_path / "masks", "--input", phantom_cases)
+    refused(outcome, str(damaged), name)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_bundle_with_a_changed_byte_in_its_archive_is_refused(
+    bundle: Path, phantom_cases: Path, tmp_path: Path, launch: Launch
+) -> None:
+    content = bytearray(bundle.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = tmp_path / "bundle.zip"
+    damaged.write_bytes(content)
+    outcome = predict(launch, damaged, tmp_path / "masks", "--input", phantom_cases)
+    refused(outcome, str(damaged))
+    assert not (tmp_path / "masks").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ((), ("--input", "--image")),
+        (("--input", "CASES", "--image", "T1=a.nii"), ("--input", "--image")),
+        (("--image", "T9=a.nii"), ("T9=a.nii", "T1, T2, DWI, FLAIR")),
+        (("--image", "a.nii"), ("SEQUENCE=FILE",)),
+        (("--input", "EMPTY"), ("holds no case in SISS layout",)),
+        (("--input", "nowhere"), ("nowhere", "no such folder")),
+    ],
+)
+def test_predict_says_what_input_it_wants(
+    bundle: Path,
+    phantom_cases: Path,
+    tmp_path: Path,
+    launch: Launch,
+    source: tuple[str, ...],
+    words: tuple[str, ...],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"CASES": phantom_cases, "EMPTY": tmp_path / "empty"}
+    given = [places.get(part, part) for part in source]
+    refused(predict(launch, bundle, tmp_path / "masks", *given), *words)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_predict_names_a_missing_bundle(
+    phantom_cases: Path, tmp_path: Path, launch: Launch
+) -> None:
+    missing = tmp_path / "nowhere.zip"
+    outcome = predict(launch, missing, tmp_path / "masks", "--input", phantom_cases)
+    refused(outcome, str(missing))
+    assert not (tmp_path / "masks").exists()
+
+
+def test_predict_without_all_sequences_names_those_that_are_missing(
+    bundle: Path, phantom_cases: Path, tmp_path: Path, launch: Launch
+) -> None:
+    image = volume_of(phantom_cases, "1", "MR_T1")
+    outcome = predict(launch, bundle, tmp_path / "masks", "--image", f"T1={image}")
+    assert outcome.code == 2 and outcome.out == ""
+    assert "sequence T2 is missing" in outcome.err and "sequence DWI is missing" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "masks").exists()
+
+
+def test_predict_refuses_an_output_that_cannot_be_written(
+    bundle: Path, phantom_cases: Path, tmp_path: Path, launch: Launch
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    outcome = predict(launch, bundle, tmp_path / "taken" / "masks", "--input", phantom_cases / "1")
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert str(tmp_path / "taken") in line and "cannot be written" in line

@@ -1,0 +1,106 @@
+"""The experiments that ship, on data of their own layout and size."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from strokeseg import predict, prepare, run, search
+from strokeseg.imaging.phantoms import write_phantoms
+
+
+@pytest.fixture(scope="session")
+def siss_size_cases(tmp_path_factory):
+    """Cases as ISLES 2015 ships them: folders 1 to 7, 230 x 230 x 154, 1 mm, plain .nii."""
+    folder = tmp_path_factory.mktemp("isles") / "SISS2015_Training"
+    write_phantoms(folder, cases=7, spacing_mm=1, seed=3, workers=2)
+    return folder
+
+
+@pytest.mark.slow
+def test_isles2015_is_prepared_from_the_layout_and_size_that_the_download_has(
+    siss_size_cases, tmp_path
+):
+    volume = nibabel.load(next(siss_size_cases.glob("1/*MR_DWI*/*.nii")))
+    assert volume.shape == (230, 230, 154)
+    where = ["--experiment", "isles2015", "--storage", str(tmp_path)]
+    assert prepare.main([*where, "--data", str(siss_size_cases)]) == 0
+    prepared = tmp_path / "isles2015" / "prepared"
+    facts = json.loads((prepared / "preparation.json").read_text())
+    assert facts["spacing_mm"] == [1, 1, 1]
+    # An adult brain of about 140 x 180 x 140 mm, in multiples of 32 voxels of 1 mm.
+    for height, width in facts["slice_sizes"].values():
+        assert {height, width} <= {128, 160, 192}
+    # 7 patients, a fifth of them (1.4, rounded) for the test, the others in 5 folds.
+    assert len(json.loads((prepared / "splits.json").read_text())["test"]) == 1
+    assert len(list(prepared.glob("slices/axis=axial/fold=*/*.parquet"))) == 6
+
+
+@pytest.mark.slow
+def test_isles2015_asks_for_weights_that_are_not_there_before_the_first_trial(
+    siss_size_cases, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    where = ["--experiment", "isles2015", "--storage", str(tmp_path)]
+    code = search.main([*where, "--data", str(siss_size_cases), "--axis", "axial"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2
+    assert last.startswith("error: ")
+    assert "resnet18" in last
+    assert "--weights-dir" in last
+    assert not (tmp_path / "isles2015" / "search").exists()
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
+    """A whole run in seconds of training: its bundle knows little, but it is a bundle."""
+    folder = tmp_path_factory.mktemp("orientation")
+    experiment = folder / "experiments" / "tiny"
+    experiment.mkdir(parents=True)
+    (experiment / "space.yaml").write_text(
+        "parameters:\n  encoder: {value: resnet18}\n  encoder_depth: {value: 3}\n"
+        "  learning_rate: {value: 3.0e-3}\n"
+    )
+    (experiment / "experiment.yaml").write_text(
+        "data: {phantom: {cases: 8, spacing_mm: 5.0}}\n"
+        "splits: {folds: 2, test_share: 0.25}\n"
+        "search: {space: space.yaml, trials: 1, epochs: 3, slices_per_epoch: 192}\n"
+    )
+    assert run.main(["--experiment", str(experiment), "--storage", str(folder)]) == 0
+    return folder / "tiny"
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "PIR", "SLA"])
+def test_a_case_gets_its_mask_in_whatever_orientation_its_files_are(
+    tiny_run, tmp_path, orientation
+):
+    """The same scan, its axes turned: the mask must be the same one, turned alike."""
+    masks = {}
+    for name in ("LPS", orientation):
+        images = []
+        for sequence in ("T1", "T2", "DWI", "Flair"):
+            source = next(tiny_run.glob(f"cases/1/*MR_{sequence}.*/*.nii"))
+            turned = _turn(nibabel.load(source, mmap=False), name)
+            path = tmp_path / f"{name}-{sequence}.nii.gz"
+            nibabel.save(turned, path)
+            images += ["--image", f"{'FLAIR' if sequence == 'Flair' else sequence}={path}"]
+        output = tmp_path / name
+        code = predict.main(
+            ["--bundle", str(tiny_run / "bundle.zip"), "--output", str(output), *images]
+        )
+        assert code == 0
+        mask = nibabel.load(next(output.glob("*case*mask.nii.gz")))
+        assert nibabel.aff2axcodes(mask.affine) == tuple(name)
+        masks[name] = _turn(mask, "RAS")
+    first, second = masks["LPS"], masks[orientation]
+    assert np.asarray(first.dataobj).any()
+    np.testing.assert_array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
+    np.testing.assert_allclose(first.affine, second.affine, atol=1e-4)
+
+
+def _turn(image, codes):
+    """The image with its axes flipped and permuted to point where `codes` says."""
+    now = nibabel.io_orientation(image.affine)
+    wanted = nibabel.orientations.axcodes2ornt(codes)
+    return image.as_reoriented(nibabel.orientations.ornt_transform(now, wanted))

@@ -1,0 +1,138 @@
+"""The direction of the imports: commands, tuning, learning, imaging, and never back."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from strokeseg.__main__ import COMMANDS as CONSOLE_COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1] / "strokeseg"
+FILES = sorted(ROOT.rglob("*.py"))
+
+COMMANDS = (
+    *("phantom", "prepare", "search", "promote", "evaluate"),
+    *("report", "export", "predict", "run"),
+)
+_LOWEST = {"errors", "files"}
+_SERVICES = {*_LOWEST, "config", "imaging", "experiment", "leaderboard"}
+# What each part of the package may know of the others. Everyone may know the package's own
+# version.
+ALLOWED = {
+    "__init__": set(),
+    "errors": set(),
+    "files": {"errors"},
+    "config": {"errors"},
+    "imaging": _LOWEST,
+    "learning": {*_LOWEST, "config", "imaging"},
+    "experiment": {*_LOWEST, "config"},
+    "leaderboard": {*_LOWEST, "config"},
+    "ray_session": set(),
+    "preparation": {*_SERVICES, "ray_session"},
+    "tuning": {*_SERVICES, "learning"},
+    "pages": {*_SERVICES, "learning", "preparation"},
+    "cli": {*_LOWEST, "experiment"},
+    "__main__": set(),
+}
+FOREIGN = {
+    "errors": set(),
+    "config": {"pydantic", "yaml"},
+    "imaging": {"nibabel", "nilearn", "numpy", "scipy", "pyarrow"},
+}
+FORBIDDEN = {
+    "imaging": {"torch", "ray", "optuna"},
+    "learning": {"ray", "optuna"},
+    "experiment": {"torch", "ray", "optuna"},
+    "leaderboard": {"torch", "ray", "optuna"},
+    "preparation": {"torch", "optuna"},
+}
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a file below the package: `imaging.volume`, `__init__`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Full dotted names that a file imports, with the names taken from modules."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the direction"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inner_imports(path: Path) -> set[str]:
+    """The package's modules that a file imports, as `imaging.volume`."""
+    known = {name_of(file) for file in FILES}
+    found = set()
+    for name in imports_of(path):
+        first, _, rest = name.partition(".")
+        if first == "strokeseg" and rest:
+            # `from strokeseg.files import write_text` names the module and something in it.
+            found.add(rest if rest in known else rest.rpartition(".")[0] or rest)
+    return found - {"__version__"}
+
+
+def part_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_downward_only(path: Path) -> None:
+    part = part_of(name_of(path))
+    used = {part_of(module) for module in inner_imports(path)} - {part}
+    if part in COMMANDS:
+        commands = used & set(COMMANDS)
+        assert not commands or part == "run", f"{part} imports the commands {commands}"
+        assert "tuning" not in used or part in {"search", "run"}
+    else:
+        assert used <= ALLOWED[part], f"{name_of(path)} imports {sorted(used - ALLOWED[part])}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_layers_know_only_their_own_libraries(path: Path) -> None:
+    part = part_of(name_of(path))
+    used = {name.split(".")[0] for name in imports_of(path)} - {"strokeseg"}
+    assert not used & FORBIDDEN.get(part, set())
+    if part in FOREIGN:
+        assert used - sys.stdlib_module_names <= FOREIGN[part]
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {name_of(path): inner_imports(path) for path in FILES}
+    # Raises CycleError, which names the circle.
+    assert set(TopologicalSorter(graph).static_order()) >= graph.keys()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import strokeseg",
+        "import strokeseg.config, strokeseg.experiment, strokeseg.leaderboard",
+        "import runpy; sys.argv = ['strokeseg', '--help']; runpy.run_module('strokeseg')",
+        (
+            "import runpy; sys.argv = ['strokeseg', '--help']\n"
+            "try: runpy.run_module('strokeseg', run_name='__main__')\n"
+            "except SystemExit as ending: assert not ending.code"
+        ),
+    ],
+)
+def test_help_and_configuration_do_not_wait_for_torch_or_ray(statement: str) -> None:
+    code = f"import sys\n{statement}\nsys.exit(bool({{'torch', 'ray'}} & sys.modules.keys()))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_every_command_of_the_console_is_a_module() -> None:
+    assert set(CONSOLE_COMMANDS) == set(COMMANDS)
+    assert all((ROOT / f"{command}.py").is_file() for command in CONSOLE_COMMANDS)

