@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,15 +27,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from strokeseg.config import Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, open_experiment
+from strokeseg.files import unwritable
 
 DONE, SOME_FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
 
 _PLAIN_SECONDS = 15.0
 _NOISY_LOGGERS = ("ray", "ray.tune", "ray.data", "ray.train", "optuna", "py.warnings")
-
-Show = Callable[[int, int, str], None]
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -78,27 +77,6 @@ def add_data_option(options: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device_option(options: argparse.ArgumentParser) -> None:
-    """Add the option that says where networks compute."""
-    options.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
-        help="where to compute (default: cuda where there is one, else cpu)",
-    )
-
-
-def device_of(options: argparse.Namespace) -> torch.device:
-    """Return the device that the options name.
-
-    Raises:
-        UserError: When a GPU is asked for and torch finds none.
-    """
-    available = torch.cuda.is_available()
-    if options.device == "cuda" and not available:
-        raise UserError("--device cuda: torch finds no GPU here; use --device cpu")
-    return torch.device(options.device or ("cuda" if available else "cpu"))
-
-
 def experiment_of(options: argparse.Namespace) -> Experiment:
     """Open the experiment that the options name."""
     return open_experiment(options.experiment, options.storage, getattr(options, "data", None))
@@ -119,18 +97,22 @@ def run_command(work: Callable[[], int]) -> int:
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send the chatter of Ray, Optuna and Python's warnings to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in (*_NOISY_LOGGERS, "strokeseg")]
     before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    warnings.simplefilter("default")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            logging.captureWarnings(True)
+            yield
     finally:
         logging.captureWarnings(False)
         for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
@@ -176,6 +158,7 @@ class _PlainProgress:
         self._started = time.monotonic()
         self._shown = float("-inf")
         self._ended = False
+        self._first_done: int | None = None
 
     def __call__(self, done: int, total: int, note: str) -> None:
         now = time.monotonic()
@@ -183,8 +166,11 @@ class _PlainProgress:
         if self._ended or (not ended and now - self._shown < _PLAIN_SECONDS):
             return
         self._shown, self._ended = now, ended
-        elapsed = now - self._started
-        left = f", {elapsed * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        # What a resumed search had done before it came back took none of this time.
+        if self._first_done is None:
+            self._first_done = done
+        elapsed, new = now - self._started, done - self._first_done
+        left = f", {elapsed * (total - done) / new:.0f} s left" if new and not ended else ""
         text = f"{self._title}: {done}/{total}, {elapsed:.0f} s{left}"
         print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
 

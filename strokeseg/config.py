@@ -7,7 +7,7 @@ Below the door everything takes plain arguments or a record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,6 +20,18 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+_SideMm = Annotated[float, Field(ge=0.1, le=20)]
+_Side = Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
+# Bounds that untrusted files must keep as well, before anything is allocated by them.
+SpacingMm = tuple[_SideMm, _SideMm, _SideMm]
+SliceSize = tuple[_Side, _Side]
+Sequences = Annotated[tuple[str, ...], Field(min_length=1, max_length=32)]
+MemberCount = Annotated[int, Field(ge=1, le=100)]
+
+
+# What cases.csv and manifests call their other columns.
+_OWN_COLUMNS = frozenset({"case", "patient", "side", "fold", "mask", "lesion_ml"})
 
 
 class Record(BaseModel):
@@ -79,7 +91,7 @@ class PhantomConfig(Record):
 
     cases: Count = 16
     spacing_mm: Positive = 2.0
-    seed: int = 0
+    seed: Seed = 0
     lesion_free_share: Share = 0.0
 
 
@@ -99,8 +111,10 @@ class DataConfig(Record):
     layout: Literal["siss", "manifest"] = "siss"
     path: str | None = None
     phantom: PhantomConfig | None = None
-    sequences: Annotated[tuple[str, ...], Field(min_length=1)] = ("T1", "T2", "DWI", "FLAIR")
-    lesion_labels: Literal["binary", "any"] | tuple[int, ...] = "binary"
+    sequences: Sequences = ("T1", "T2", "DWI", "FLAIR")
+    lesion_labels: Literal["binary", "any"] | Annotated[tuple[Count, ...], Field(min_length=1)] = (
+        "binary"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
@@ -110,6 +124,8 @@ class DataConfig(Record):
             raise ValueError("phantom cases come in the siss layout")
         if len(set(self.sequences)) != len(self.sequences):
             raise ValueError(f"sequences must differ, got {list(self.sequences)}")
+        if taken := sorted(_OWN_COLUMNS.intersection(self.sequences)):
+            raise ValueError(f"sequences must not be named {taken}, which name other columns")
         return self
 
 
@@ -117,7 +133,7 @@ class SplitConfig(Record):
     """How patients are divided; decided once and kept in `splits.json`.
 
     Attributes:
-        folds: Number of folds for training and validation.
+        folds: Number of folds for training and validation; a manifest's own folds replace it.
         validation_fold: The fold that scores the trials; the others train them.
         test_patients: The locked test set by name, or nothing to draw it.
         test_share: Share of the patients to draw for the test set when not named.
@@ -128,15 +144,7 @@ class SplitConfig(Record):
     validation_fold: Annotated[int, Field(ge=0)] = 0
     test_patients: tuple[str, ...] | None = None
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _fold_exists(self) -> SplitConfig:
-        if self.validation_fold >= self.folds:
-            raise ValueError(
-                f"validation_fold must be below folds ({self.folds}), got {self.validation_fold}"
-            )
-        return self
+    seed: Seed = 0
 
 
 class PreparationConfig(Record):
@@ -151,15 +159,9 @@ class PreparationConfig(Record):
             that all of a case's volumes share one grid.
     """
 
-    slice_size: tuple[Count, Count] | None = None
-    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    slice_size: SliceSize | None = None
+    spacing_mm: SpacingMm | None = None
     reference: str | None = None
-
-    @model_validator(mode="after")
-    def _size_divides(self) -> PreparationConfig:
-        if self.slice_size is not None and any(side % 32 for side in self.slice_size):
-            raise ValueError(f"slice_size must be multiples of 32, got {list(self.slice_size)}")
-        return self
 
 
 class SearchConfig(Record):
@@ -183,7 +185,7 @@ class SearchConfig(Record):
     slices_per_epoch: Count | None = None
     grace_epochs: Count | None = None
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    seed: int = 0
+    seed: Seed = 0
 
 
 class EnsembleConfig(Record):
@@ -195,7 +197,7 @@ class EnsembleConfig(Record):
         threshold: Probability from which an axis votes for lesion.
     """
 
-    members_per_axis: Count = 1
+    members_per_axis: MemberCount = 1
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
@@ -218,6 +220,9 @@ class ExperimentConfig(Record):
             )
         return self
 
+
+# How long work tells how far it is: done, of how much, and a note.
+Show = Callable[[int, int, str], None]
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -249,7 +254,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # PyYAML lets datetime's ValueError through for a date such as 2024-13-45.
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: is no valid YAML ({reason})") from None
     if not isinstance(values, dict):

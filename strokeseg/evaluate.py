@@ -23,9 +23,10 @@ from typing import Any
 import torch
 
 from strokeseg import cli
+from strokeseg.devices import add_device_option, device_of
 from strokeseg.errors import CaseError, UserError
 from strokeseg.experiment import Experiment, code_version
-from strokeseg.files import file_sha256, replacing_folder, write_csv, write_json
+from strokeseg.files import replacing_folder, write_csv, write_json
 from strokeseg.imaging.cases import Case, mask_name
 from strokeseg.imaging.metrics import Scores, score_masks
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
@@ -39,7 +40,8 @@ from strokeseg.learning.ensemble import (
     read_ensemble_record,
     segment,
 )
-from strokeseg.preparation.record import Preparation, read_preparation
+from strokeseg.preparation.record import Preparation, changed_files, read_preparation
+from strokeseg.summary import SIDES, ensemble_hash
 
 METRICS = tuple(Scores.__dataclass_fields__)
 _TITLES = {
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     parser = cli.parser("evaluate", __doc__)
     cli.add_experiment_options(parser)
-    cli.add_device_option(parser)
+    add_device_option(parser)
     add_side_option(parser)
     options = parser.parse_args(arguments)
     return cli.run_command(lambda: _work(options))
@@ -64,7 +66,7 @@ def add_side_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that says which patients are scored."""
     parser.add_argument(
         "--on",
-        choices=("test", "validation"),
+        choices=SIDES,
         default="test",
         help="which patients to score (default: test)",
     )
@@ -73,9 +75,9 @@ def add_side_option(parser: argparse.ArgumentParser) -> None:
 def _work(options: argparse.Namespace) -> int:
     experiment = cli.experiment_of(options)
     with cli.logging_to(experiment.log_folder / "evaluate.log"):
-        summary = evaluate(experiment, cli.device_of(options), on=options.on)
+        summary = evaluate(experiment, device_of(options), on=options.on)
     print_summary(summary)
-    print(f"All scores: {experiment.metrics_csv}")
+    print(f"All scores: {experiment.metrics_csv(options.on)}")
     return cli.SOME_FAILED if summary["failed"] else cli.DONE
 
 
@@ -96,13 +98,14 @@ def evaluate(experiment: Experiment, device: torch.device, *, on: str) -> dict[s
     cases = [preparation.cases[name] for name in preparation.names(side)]
     if not cases:
         raise UserError(
-            f"{experiment.splits_json}: the test set is empty; set splits.test_share or "
-            "splits.test_patients under another experiment name, or give --on validation"
+            f"{experiment.splits_json}: there is no {on} patient; for a test set choose "
+            "splits.test_share or splits.test_patients under another experiment name, or score "
+            "the patients that chose the trials with --on validation"
         )
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     with (
-        replacing_folder(experiment.evaluation_folder) as folder,
+        replacing_folder(experiment.evaluation_folder(on)) as folder,
         cli.progress("Evaluating cases") as show,
     ):
         for index, case in enumerate(cases):
@@ -113,19 +116,20 @@ def evaluate(experiment: Experiment, device: torch.device, *, on: str) -> dict[s
                 failed[case.name] = str(error)
         show(len(cases), len(cases), "")
         if not rows:
-            raise UserError(f"no test case could be scored: {'; '.join(failed.values())}")
+            reasons = "; ".join(f"{case}: {reason}" for case, reason in failed.items())
+            raise UserError(f"no {on} case could be scored: {reasons}")
         summary = {
             "experiment": experiment.name,
             "on": on,
-            "ensemble_sha256": file_sha256(experiment.ensemble_folder / RECORD_NAME),
+            "ensemble_sha256": ensemble_hash(experiment),
             "splits_hash": preparation.splits_hash,
             "code_version": code_version(),
             "cases": len(cases),
             "failed": failed,
             "methods": _summarise(rows),
         }
-        write_csv(folder / experiment.metrics_csv.name, ["case", "method", *METRICS], rows)
-        write_json(folder / experiment.summary_json.name, summary)
+        write_csv(folder / experiment.metrics_csv(on).name, ["case", "method", *METRICS], rows)
+        write_json(folder / experiment.summary_json(on).name, summary)
     return summary
 
 
@@ -171,6 +175,8 @@ def _score_case(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """Score a case by every method and write the masks of the ensemble itself."""
+    if changed := changed_files(experiment, case):
+        raise CaseError(f"{', '.join(changed)}: not as it was when the split was drawn; restore it")
     prepared = _prepare(experiment, case, ensembles[VOTE])
     grid = prepared.native_grid
     masks = dict(segment(ensembles[VOTE], prepared, device).masks)

@@ -43,7 +43,7 @@ class Experiment:
 
     @property
     def prepared_folder(self) -> Path:
-        """All that `prepare` writes; there only when it is complete."""
+        """All that `prepare` writes; complete when `preparation.json` is in it."""
         return self.folder / "prepared"
 
     @property
@@ -73,7 +73,7 @@ class Experiment:
 
     def space_path(self, axis: str) -> Path:
         """The YAML file of an axis's search space."""
-        return self.config_path.parent / self.config.search.space.format(axis=axis)
+        return self.config_path.parent / self.config.search.space.replace("{axis}", axis)
 
     def search_folder(self, axis: str) -> Path:
         """All that the search along one axis writes."""
@@ -100,20 +100,17 @@ class Experiment:
         """The promoted members and how they vote."""
         return self.folder / "ensemble"
 
-    @property
-    def evaluation_folder(self) -> Path:
-        """Scores and masks of the test cases."""
-        return self.folder / "evaluation"
+    def evaluation_folder(self, side: str) -> Path:
+        """Scores and masks of the `test` cases, or beside them those of the `validation`."""
+        return self.folder / ("evaluation" if side == "test" else f"evaluation-{side}")
 
-    @property
-    def metrics_csv(self) -> Path:
-        """A row a test case and method."""
-        return self.evaluation_folder / "metrics.csv"
+    def metrics_csv(self, side: str) -> Path:
+        """A row a case and method."""
+        return self.evaluation_folder(side) / "metrics.csv"
 
-    @property
-    def summary_json(self) -> Path:
-        """Means over the test cases, and what was evaluated."""
-        return self.evaluation_folder / "summary.json"
+    def summary_json(self, side: str) -> Path:
+        """Means over the cases, and what was evaluated."""
+        return self.evaluation_folder(side) / "summary.json"
 
     @property
     def report_md(self) -> Path:
@@ -213,6 +210,9 @@ def _data_path(config: ExperimentConfig, path: Path, folder: Path, data: str | N
 
 def code_version() -> str:
     """The package's version, with the commit where it runs from a git checkout."""
+    if not (_CHECKOUT / ".git").exists():
+        # Installed: git would tell of whatever repository the environment lies in.
+        return strokeseg.__version__
     try:
         described = subprocess.run(
             ["git", "-C", str(_CHECKOUT), "describe", "--always", "--dirty", "--abbrev=10"],
@@ -221,6 +221,5 @@ def code_version() -> str:
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
-        # No git, or an installed package: the version alone names the code.
         return strokeseg.__version__
     return f"{strokeseg.__version__}+{described.stdout.strip()}"

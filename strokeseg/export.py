@@ -12,11 +12,11 @@ from pathlib import Path
 from strokeseg import cli
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import file_sha256, read_json
 from strokeseg.learning.bundle import write_bundle
 from strokeseg.learning.ensemble import RECORD_NAME, read_ensemble_record
 from strokeseg.pages import model_card
 from strokeseg.preparation.record import read_preparation
+from strokeseg.summary import current_summary
 
 _LICENCE = """\
 The weights in this bundle belong to whoever trained and exported them, and so does the
@@ -59,11 +59,7 @@ def export(experiment: Experiment, path: Path) -> None:
             f"--experiment {experiment.name} first"
         )
     record = read_ensemble_record(folder / RECORD_NAME)
-    summary = read_json(experiment.summary_json) if experiment.summary_json.exists() else None
-    # Scores of an earlier ensemble say nothing about this one.
-    if summary and summary["ensemble_sha256"] != file_sha256(folder / RECORD_NAME):
-        summary = None
-    card = model_card(record, read_preparation(experiment), summary)
+    card = model_card(record, read_preparation(experiment), current_summary(experiment))
     write_bundle(path, folder, extra={"LICENSE": _LICENCE, "docs/README.md": card})
     members = sum(len(names) for names in record.members.values())
     size = f", {path.stat().st_size / 1e6:.1f} MB" if path.is_file() else ""

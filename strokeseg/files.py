@@ -36,6 +36,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
@@ -48,10 +51,10 @@ def replacing_file(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give an empty temporary folder beside `path`; rename it onto `path` at the end.
 
-    A folder that is there already is removed only when the new one is complete.
+    A folder that is there already is removed only when the new one is in its place.
 
     Raises:
-        UserError: When the parent folder cannot be written to.
+        UserError: When the parent folder cannot be written to, or `path` is no folder.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,21 +64,39 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
     try:
         yield temporary
-        if path.exists():
-            outgoing = temporary.with_name(temporary.name + "-old")
-            os.replace(path, outgoing)
-            os.replace(temporary, path)
-            shutil.rmtree(outgoing)
-        else:
-            os.replace(temporary, path)
+        # The body may read as well as write: what it raises is its own to explain.
+        try:
+            _put_in_place(temporary, path)
+        except OSError as error:
+            raise unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def unwritable(path: Path, error: OSError) -> UserError:
-    """Say that `path` cannot be written, and what to do about it."""
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    outgoing = temporary.with_name(temporary.name + "-old")
+    os.replace(path, outgoing)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(outgoing, path)
+        raise
+    shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def unwritable(path: Path, error: Exception) -> UserError:
+    """Say that `path` cannot be written, and what to do about it.
+
+    Args:
+        path: The file or folder.
+        error: An `OSError`, or what a library makes of one.
+    """
+    reason = error.strerror if isinstance(error, OSError) else None
     return UserError(
-        f"{path}: cannot be written ({error.strerror or error}); "
+        f"{path}: cannot be written ({reason or str(error).partition(chr(10))[0]}); "
         "free or permit the place, or choose another"
     )
 
@@ -101,7 +122,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no valid JSON ({error}); make it anew") from None
 
 
@@ -125,6 +146,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is no CSV file in UTF-8 ({error}); make it anew") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strokeseg.experiment import Experiment
-from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.leaderboard import LeaderboardRow, best_by_start
 from strokeseg.learning.ensemble import EnsembleRecord
 from strokeseg.preparation.record import Preparation
 
@@ -56,6 +56,7 @@ def report_page(
         _test_text(summary),
         results_table(summary),
         _failed_text(summary),
+        _comparison_text(boards, summary),
         "## The search",
         f"Trials were scored by mean 3D Dice over the patients of fold "
         f"{experiment.config.splits.validation_fold}; a full trial has {_epochs(boards)} epochs "
@@ -133,8 +134,27 @@ def _failed_text(summary: Mapping[str, Any]) -> str:
     return "\n".join(f"- failed: {case}: {why}" for case, why in summary["failed"].items())
 
 
+def _comparison_text(
+    boards: Mapping[str, Sequence[LeaderboardRow]], summary: Mapping[str, Any]
+) -> str:
+    """Say which trials stand behind the comparison, since their budgets may differ."""
+    lines = []
+    for name, pretrained in (("pretrained", True), ("scratch", False)):
+        if f"vote_{name}" not in summary["methods"]:
+            continue
+        best = {axis: best_by_start(rows, pretrained=pretrained) for axis, rows in boards.items()}
+        trials = [
+            f"{axis} trial {row.trial} ({row.state.lower()}, {row.epochs_run} epochs)"
+            for axis, row in best.items()
+            if row is not None
+        ]
+        lines.append(f"- `vote_{name}`: {', '.join(trials)}")
+    return "\n".join(lines)
+
+
 def _epochs(boards: Mapping[str, Sequence[LeaderboardRow]]) -> int:
-    return max((row.epochs_run for rows in boards.values() for row in rows), default=0)
+    complete = (row for rows in boards.values() for row in rows if row.state == "COMPLETE")
+    return max((row.epochs_run for row in complete), default=0)
 
 
 def _counts(rows: Sequence[LeaderboardRow]) -> str:

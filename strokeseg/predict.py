@@ -19,8 +19,16 @@ from pathlib import Path
 import torch
 
 from strokeseg import cli
+from strokeseg.devices import add_device_option, device_of
 from strokeseg.errors import CaseError, UserError
-from strokeseg.imaging.cases import Case, find_siss_cases, mask_name, read_manifest
+from strokeseg.files import unwritable
+from strokeseg.imaging.cases import (
+    Case,
+    find_siss_cases,
+    is_case_name,
+    mask_name,
+    read_manifest,
+)
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.volume import write_mask
@@ -44,15 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="one sequence of one case, in place of --input; once for every sequence",
     )
     parser.add_argument("--case", default="case", metavar="NAME", help="name of that case")
-    cli.add_device_option(parser)
+    add_device_option(parser)
     options = parser.parse_args(arguments)
     return cli.run_command(lambda: _work(options))
 
 
 def _work(options: argparse.Namespace) -> int:
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(options.output, error) from None
     ensemble = open_bundle(options.bundle)
     cases = _cases(options, ensemble.record.sequences)
-    device = cli.device_of(options)
+    device = device_of(options)
     volumes: dict[str, float] = {}
     failed: dict[str, str] = {}
     with cli.progress("Segmenting cases") as show:
@@ -97,7 +109,12 @@ def _cases(options: argparse.Namespace, sequences: Sequence[str]) -> list[Case]:
     if bool(options.image) == (options.input is not None):
         raise UserError("give either --input or one --image for every sequence")
     if options.image:
-        images = dict(_named_file(image, sequences) for image in options.image)
+        if not is_case_name(options.case):
+            raise UserError(f"--case {options.case}: must be letters, digits and . _ + - only")
+        named = [_named_file(image, sequences) for image in options.image]
+        images = dict(named)
+        if len(images) < len(named):
+            raise UserError("--image: every sequence must be given once only")
         return [Case(name=options.case, patient=options.case, images=images, mask=None)]
     if options.input.is_file():
         return read_manifest(options.input, sequences, masks=False)

@@ -119,8 +119,9 @@ def _check_members(files: Mapping[str, Path], preparation: Preparation) -> None:
     for path in files.values():
         if not path.exists():
             raise UserError(
-                f"{path}: the weights of a promoted trial are gone; search that axis again under "
-                "another experiment name"
+                f"{path}: the weights of this trial are gone; a search keeps those of the best "
+                "ensemble.members_per_axis trials only: set it back, or search anew under another "
+                "experiment name"
             )
         if read_member_record(path).preparation_hash != preparation.fingerprint:
             raise UserError(

@@ -16,6 +16,8 @@ from contextlib import contextmanager, redirect_stderr
 import ray
 from ray.data import DataContext
 
+from strokeseg.errors import UserError
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,19 +32,26 @@ def ray_session() -> Iterator[None]:
     ray_logger = logging.getLogger("ray")
     handlers = list(ray_logger.handlers)
     said = io.StringIO()
-    with redirect_stderr(said):
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            configure_logging=False,
-            **({} if address is None else {"include_dashboard": False}),
-        )
+    try:
+        with redirect_stderr(said):
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                configure_logging=False,
+                **({} if address is None else {"include_dashboard": False}),
+            )
+    except ConnectionError as error:
+        raise UserError(
+            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: no Ray answers there ({error}); "
+            "correct it, or unset it to use this machine alone"
+        ) from None
     # Ray adds a handler of its own for the terminal while it starts.
     ray_logger.handlers = handlers
     _log.info("%s", said.getvalue())
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
     try:
         yield
     finally:

@@ -12,12 +12,13 @@ from pathlib import Path
 from strokeseg import cli
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import read_json, write_text
+from strokeseg.files import write_text
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import read_leaderboard
 from strokeseg.learning.ensemble import RECORD_NAME, read_ensemble_record
 from strokeseg.pages import report_page
 from strokeseg.preparation.record import read_preparation
+from strokeseg.summary import current_summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,17 +44,18 @@ def report(experiment: Experiment, command: str | None = None) -> Path:
     Raises:
         UserError: When the experiment is not evaluated yet.
     """
-    if not experiment.summary_json.exists():
+    summary = current_summary(experiment) if experiment.ensemble_folder.exists() else None
+    if summary is None:
         raise UserError(
-            f"{experiment.summary_json}: there is none; run strokeseg evaluate "
-            f"--experiment {experiment.name} first"
+            f"{experiment.summary_json('test')}: the ensemble that is there has not been scored; "
+            f"run strokeseg evaluate --experiment {experiment.name} first"
         )
     page = report_page(
         experiment,
         read_preparation(experiment),
         {axis: read_leaderboard(experiment.leaderboard_csv(axis)) for axis in AXES},
         read_ensemble_record(experiment.ensemble_folder / RECORD_NAME),
-        read_json(experiment.summary_json),
+        summary,
         command or f"strokeseg run --experiment {experiment.name}",
     )
     write_text(experiment.report_md, page)

@@ -12,21 +12,19 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from strokeseg import cli
+from strokeseg.devices import add_device_option, device_of
 from strokeseg.evaluate import add_side_option, evaluate, print_summary
-from strokeseg.experiment import Experiment
 from strokeseg.export import export
-from strokeseg.files import file_sha256, read_json
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.ensemble import RECORD_NAME
 from strokeseg.preparation.record import read_preparation
 from strokeseg.prepare import prepare_experiment
 from strokeseg.promote import promote
 from strokeseg.ray_session import ray_session
 from strokeseg.report import report
 from strokeseg.search import add_search_options, print_leaderboard, search_axis
+from strokeseg.summary import current_summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser("run", __doc__)
     cli.add_experiment_options(parser)
     cli.add_data_option(parser)
-    cli.add_device_option(parser)
+    add_device_option(parser)
     add_search_options(parser)
     add_side_option(parser)
     parser.add_argument(
@@ -47,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _work(options: argparse.Namespace, command: str) -> int:
     experiment = cli.experiment_of(options)
-    device = cli.device_of(options)
+    device = device_of(options)
     with cli.logging_to(experiment.log_folder / "run.log"):
         with ray_session():
             prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
@@ -55,28 +53,19 @@ def _work(options: argparse.Namespace, command: str) -> int:
             for axis in AXES:
                 print_leaderboard(axis, search_axis(experiment, axis, preparation, options))
         promote(experiment)
-        summary = _summary_of_this_ensemble(experiment, options.on) or evaluate(
-            experiment, device, on=options.on
-        )
+        summary = current_summary(experiment, (options.on,))
+        if summary is None or summary["failed"]:
+            summary = evaluate(experiment, device, on=options.on)
         report(experiment, command)
         export(experiment, experiment.bundle_zip)
     print_summary(summary)
-    cases = experiment.data_path
+    masks = experiment.evaluation_folder(options.on) / "masks"
     print(
-        f"Next: read {experiment.report_md}; look at a mask in {experiment.evaluation_folder}"
-        f"/masks over its case in {cases}; segment new cases with\n"
+        f"Next: read {experiment.report_md}; look at the masks in {masks} over their cases in "
+        f"{experiment.data_path}; segment new cases with\n"
         f"  strokeseg predict --bundle {experiment.bundle_zip} --input CASES --output MASKS"
     )
     return cli.SOME_FAILED if summary["failed"] else cli.DONE
-
-
-def _summary_of_this_ensemble(experiment: Experiment, on: str) -> dict[str, Any] | None:
-    """The summary, if the ensemble that is there now has been evaluated already."""
-    if not experiment.summary_json.exists():
-        return None
-    summary: dict[str, Any] = read_json(experiment.summary_json)
-    ensemble = file_sha256(experiment.ensemble_folder / RECORD_NAME)
-    return summary if (summary["ensemble_sha256"], summary["on"]) == (ensemble, on) else None
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ def _work(options: argparse.Namespace) -> int:
             "leave --resume out to begin one"
         )
     with cli.logging_to(experiment.log_folder / f"search-{options.axis}.log"):
-        preparation = ensure_prepared(experiment, cli.progress)
+        preparation = ensure_prepared(
+            experiment, cli.progress, compare_files=options.data is not None
+        )
         rows = search_axis(experiment, options.axis, preparation, options)
     print_leaderboard(options.axis, rows)
     print(
@@ -105,7 +107,7 @@ def search_axis(
         if not study.ledger.remaining():
             rows = study.ledger.rows()
             write_leaderboard(experiment.leaderboard_csv(axis), rows)
-            return rows
+            return _usable(experiment, axis, rows)
         with ray_session(), cli.progress(f"Searching {axis}, epochs") as show:
             rows = run_study(
                 study,
@@ -125,7 +127,7 @@ def search_axis(
                 file=sys.stderr,
             )
             raise KeyboardInterrupt
-        return rows
+        return _usable(experiment, axis, rows)
 
 
 def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
@@ -152,6 +154,16 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
     )
 
 
+def _usable(experiment: Experiment, axis: str, rows: list[LeaderboardRow]) -> list[LeaderboardRow]:
+    if all(row.state == "FAIL" for row in rows):
+        raise UserError(
+            f"{experiment.leaderboard_csv(axis)}: all {len(rows)} trials failed, the first with: "
+            f"{rows[0].reason}; mend it, move {experiment.search_folder(axis)} away, and search "
+            "anew"
+        )
+    return rows
+
+
 def _budget(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
     given = {name: getattr(options, name) for name in ("trials", "epochs")}
     changed = {name: value for name, value in given.items() if value is not None}
@@ -163,6 +175,13 @@ def _prepared_slices(experiment: Experiment, preparation: Preparation) -> Prepar
     validation = str(splits.validation_fold)
     sides = {case.fold for case in preparation.cases.values() if case.fold is not None}
     training = sorted(side for side in sides if side.isdecimal() and side != validation)
+    for role, names in (("training", training), ("validation", [validation])):
+        if not any(preparation.lesion_ml[case] > 0 for case in preparation.names(*names)):
+            raise UserError(
+                f"{experiment.splits_json}: no {role} case shows a lesion, so there is nothing to "
+                f"{'learn' if role == 'training' else 'score'}; choose another "
+                "splits.validation_fold, or other splits under another experiment name"
+            )
     return PreparedSlices(
         folder=experiment.slices_folder,
         training_cases=preparation.names(*training),

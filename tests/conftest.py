@@ -88,4 +88,4 @@ def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shipped_space() -> Callable[[Path], Space]:
     """Load a search space that ships, once: each of its encoders is built to check it."""
-    return cache(load_space)
+    return cache(lambda path: load_space(path, channels=4))

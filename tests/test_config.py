@@ -89,10 +89,7 @@ epochs: 3
         ({"data": {"path": "a", "layout": "bids"}}, "data.layout"),
         ({"data": {"phantom": {"spacing_mm": 0}}}, "data.phantom.spacing_mm"),
         ({"data": {"phantom": {"cases": 0}}}, "data.phantom.cases"),
-        (
-            {"data": {"path": "a"}, "splits": {"folds": 3, "validation_fold": 3}},
-            "validation_fold must be below folds (3), got 3",
-        ),
+        ({"data": {"path": "a"}, "splits": {"validation_fold": -1}}, "splits.validation_fold"),
         ({"data": {"path": "a"}, "splits": {"test_share": 1}}, "splits.test_share"),
         (
             {"data": {"path": "a"}, "preparation": {"slice_size": [64, 65]}},

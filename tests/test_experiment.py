@@ -107,8 +107,8 @@ def test_everything_lies_in_the_experiments_folder(workplace: Path) -> None:
         experiment.journal("coronal"): "search/coronal/journal.log",
         experiment.splits_json: "prepared/splits.json",
         experiment.cases_csv: "prepared/cases.csv",
-        experiment.metrics_csv: "evaluation/metrics.csv",
-        experiment.summary_json: "evaluation/summary.json",
+        experiment.metrics_csv("test"): "evaluation/metrics.csv",
+        experiment.summary_json("test"): "evaluation/summary.json",
         experiment.bundle_zip: "bundle.zip",
         trial_weights(experiment.trials_folder("axial"), 7): (
             "search/axial/trials/0007/best.safetensors"

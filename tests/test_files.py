@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,34 @@ def test_an_exception_leaves_no_folder_where_there_was_none(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "prepared"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with (
+        pytest.raises(UserError, match="prepared: cannot be written"),
+        replacing_folder(path) as temporary,
+    ):
+        shutil.rmtree(temporary)
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_replaces_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "prepared"
+    path.write_text("a file, no folder")
+    with pytest.raises(UserError, match="prepared: cannot be written"), replacing_folder(path):
+        pass
+    assert path.read_text() == "a file, no folder"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing_folder(tmp_path / "prepared"):
+        (tmp_path / "source").read_text()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file, no folder")
     below = tmp_path / "file" / "a.json"
@@ -102,7 +131,7 @@ def test_csv_reads_back_as_text_with_nothing_for_none(tmp_path: Path) -> None:
     assert read_csv(path) == [{"case": "1", "note": ""}, {"case": "2", "note": 'a,"b"\n'}]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[" * 100_000])
 def test_json_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "a.json"
     if content is not None:

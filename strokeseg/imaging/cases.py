@@ -69,7 +69,7 @@ def find_siss_cases(folder: Path, sequences: Sequence[str], *, masks: bool = Tru
         UserError: When there is no such folder, no case in it, or a case name twice.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; check data.path")
+        raise UserError(f"{folder}: no such folder; check the path")
     folders = list(_siss_case_folders(folder, _LEVELS_ABOVE_CASES))
     if not folders:
         raise UserError(
@@ -118,7 +118,7 @@ def read_manifest(path: Path, sequences: Sequence[str], *, masks: bool = True) -
         if empty := [name for name in (*columns, *optional) if not cells[name]]:
             faults.append(f"line {number}: {', '.join(empty)} must not be empty")
         name, fold = cells["case"], cells.get("fold")
-        if name and not _CASE_NAME.fullmatch(name):
+        if name and not is_case_name(name):
             faults.append(
                 f"line {number}: case must be letters, digits, blanks and . _ + - only, "
                 f"got {name!r}"
@@ -214,7 +214,7 @@ def _read_lines(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]
                 values = (cell.strip() for cell in cells)
                 lines[reader.line_num] = dict(zip(header, values, strict=True))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check data.path") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: is no CSV file in UTF-8 ({error})") from None
     if missing := [name for name in columns if name not in header]:
@@ -234,6 +234,11 @@ def _natural_key(name: str) -> list[tuple[int, str]]:
         (int(part), "") if part.isdecimal() else (-1, part.casefold())
         for part in re.split(r"(\d+)", name)
     ]
+
+
+def is_case_name(name: str) -> bool:
+    """Whether a name may name a case, and so files and folders."""
+    return _CASE_NAME.fullmatch(name) is not None
 
 
 def mask_name(case: str, description: str = "strokeseg") -> str:

@@ -6,7 +6,7 @@ A *bundle* is a folder, or a .zip of stored entries, laid out like a MONAI Bundl
     configs/metadata.json           what goes in and what comes out
     configs/ensemble.json           the ensemble's record, without comparisons
     models/<axis>-<trial>.safetensors
-    checksums.json                  SHA-256 and size of every other file
+    checksums.json                  format, and SHA-256 and size of every other file
 
 It is untrusted input: it holds no code and no pickle, and nothing in it is used before
 its name, size and checksum have been compared.
@@ -20,18 +20,19 @@ import os
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Literal
 
 from pydantic import Field
 
 from strokeseg.config import Record, parse_record
 from strokeseg.errors import UserError
-from strokeseg.files import replacing_file, replacing_folder
+from strokeseg.files import replacing_file, replacing_folder, unwritable
 from strokeseg.learning.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,
@@ -41,6 +42,7 @@ from strokeseg.learning.ensemble import (
     read_ensemble_record,
 )
 
+_FORMAT = 1
 _CHECKSUMS = "checksums.json"
 _RECORD = f"configs/{RECORD_NAME}"
 _METADATA = "configs/metadata.json"
@@ -49,6 +51,8 @@ _LARGEST_CHECKSUMS_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 20
 # The earliest date that a .zip can tell, so that equal ensembles give equal bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
+# What zipfile makes of damage: names that are no text, versions and ciphers it does not know.
+_DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error)
 
 
 class _Checksum(Record):
@@ -57,6 +61,7 @@ class _Checksum(Record):
 
 
 class _Checksums(Record):
+    format: Literal[1]
     files: dict[str, _Checksum]
 
 
@@ -82,23 +87,26 @@ def write_bundle(path: Path, ensemble_folder: Path, *, extra: Mapping[str, str |
         UserError: When the ensemble cannot be read or the bundle cannot be written.
     """
     record = read_ensemble_record(ensemble_folder / RECORD_NAME)
-    record = record.model_copy(update={"comparison": {}})
+    record = _without_comparisons(record)
     contents = {
         _RECORD: _json(record.model_dump(mode="json")),
         _METADATA: _json(_metadata(record)),
     }
     for name in sorted(record.file_names()):
-        contents[f"{_MODELS}/{name}"] = _read_member(ensemble_folder / MEMBERS_FOLDER / name)
+        contents[f"{_MODELS}/{name}"] = _read_member(
+            ensemble_folder / MEMBERS_FOLDER / name, record.sha256.get(name)
+        )
     for name, content in extra.items():
         if name in contents or name == _CHECKSUMS or not _is_safe(name):
             raise ValueError(f"an extra file needs a free and relative name, got {name!r}")
         contents[name] = content.encode() if isinstance(content, str) else content
     contents[_CHECKSUMS] = _json(
         {
+            "format": _FORMAT,
             "files": {
                 name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
                 for name, content in sorted(contents.items())
-            }
+            },
         }
     )
     if path.suffix == ".zip":
@@ -113,11 +121,12 @@ def open_bundle(path: Path) -> Ensemble:
     What is loaded are checked copies in a private temporary folder.
 
     Raises:
-        UserError: When the bundle is missing or damaged; when it holds an unsafe name, a
-            link, a file that `checksums.json` does not list or none that it lists, or a
-            file of another size or content; or when a member does not fit.
+        UserError: When the bundle is missing, damaged or of another format; when it holds
+            an unsafe name, a link, a file that `checksums.json` does not list or none that
+            it lists, or a file of another size or content; when a member does not fit; or
+            when there is no room for the temporary folder.
     """
-    with _open_entries(path) as entries, tempfile.TemporaryDirectory() as private:
+    with _open_entries(path) as entries, _private_folder() as private:
         checksums = _read_checksums(path, entries)
         _check_names(path, entries, checksums)
         for name, checksum in checksums.items():
@@ -129,6 +138,25 @@ def open_bundle(path: Path) -> Ensemble:
             # The temporary place means nothing to the user.
             raise UserError(f"{path}: {str(error).removeprefix(private + os.sep)}") from None
     return Ensemble(members=members, record=record)
+
+
+@contextmanager
+def _private_folder() -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        except OSError as error:
+            raise UserError(
+                "a bundle needs a temporary folder to be opened in, but none can be made "
+                f"({error.strerror}); set TMPDIR to a folder that can be written"
+            ) from None
+        yield folder
+
+
+def _without_comparisons(record: EnsembleRecord) -> EnsembleRecord:
+    record = record.model_copy(update={"comparison": {}})
+    sha256 = {name: hash_ for name, hash_ in record.sha256.items() if name in record.file_names()}
+    return record.model_copy(update={"sha256": sha256})
 
 
 def _metadata(record: EnsembleRecord) -> dict[str, Any]:
@@ -156,11 +184,14 @@ def _json(values: Any) -> bytes:
     return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _read_member(path: Path) -> bytes:
+def _read_member(path: Path, sha256: str | None) -> bytes:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); promote anew") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{path}: was changed after it was promoted; promote anew")
+    return content
 
 
 def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
@@ -174,9 +205,12 @@ def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
 
 def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     with replacing_folder(path) as temporary:
-        for name, content in contents.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / name).write_bytes(content)
+        try:
+            for name, content in contents.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).write_bytes(content)
+        except OSError as error:
+            raise unwritable(path, error) from error
 
 
 @contextmanager
@@ -185,11 +219,15 @@ def _open_entries(path: Path) -> Iterator[dict[str, _Entry]]:
     if path.is_dir():
         yield _folder_entries(path)
         return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield _zip_entries(path, archive)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as a bundle ({error}); fetch it anew") from None
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            entries = _zip_entries(path, archive)
+        except (*_DAMAGE, OSError) as error:
+            raise UserError(
+                f"{path}: cannot be read as a bundle ({error}); fetch it anew"
+            ) from None
+        yield entries
 
 
 def _folder_entries(path: Path) -> dict[str, _Entry]:
@@ -239,7 +277,8 @@ def _is_safe(name: str) -> bool:
         and "/".join(parts) == name
         and not name.startswith("/")
         and ".." not in parts
-        and not any(character in name for character in "\\:\0")
+        and not any(character in name for character in "\\:")
+        and name.isprintable()
     )
 
 
@@ -247,13 +286,40 @@ def _read_checksums(path: Path, entries: Mapping[str, _Entry]) -> dict[str, _Che
     entry = entries.get(_CHECKSUMS)
     if entry is None or entry.size > _LARGEST_CHECKSUMS_BYTES:
         raise UserError(f"{path}: is no bundle of strokeseg, it has no proper {_CHECKSUMS}")
-    with entry.open() as file:
-        text = file.read(_LARGEST_CHECKSUMS_BYTES)
     try:
-        values = json.loads(text)
+        values = json.loads(b"".join(_blocks(path, _CHECKSUMS, entry)))
     except (ValueError, RecursionError):
         raise UserError(f"{path}: {_CHECKSUMS} is no valid JSON; fetch the bundle anew") from None
+    given = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(given, int):
+        raise UserError(f"{path}: is no bundle of strokeseg, its {_CHECKSUMS} tells no format")
+    if given != _FORMAT:
+        raise UserError(
+            f"{path}: was made by another version of strokeseg (format {given}, this one reads "
+            f"{_FORMAT}); use that version"
+        )
     return parse_record(_Checksums, values, f"{path}: {_CHECKSUMS}").files
+
+
+def _blocks(path: Path, name: str, entry: _Entry) -> Iterator[bytes]:
+    """Read a file of a bundle block by block, no more than the size it is entered with."""
+    left = entry.size
+    try:
+        with entry.open() as source:
+            while left > 0 and (block := source.read(min(left, _BLOCK_BYTES))):
+                left -= len(block)
+                yield block
+    except _DAMAGE:
+        raise _damaged(path, name) from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: {name} cannot be read ({error.strerror or error}); permit it, or fetch "
+            "the bundle anew"
+        ) from None
+
+
+def _damaged(path: Path, name: str) -> UserError:
+    return UserError(f"{path}: {name} was changed or damaged; fetch the bundle anew")
 
 
 def _check_names(
@@ -274,19 +340,18 @@ def _check_names(
 
 def _copy_checked(path: Path, name: str, entry: _Entry, checksum: _Checksum, target: Path) -> None:
     """Copy a file to `target` while its size and content are what they should be."""
-    damaged = UserError(f"{path}: {name} was changed or damaged; fetch the bundle anew")
     if entry.size != checksum.bytes:
-        raise damaged
-    target.parent.mkdir(parents=True, exist_ok=True)
+        raise _damaged(path, name)
     digest = hashlib.sha256()
-    left = checksum.bytes
+    copied = 0
     try:
-        with entry.open() as source, target.open("wb") as copy:
-            while left > 0 and (block := source.read(min(left, _BLOCK_BYTES))):
-                left -= len(block)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as copy:
+            for block in _blocks(path, name, entry):
+                copied += len(block)
                 digest.update(block)
                 copy.write(block)
-    except (zipfile.BadZipFile, EOFError):
-        raise damaged from None
-    if left > 0 or digest.hexdigest() != checksum.sha256:
-        raise damaged
+    except OSError as error:
+        raise unwritable(target, error) from error
+    if copied != checksum.bytes or digest.hexdigest() != checksum.sha256:
+        raise _damaged(path, name)

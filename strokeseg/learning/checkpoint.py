@@ -20,10 +20,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from strokeseg.config import Record, TrialConfig, parse_record
+from strokeseg.config import (
+    Record,
+    Sequences,
+    SliceSize,
+    SpacingMm,
+    TrialConfig,
+    parse_record,
+)
 from strokeseg.errors import UserError
-from strokeseg.files import replacing_file
+from strokeseg.files import replacing_file, unwritable
 from strokeseg.learning.networks import build_network
+
+# Records are untrusted: without bounds a small file could ask for any amount of memory.
 
 _METADATA_KEY = "strokeseg"
 
@@ -38,9 +47,9 @@ class MemberRecord(Record):
         channels: Sequences in the order of the network's channels.
         dice: Mean 3D Dice over the validation cases at `epoch`.
         epoch: The epoch of these weights, from 1.
-        spacing_mm: Voxel size (x, y, z) that the cases were resampled to; nothing when
-            they kept their own.
-        slice_size: Height and width of the slices in training.
+        spacing_mm: Voxel size (x, y, z) that the cases were resampled to, 0.1 to 20;
+            nothing when they kept their own.
+        slice_size: Height and width of the slices in training, multiples of 32.
         weights_source: Where the encoder's first weights came from; nothing for random.
         preparation_hash: Of the prepared data.
         code_version: Of strokeseg.
@@ -49,11 +58,11 @@ class MemberRecord(Record):
     axis: Literal["axial", "coronal", "sagittal"]
     trial: int
     config: TrialConfig
-    channels: tuple[str, ...]
+    channels: Sequences
     dice: float
     epoch: int
-    spacing_mm: tuple[float, float, float] | None = None
-    slice_size: tuple[int, int] | None = None
+    spacing_mm: SpacingMm | None = None
+    slice_size: SliceSize | None = None
     weights_source: str | None = None
     preparation_hash: str
     code_version: str
@@ -79,7 +88,10 @@ def save_member(path: Path, network: nn.Module, record: MemberRecord) -> None:
         for key, tensor in network.state_dict().items()
     }
     with replacing_file(path) as temporary:
-        save_file(tensors, temporary, {_METADATA_KEY: record.model_dump_json()})
+        try:
+            save_file(tensors, temporary, {_METADATA_KEY: record.model_dump_json()})
+        except SafetensorError as error:
+            raise unwritable(path, error) from error
 
 
 def load_member(path: Path) -> Member:
@@ -119,7 +131,7 @@ def read_member_record(path: Path) -> MemberRecord:
 def _parse_metadata(path: Path, metadata: dict[str, str] | None) -> MemberRecord:
     try:
         values = json.loads((metadata or {})[_METADATA_KEY])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise UserError(f"{path}: is no member of strokeseg, it holds no record") from None
     return parse_record(MemberRecord, values, str(path))
 
@@ -158,17 +170,21 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         UserError: When the file cannot be written.
     """
     with replacing_file(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            # So torch reports a disk that fills up.
+            raise unwritable(path, error) from error
 
 
-def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote.
 
     Raises:
         UserError: When the file is missing or damaged.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path}: is no readable state of a training ({type(error).__name__}); "

@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from strokeseg.config import Record, parse_record
+from strokeseg.config import Record, Sequences, SpacingMm, parse_record
 from strokeseg.errors import UserError
-from strokeseg.files import read_json, replacing_folder, write_json
+from strokeseg.files import file_sha256, read_json, replacing_folder, write_json
 from strokeseg.imaging.prepared import PreparedCase
 from strokeseg.learning.checkpoint import Member, load_member
 from strokeseg.learning.inference import predict_volume
@@ -32,9 +32,9 @@ MEMBERS_FOLDER = "members"
 
 _Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
 _FileName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")]
-MemberNames: TypeAlias = Annotated[
-    dict[_Axis, Annotated[tuple[_FileName, ...], Field(min_length=1)]], Field(min_length=1)
-]
+_FileNames: TypeAlias = Annotated[tuple[_FileName, ...], Field(min_length=1, max_length=100)]
+MemberNames: TypeAlias = Annotated[dict[_Axis, _FileNames], Field(min_length=1)]
+_Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class EnsembleRecord(Record):
@@ -43,27 +43,37 @@ class EnsembleRecord(Record):
     Attributes:
         name: The experiment's name.
         sequences: Sequences in the order of the networks' channels.
-        spacing_mm: Voxel size (x, y, z) that cases are resampled to; nothing when they
-            keep their own.
+        spacing_mm: Voxel size (x, y, z) that cases are resampled to, 0.1 to 20; nothing
+            when they keep their own.
         reference: Sequence onto whose grid the others are resampled; nothing to insist
             that they share one.
         threshold: Probability from which an axis votes for lesion.
         members: File names by axis. Fewer than three axes are permitted; of two, both
             must agree.
         comparison: By name of the comparison, file names by axis.
+        sha256: Of the files, by name; `write_ensemble` fills it in.
         preparation_hash: Of the data that the members were trained on.
         code_version: Of strokeseg.
     """
 
     name: str
-    sequences: Annotated[tuple[str, ...], Field(min_length=1)]
-    spacing_mm: tuple[float, float, float] | None = None
+    sequences: Sequences
+    spacing_mm: SpacingMm | None = None
     reference: str | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     members: MemberNames
     comparison: dict[str, MemberNames] = {}
+    sha256: dict[_FileName, _Sha256] = {}
     preparation_hash: str
     code_version: str
+
+    @model_validator(mode="after")
+    def _reference_is_a_sequence(self) -> EnsembleRecord:
+        if self.reference is not None and self.reference not in self.sequences:
+            raise ValueError(
+                f"reference must be one of {list(self.sequences)}, got {self.reference!r}"
+            )
+        return self
 
     def file_names(self) -> set[str]:
         """All member files, those of comparisons included."""
@@ -93,11 +103,11 @@ class Segmentation:
 
 
 def write_ensemble(folder: Path, record: EnsembleRecord, member_files: Mapping[str, Path]) -> None:
-    """Copy members and write their record, whole or not at all.
+    """Copy members and write their record and hashes, whole or not at all.
 
     Args:
         folder: The ensemble's folder; replaced when it is there.
-        record: Its record.
+        record: Its record; the hashes in it are those of the copies, whatever is given.
         member_files: Where the files that the record names are now.
 
     Raises:
@@ -109,14 +119,18 @@ def write_ensemble(folder: Path, record: EnsembleRecord, member_files: Mapping[s
             f"an ensemble needs the files {sorted(record.file_names())}, got {sorted(member_files)}"
         )
     with replacing_folder(folder) as temporary:
-        (temporary / MEMBERS_FOLDER).mkdir()
-        for name, path in member_files.items():
+        sha256 = {}
+        for name, path in sorted(member_files.items()):
+            copy = temporary / MEMBERS_FOLDER / name
             try:
-                shutil.copyfile(path, temporary / MEMBERS_FOLDER / name)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
+                sha256[name] = file_sha256(copy)
             except OSError as error:
                 raise UserError(
                     f"{path}: cannot be copied to {folder} ({error.strerror})"
                 ) from None
+        record = record.model_copy(update={"sha256": sha256})
         write_json(temporary / RECORD_NAME, record.model_dump(mode="json"))
 
 
@@ -160,8 +174,12 @@ def load_members(
     """Load members by axis from the folder that holds their files.
 
     Raises:
-        UserError: When a file is missing, damaged, or does not fit the ensemble.
+        UserError: When a file is missing, damaged, not the one that was promoted, or does
+            not fit the ensemble.
     """
+    for names in chosen.values():
+        for name in names:
+            _check_unchanged(folder / name, record)
     members = {
         axis: tuple(load_member(folder / name) for name in names) for axis, names in chosen.items()
     }
@@ -169,6 +187,15 @@ def load_members(
         for name, member in zip(names, members[axis], strict=True):
             _check_fits(folder / name, member, record, axis)
     return members
+
+
+def _check_unchanged(path: Path, record: EnsembleRecord) -> None:
+    try:
+        given = file_sha256(path)
+    except OSError as error:
+        raise UserError(f"{path}: is no readable member ({error.strerror}); promote anew") from None
+    if given != record.sha256.get(path.name):
+        raise UserError(f"{path}: was changed after it was promoted; promote anew")
 
 
 def _check_fits(path: Path, member: Member, record: EnsembleRecord, axis: str) -> None:
@@ -182,11 +209,7 @@ def _check_fits(path: Path, member: Member, record: EnsembleRecord, axis: str) -
 
 
 def segment(
-    ensemble: Ensemble,
-    prepared: PreparedCase,
-    device: torch.device | str = "cpu",
-    *,
-    batch_size: int = 32,
+    ensemble: Ensemble, prepared: PreparedCase, device: torch.device | str = "cpu"
 ) -> Segmentation:
     """Find the lesion in one case.
 
@@ -194,7 +217,6 @@ def segment(
         ensemble: The members.
         prepared: The case, prepared with the ensemble's sequences and spacing.
         device: Where to compute.
-        batch_size: Slices at once.
 
     Raises:
         ValueError: When the case has another number of sequences, or a member's
@@ -214,7 +236,6 @@ def segment(
                 prepared.images,
                 axis,
                 slice_size=member.record.slice_size,
-                batch_size=batch_size,
                 device=device,
             )
         probabilities[axis] = prepared.restore(total / np.float32(len(members)))

@@ -64,7 +64,10 @@ def predict_volume(
 
 
 def predict_batch(network: nn.Module, images: Tensor) -> Tensor:
-    """Return a batch's probabilities, without gradients.
+    """Return a batch's probabilities, without gradients; 0 outside the brain.
+
+    What is 0 in every sequence is no brain, or padding, which the way back to the volume cuts
+    off: counting it would make the score of slices differ from that of the volume.
 
     Args:
         network: In evaluation mode, on the images' device.
@@ -75,7 +78,8 @@ def predict_batch(network: nn.Module, images: Tensor) -> Tensor:
     """
     with torch.inference_mode(), autocast(images.device):
         logits: Tensor = network(images)
-    return torch.sigmoid(logits.float())
+    brain = (images != 0).any(dim=1, keepdim=True)
+    return torch.sigmoid(logits.float()) * brain
 
 
 def autocast(device: torch.device) -> torch.autocast:

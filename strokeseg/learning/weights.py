@@ -61,9 +61,15 @@ def find_encoder_weights(encoder: str, weights_dir: Path | None) -> EncoderWeigh
             the keys of smp's encoder, or of timm's model for a `tu-` encoder.
 
     Raises:
-        UserError: When no source has them, or the file is damaged or another encoder's.
+        UserError: When the folder does not exist, no source has them, or the file is
+            damaged or another encoder's.
     """
     if weights_dir is not None:
+        if not weights_dir.is_dir():
+            raise UserError(
+                f"--weights-dir {weights_dir}: no such folder; name one that exists, or leave "
+                "the option out"
+            )
         for path in _local_files(encoder, weights_dir):
             if path.is_file():
                 return _check(encoder, path, _read(path), source=path.name)

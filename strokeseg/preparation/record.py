@@ -18,6 +18,7 @@ from strokeseg.experiment import Experiment
 from strokeseg.files import file_sha256, read_csv, read_json, write_csv
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.splits import Splits, read_splits
+from strokeseg.imaging.table import SCHEMA_VERSION
 
 Spacing = tuple[float, float, float]
 
@@ -28,12 +29,14 @@ class Preparation:
 
     Attributes:
         cases: The cases by name, each with the side of its patient as its `fold`.
+        lesion_ml: Volume of each case's lesion.
         spacing_mm: Voxel size (x, y, z) of the prepared cases, in RAS+ order.
         fingerprint: Hash of all that the slices depend on.
         splits_hash: Hash of the splits.
     """
 
     cases: Mapping[str, Case]
+    lesion_ml: Mapping[str, float]
     spacing_mm: Spacing
     fingerprint: str
     splits_hash: str
@@ -58,7 +61,8 @@ def read_preparation(experiment: Experiment) -> Preparation:
     """Read what `prepare` wrote.
 
     Raises:
-        UserError: When the experiment is not prepared, or its splits were edited.
+        UserError: When the experiment is not prepared, was prepared with other settings or
+            another version, or its splits were edited.
     """
     if not experiment.preparation_json.exists():
         raise UserError(
@@ -66,8 +70,11 @@ def read_preparation(experiment: Experiment) -> Preparation:
             f"run strokeseg prepare --experiment {experiment.name} first"
         )
     facts = read_json(experiment.preparation_json)
+    if changes := _changed_settings(experiment, facts):
+        raise changed(experiment, changes)
     splits = read_splits(experiment.splits_json)
     sequences = experiment.config.data.sequences
+    rows = read_csv(experiment.cases_csv)
     cases = {
         row["case"]: Case(
             name=row["case"],
@@ -76,11 +83,12 @@ def read_preparation(experiment: Experiment) -> Preparation:
             mask=Path(row["mask"]),
             fold=splits.side(row["patient"]),
         )
-        for row in read_csv(experiment.cases_csv)
+        for row in rows
     }
     x, y, z = facts["spacing_mm"]
     return Preparation(
         cases=cases,
+        lesion_ml={row["case"]: float(row["lesion_ml"]) for row in rows},
         spacing_mm=(x, y, z),
         fingerprint=facts["fingerprint"],
         splits_hash=splits.hash,
@@ -177,13 +185,7 @@ def file_facts(path: Path) -> dict[str, Any]:
 def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
     """Return what differs from the preparation that is there; files are told by content."""
     before = read_json(experiment.preparation_json)
-    settings = settings_of(experiment.config)
-    changes = [
-        f"{part}.{key} was {before['settings'][part].get(key)!r}, now {value!r}"
-        for part, values in settings.items()
-        for key, value in values.items()
-        if before["settings"][part].get(key) != value
-    ]
+    changes = _changed_settings(experiment, before)
     files = files_of(cases)
     known: dict[str, Any] = before["files"]
     changes += [f"{key} is gone" for key in known if key not in files]
@@ -194,6 +196,37 @@ def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
         if key in known and _is_other(path, known[key])
     ]
     return changes
+
+
+def changed_files(experiment: Experiment, case: Case) -> list[str]:
+    """Return the files of a case that have other content than when it was prepared."""
+    known = read_json(experiment.preparation_json)["files"]
+    return [
+        str(path)
+        for key, path in files_of([case]).items()
+        if key not in known or _is_other(path, known[key])
+    ]
+
+
+def changed(experiment: Experiment, changes: Sequence[str]) -> UserError:
+    """Say what has changed since an experiment was prepared, and what to do."""
+    return UserError(
+        f"{experiment.prepared_folder}: prepared before, and since then changed: "
+        f"{'; '.join(changes)}. Choose another experiment name, or prepare and split anew with "
+        f"strokeseg prepare --experiment {experiment.name} --overwrite (what was searched and "
+        "scored before then no longer applies)"
+    )
+
+
+def _changed_settings(experiment: Experiment, before: Mapping[str, Any]) -> list[str]:
+    if before.get("schema_version") != SCHEMA_VERSION:
+        return [f"schema was {before.get('schema_version')}, now {SCHEMA_VERSION}"]
+    return [
+        f"{part}.{key} was {before['settings'][part].get(key)!r}, now {value!r}"
+        for part, values in settings_of(experiment.config).items()
+        for key, value in values.items()
+        if before["settings"][part].get(key) != value
+    ]
 
 
 def _is_other(path: Path, facts: Mapping[str, Any]) -> bool:

@@ -10,21 +10,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
-
-from strokeseg.config import ExperimentConfig, PhantomConfig
+from strokeseg.config import PhantomConfig, Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.files import read_json, replacing_folder, values_sha256, write_json
 from strokeseg.imaging.cases import Case, find_siss_cases, read_manifest
 from strokeseg.imaging.phantoms import write_phantoms
-from strokeseg.imaging.slices import AXES, slice_size
-from strokeseg.imaging.splits import TEST, Splits, draw_splits, given_splits, write_splits
+from strokeseg.imaging.slices import AXES
+from strokeseg.imaging.splits import TEST, write_splits
 from strokeseg.imaging.table import SCHEMA_VERSION
+from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits, refuse_leaks
 from strokeseg.preparation.record import (
     Measured,
     Preparation,
-    Spacing,
+    changed,
     changes_since,
     file_facts,
     files_of,
@@ -35,12 +34,10 @@ from strokeseg.preparation.record import (
     write_cases,
     write_validation,
 )
-from strokeseg.preparation.tasks import CheckTask, Show, SliceTask, spread
+from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
 from strokeseg.ray_session import ray_session
 
 Progress = Callable[[str], AbstractContextManager[Show]]
-
-_SPACING_TOLERANCE = 0.01
 
 
 def simulate(folder: Path, phantom: PhantomConfig, progress: Progress) -> None:
@@ -91,9 +88,20 @@ def make_cases(experiment: Experiment, progress: Progress) -> bool:
     return False
 
 
-def ensure_prepared(experiment: Experiment, progress: Progress) -> Preparation:
-    """Return the preparation, made first (and its cases simulated) where it is not there."""
-    if not is_prepared(experiment):
+def ensure_prepared(
+    experiment: Experiment, progress: Progress, *, compare_files: bool
+) -> Preparation:
+    """Return the preparation, made first (and its cases simulated) where it is not there.
+
+    Args:
+        experiment: Whose.
+        progress: As for `prepare`.
+        compare_files: Make sure that what is there was made of the experiment's data path.
+
+    Raises:
+        UserError: As `prepare` and `read_preparation` do.
+    """
+    if compare_files or not is_prepared(experiment):
         if experiment.config.data.phantom is not None:
             make_cases(experiment, progress)
         prepare(experiment, skip_invalid=False, overwrite=False, progress=progress)
@@ -136,11 +144,7 @@ def prepare(
         if not changes:
             refresh_paths(experiment, cases)
             return None
-        raise UserError(
-            f"{experiment.prepared_folder}: prepared before, and since then changed: "
-            f"{'; '.join(changes)}. Choose another experiment name, or prepare and split anew "
-            "with --overwrite (what was searched and scored before then no longer applies)"
-        )
+        raise changed(experiment, changes)
     with ray_session():
         with progress("Checking cases") as show:
             measured = spread(CheckTask(cases, experiment.config), len(cases), show)
@@ -150,10 +154,11 @@ def prepare(
             if found.faults
         ]
         if left_out and not (skip_invalid and len(left_out) < len(cases)):
-            write_validation(_failed_validation_csv(experiment), cases, measured)
+            table = _failed_validation_csv(experiment)
+            write_validation(table, cases, measured)
             raise UserError(
                 f"{len(left_out)} of {len(cases)} cases are invalid (mend them, or leave them "
-                "out with --skip-invalid):\n" + "\n".join(left_out)
+                f"out with --skip-invalid; all cases in {table}):\n" + "\n".join(left_out)
             )
         valid = [
             (case, found) for case, found in zip(cases, measured, strict=True) if not found.faults
@@ -181,14 +186,15 @@ def _write_prepared(
     config = experiment.config
     cases = [case for case, _ in valid]
     measured = [found for _, found in valid]
-    spacing_mm = _common_spacing(config, cases, measured)
-    splits = _split(config, cases, measured)
-    sizes = {axis: _size(config, cases, measured, axis) for axis in AXES}
+    spacing_mm = common_spacing(config, cases, measured)
+    splits = decide_splits(config, found, cases, measured)
+    sizes = {axis: common_size(config, cases, measured, axis) for axis in AXES}
     write_cases(folder / experiment.cases_csv.name, config, cases, splits, measured)
     write_splits(folder / experiment.splits_json.name, splits)
     settings = settings_of(config)
     # Those of invalid cases too, so that a case is noticed when it has been mended.
     files = {key: file_facts(path) for key, path in files_of(found).items()}
+    refuse_leaks(cases, files)
     fingerprint = values_sha256(
         {
             "schema_version": SCHEMA_VERSION,
@@ -207,7 +213,8 @@ def _write_prepared(
         sizes=sizes,
         fingerprint=fingerprint,
     )
-    spread(slicer, len(train), show)
+    if faults := [fault for fault in spread(slicer, len(train), show) if fault]:
+        raise UserError("\n".join(faults))
     write_json(
         folder / experiment.preparation_json.name,
         {
@@ -221,70 +228,3 @@ def _write_prepared(
             "files": files,
         },
     )
-
-
-def _common_spacing(
-    config: ExperimentConfig, cases: Sequence[Case], measured: Sequence[Measured]
-) -> Spacing:
-    if config.preparation.spacing_mm is not None:
-        return config.preparation.spacing_mm
-    spacings = np.array([found.spacing_mm for found in measured])
-    common = np.median(spacings, axis=0)
-    odd = np.abs(spacings / common - 1).max(axis=1) > _SPACING_TOLERANCE
-    if odd.any():
-        strange = int(np.flatnonzero(odd)[0])
-        raise UserError(
-            f"all cases must have one voxel size, but case {cases[strange].name} has "
-            f"{_by(spacings[strange])} mm where most have {_by(common)} mm; "
-            "set preparation.spacing_mm to resample them"
-        )
-    x, y, z = (round(float(side), 4) for side in common)
-    return x, y, z
-
-
-def _by(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)
-
-
-def _split(config: ExperimentConfig, cases: Sequence[Case], measured: Sequence[Measured]) -> Splits:
-    if any(case.fold is not None for case in cases):
-        sides: dict[str, set[str]] = {}
-        for case in cases:
-            sides.setdefault(case.patient, set()).add(case.fold or "")
-        splits = given_splits(sides)
-    else:
-        lesion_ml: dict[str, float] = {}
-        for case, found in zip(cases, measured, strict=True):
-            lesion_ml[case.patient] = lesion_ml.get(case.patient, 0.0) + found.lesion_ml
-        splits = draw_splits(
-            lesion_ml,
-            folds=config.splits.folds,
-            test_patients=config.splits.test_patients,
-            test_share=config.splits.test_share,
-            seed=config.splits.seed,
-        )
-    if config.splits.validation_fold >= len(splits.folds):
-        raise UserError(
-            f"splits.validation_fold is {config.splits.validation_fold}, but the manifest names "
-            f"the folds 0 to {len(splits.folds) - 1} only"
-        )
-    return splits
-
-
-def _size(
-    config: ExperimentConfig, cases: Sequence[Case], measured: Sequence[Measured], axis: str
-) -> tuple[int, int]:
-    """The slice size of an axis: the experiment's, or the smallest that holds every case."""
-    needed = [slice_size(found.shape, axis) for found in measured]
-    largest = (max(height for height, _ in needed), max(width for _, width in needed))
-    given = config.preparation.slice_size
-    if given is None:
-        return largest
-    for case, (height, width) in zip(cases, needed, strict=True):
-        if height > given[0] or width > given[1]:
-            raise UserError(
-                f"preparation.slice_size is {given[0]} x {given[1]}, but the {axis} slices of case "
-                f"{case.name} need {height} x {width}; set at least {largest[0]} x {largest[1]}, "
-                "or leave it out"
-            )
-    return given

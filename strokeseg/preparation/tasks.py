@@ -15,16 +15,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import ray
 
-from strokeseg.config import ExperimentConfig
+from strokeseg.config import ExperimentConfig, Show
 from strokeseg.errors import CaseError, UserError
+from strokeseg.files import unwritable
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.slices import cut, pad
 from strokeseg.imaging.table import slices_to_table
 from strokeseg.preparation.record import Measured
-
-Show = Callable[[int, int, str], None]
 
 
 class CheckTask:
@@ -71,14 +70,23 @@ class SliceTask:
         self._sizes = sizes
         self._notes = {"fingerprint": fingerprint}
 
-    def __call__(self, index: int) -> int:
-        """Return the number of slices written."""
+    def __call__(self, index: int) -> str:
+        """Return why the case could not be sliced, or nothing when it was."""
+        # What a task raises reaches the driver wrapped beyond recognition.
+        try:
+            self._slice(index)
+        except UserError as error:
+            return f"{self._cases[index].name}: {error}"
+        except OSError as error:
+            return str(unwritable(self._folder, error))
+        return ""
+
+    def _slice(self, index: int) -> None:
         case = self._cases[index]
         prepared = _prepare(case, self._config)
         if prepared.mask is None:
-            raise UserError(f"{case.name}: lost its lesion mask while it was prepared; try again")
+            raise UserError("lost its lesion mask while it was prepared; try again")
         images = prepared.images.astype(np.float16)
-        written = 0
         for axis, size in self._sizes.items():
             table = slices_to_table(
                 case.name,
@@ -97,8 +105,6 @@ class SliceTask:
                 use_dictionary=["case", "patient"],
                 write_statistics=["case", "slice_index", "lesion_voxels"],
             )
-            written += len(table)
-        return written
 
 
 def spread(work: Callable[[int], Any], count: int, show: Show) -> list[Any]:

@@ -52,8 +52,13 @@ def load_blocks(slices_folder: Path, axis: str) -> list[ray.ObjectRef]:
 
 
 def slice_set(blocks: Sequence[pa.Table]) -> SliceSet:
-    """View Arrow tables as one set of slices, without a copy."""
+    """View Arrow tables as one set of slices, without a copy, in order of case and slice.
+
+    The order does not depend on that of the blocks, which Ray Data hands over as they come:
+    equal seeds must draw equal slices.
+    """
     chunks = [pa.Table.from_batches([batch]) for block in blocks for batch in block.to_batches()]
+    chunks.sort(key=lambda chunk: (chunk["case"][0].as_py(), chunk["slice_index"][0].as_py()))
     arrays = [table_to_arrays(chunk) for chunk in chunks]
     return SliceSet(
         images=tuple(images for images, _ in arrays),

@@ -252,7 +252,9 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: object, trial: tune_experiment.Trial) -> None:
         """Remember why a trial's process failed; Tune may yet try the trial again."""
-        self._searcher.last_errors[trial.trial_id] = _last_error(Path(trial.error_file))
+        # An actor that failed before it ever ran leaves no file.
+        if trial.error_file is not None:
+            self._searcher.last_errors[trial.trial_id] = _last_error(Path(trial.error_file))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -20,7 +20,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from strokeseg.config import Record, TrialConfig, load_yaml, parse_record
 from strokeseg.errors import UserError
-from strokeseg.files import values_sha256
 from strokeseg.learning.networks import check_encoder
 
 Value: TypeAlias = bool | int | float | str
@@ -79,11 +78,6 @@ class Space(Record):
     dimensions: dict[str, Dimension]
     first: tuple[dict[str, Value], ...]
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the space's content."""
-        return values_sha256(self.model_dump(mode="json"))
-
     def ask(self, trial: optuna.trial.BaseTrial) -> TrialConfig:
         """Let a trial of Optuna choose a point."""
         point: dict[str, Value] = {}
@@ -114,8 +108,12 @@ class Space(Record):
         return (default,) if dimension is None else tuple(map(str, dimension.extremes))
 
 
-def load_space(path: Path) -> Space:
+def load_space(path: Path, channels: int) -> Space:
     """Read a search space, its base included, and check it against what a trial can be.
+
+    Args:
+        path: The YAML file.
+        channels: Number of sequences, which every encoder must take.
 
     Raises:
         UserError: With every fault at once: unknown keys or parameters, values that a
@@ -134,7 +132,7 @@ def load_space(path: Path) -> Space:
     parameters.update(file.parameters)
     dimensions = {name: dimension for name, dimension in parameters.items() if dimension}
     space = Space(dimensions=_ordered(dimensions, path), first=first)
-    faults = [*_wrong_values(space), *_wrong_encoders(space), *_wrong_first(space)]
+    faults = [*_wrong_values(space), *_wrong_encoders(space, channels), *_wrong_first(space)]
     if faults:
         raise UserError(f"{path}: {'; '.join(faults)}")
     return space
@@ -164,6 +162,12 @@ def _wrong_values(space: Space) -> list[str]:
             known = ", ".join(TrialConfig.model_fields)
             faults.append(f"unknown parameter {name}; known are {known}")
             continue
+        if dimension.low is not None and TrialConfig.model_fields[name].annotation not in (
+            int,
+            float,
+        ):
+            faults.append(f"{name}: a range is for numbers; give choices")
+            continue
         for value in (*dimension.extremes, dimension.otherwise):
             if value is not None and (fault := _refusal({name: value}, name)):
                 faults.append(fault)
@@ -172,13 +176,22 @@ def _wrong_values(space: Space) -> list[str]:
             if strange:
                 faults.append(f"{name}: `when` lists {strange}, which {other} never takes")
     lowest: dict[str, Value] = {
-        name: min(_numbers(space.dimensions[name].extremes))
+        name: min(_numbers(_all_values(name, space.dimensions[name])))
         for name in ("cross_entropy_weight", "focal_weight")
-        if name in space.dimensions and _numbers(space.dimensions[name].extremes)
+        if not faults and name in space.dimensions
     }
     if not faults and (fault := _refusal(lowest, None)):
         faults.append(f"at the lowest loss weights: {fault}")
     return faults
+
+
+def _all_values(name: str, dimension: Dimension) -> tuple[Value, ...]:
+    """The extremes, and what the parameter is where its condition does not hold."""
+    if not dimension.when:
+        return dimension.extremes
+    if dimension.otherwise is not None:
+        return (*dimension.extremes, dimension.otherwise)
+    return (*dimension.extremes, _given(TrialConfig.model_fields[name].default))
 
 
 def _numbers(values: tuple[Value, ...]) -> list[float]:
@@ -201,13 +214,13 @@ def _refusal(point: Mapping[str, Value], name: str | None) -> str | None:
     return None
 
 
-def _wrong_encoders(space: Space) -> list[str]:
+def _wrong_encoders(space: Space, channels: int) -> list[str]:
     depths = space.dimensions.get("encoder_depth")
     deepest = 5 if depths is None else int(max(_numbers(depths.extremes), default=5))
     faults = []
     for encoder in space.encoders():
         try:
-            check_encoder(encoder, deepest)
+            check_encoder(encoder, deepest, channels)
         except UserError as error:
             faults.append(str(error))
     return faults
@@ -221,6 +234,14 @@ def _wrong_first(space: Space) -> list[str]:
                 faults.append(f"first.{index}: {name} is no parameter of the space")
             elif not space.dimensions[name].holds(value):
                 faults.append(f"first.{index}: {name} cannot be {value!r}")
+            else:
+                when = space.dimensions[name].when
+                barred = [
+                    k for k, allowed in when.items() if k in point and point[k] not in allowed
+                ]
+                faults += [
+                    f"first.{index}: {name} is not there when {k} is {point[k]!r}" for k in barred
+                ]
     return faults
 
 

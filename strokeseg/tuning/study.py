@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from filelock import FileLock, Timeout
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from ray import tune
 
-from strokeseg.config import SearchConfig
+from strokeseg.config import SearchConfig, Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
@@ -44,8 +45,6 @@ _QUIET_TUNE = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _RETRIES_OF_A_LOST_PROCESS = 2
-
-Show = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,6 @@ class Study:
     """A study opened: its ledger, and what it was opened with."""
 
     ledger: Ledger
-    space: Space
     weights: Mapping[str, EncoderWeights]
 
 
@@ -95,7 +93,7 @@ def open_study(
         UserError: When the space is wrong, pretrained weights cannot be had, the study
             began with other settings, or another process runs it.
     """
-    space = load_space(space_path)
+    space = load_space(space_path, len(experiment.config.data.sequences))
     settings = _settings(space, budget, data)
     folder = experiment.search_folder(axis)
     # A study that is new must fail before it leaves a file, one that is done needs no weights.
@@ -110,6 +108,9 @@ def open_study(
             f"{folder}: another search is running on this study; wait for it or end it"
         ) from None
     try:
+        if begun and not _has_trials(experiment.journal(axis), axis):
+            # Stopped before its first trial: nothing depends on the settings it had.
+            experiment.journal(axis).unlink()
         study = _load_study(experiment.journal(axis), axis, settings, budget)
         _keep_settings(study, _SETTINGS, settings, folder)
         enqueue_first(study, space)
@@ -119,7 +120,7 @@ def open_study(
         if weights:
             hashes = {encoder: found.sha256 for encoder, found in weights.items()}
             _keep_settings(study, _WEIGHTS, hashes, folder)
-        yield Study(ledger=ledger, space=space, weights=weights)
+        yield Study(ledger=ledger, weights=weights)
     finally:
         lock.release()
 
@@ -141,11 +142,14 @@ def run_study(
         The leaderboard's rows. Trials are left to run if the search was interrupted.
 
     Raises:
-        UserError: When the cluster lacks what the trials ask for, or every trial failed.
+        UserError: When the cluster lacks what the trials ask for.
     """
     ledger = study.ledger
     trials_folder = experiment.trials_folder(axis)
-    allotment = allot(ray.cluster_resources(), ledger.remaining(), gpus_per_trial)
+    node_cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    allotment = allot(
+        ray.cluster_resources(), max(node_cpus, default=0), ledger.remaining(), gpus_per_trial
+    )
     settings = TrialSettings(
         axis=axis,
         epochs=budget.epochs,
@@ -186,13 +190,7 @@ def run_study(
     )
     _fit(trainable, ledger, searcher, monitor, allotment, experiment.search_folder(axis) / "tune")
     monitor.tidy()
-    rows = ledger.rows()
-    if ledger.remaining() == 0 and all(row.state == "FAIL" for row in rows):
-        raise UserError(
-            f"{experiment.leaderboard_csv(axis)}: all {len(rows)} trials failed, the first with: "
-            f"{rows[0].reason}"
-        )
-    return rows
+    return ledger.rows()
 
 
 def _fit(
@@ -226,6 +224,14 @@ def _fit(
     )
     tuner.fit()
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _has_trials(journal: Path, axis: str) -> bool:
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    if axis not in optuna.get_all_study_names(storage):
+        return False
+    trials = optuna.load_study(study_name=axis, storage=storage).get_trials(deepcopy=False)
+    return any(trial.state is not TrialState.WAITING for trial in trials)
 
 
 def _load_study(

@@ -19,6 +19,7 @@ import torch
 from ray import tune
 
 from strokeseg.config import TrialConfig
+from strokeseg.errors import UserError
 from strokeseg.experiment import trial_state, trial_weights
 from strokeseg.learning.checkpoint import MemberRecord, load_state, save_member, save_state
 from strokeseg.learning.networks import build_network
@@ -75,8 +76,8 @@ def run_trial(
 ) -> None:
     """Train one trial inside Tune, reporting exactly once an epoch.
 
-    A fault of this trial alone (a loss that is not finite, a device out of memory) is
-    reported as its `failure`; anything else is raised.
+    What trying again cannot mend (a loss that is not finite, a device out of memory, a full
+    disk) is reported as the trial's `failure`; anything else is raised, and Tune tries again.
     """
     # OpenMP keeps the number of threads by thread, and Tune gives every trial a new one.
     torch.set_num_threads(settings.threads)
@@ -84,7 +85,7 @@ def run_trial(
     try:
         for metrics in train_trial(proposal, tables, weights, settings):
             tune.report(metrics)
-    except TrialFailure as failure:
+    except (TrialFailure, UserError) as failure:
         tune.report({"failure": str(failure)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Let no file grow beyond 1000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -80,13 +90,15 @@ def _pristine_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=trial)
         save_member(path, network, _member_record(axis, trial))
         files[path.name] = path
-    record = EnsembleRecord(
-        name="toy",
-        sequences=SEQUENCES,
-        members={path.stem.split("-")[0]: (name,) for name, path in files.items()},
-        comparison={"scratch": {"axial": ("axial-0.safetensors",)}},
-        preparation_hash="abc",
-        code_version="1",
+    record = EnsembleRecord.model_validate(
+        {
+            "name": "toy",
+            "sequences": SEQUENCES,
+            "members": {path.stem.split("-")[0]: (name,) for name, path in files.items()},
+            "comparison": {"scratch": {"axial": ("axial-0.safetensors",)}},
+            "preparation_hash": "abc",
+            "code_version": "1",
+        }
     )
     write_ensemble(place / "ensemble", record, files)
     return place / "ensemble"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import stat
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 import torch
 
 from strokeseg.errors import UserError
+from strokeseg.files import file_sha256, read_json, write_json
 from strokeseg.learning.bundle import open_bundle, write_bundle
-from strokeseg.learning.ensemble import load_ensemble
+from strokeseg.learning.ensemble import Ensemble, load_ensemble
 
 _EXTRA: dict[str, str | bytes] = {"LICENSE": "free", "docs/README.md": b"# Toy\n"}
 _MODEL = "models/axial-0.safetensors"
@@ -56,6 +59,33 @@ def test_a_bundle_holds_what_it_says_and_no_comparison(bundle: Path) -> None:
         assert entry["bytes"] == len(contents[name])
         assert entry["sha256"] == hashlib.sha256(contents[name]).hexdigest()
     assert json.loads(contents["configs/metadata.json"])["name"] == "toy"
+
+
+def test_a_bundle_keeps_the_hashes_of_its_own_members(
+    tmp_path: Path, ensemble_folder: Path
+) -> None:
+    members = ensemble_folder / "members"
+    (members / "axial-0.safetensors").rename(members / "axial-9.safetensors")
+    record = read_json(ensemble_folder / "ensemble.json")
+    del record["members"]["axial"]
+    record["comparison"]["scratch"]["axial"] = ["axial-9.safetensors"]
+    record["sha256"]["axial-9.safetensors"] = record["sha256"].pop("axial-0.safetensors")
+    write_json(ensemble_folder / "ensemble.json", record)
+    write_bundle(tmp_path / "bundle.zip", ensemble_folder, extra={})
+    assert open_bundle(tmp_path / "bundle.zip").record.sha256 == {
+        name: file_sha256(members / name)
+        for name in ("coronal-1.safetensors", "sagittal-2.safetensors")
+    }
+
+
+def test_a_member_changed_after_promotion_is_not_exported(
+    tmp_path: Path, ensemble_folder: Path
+) -> None:
+    with (ensemble_folder / "members/axial-0.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"axial-0\.safetensors: was changed after"):
+        write_bundle(tmp_path / "bundle.zip", ensemble_folder, extra={})
+    assert not (tmp_path / "bundle.zip").exists()
 
 
 def test_equal_ensembles_give_equal_bytes(tmp_path: Path, ensemble_folder: Path) -> None:
@@ -107,7 +137,26 @@ def _sign(contents: dict[str, bytes]) -> None:
         for name, content in contents.items()
         if name != "checksums.json"
     }
-    contents["checksums.json"] = json.dumps({"files": listed}).encode()
+    contents["checksums.json"] = json.dumps({"format": 1, "files": listed}).encode()
+
+
+def _change_checksums(contents: dict[str, bytes], **changes: object) -> None:
+    contents["checksums.json"] = json.dumps(
+        json.loads(contents["checksums.json"]) | changes
+    ).encode()
+
+
+def _other_format(contents: dict[str, bytes]) -> None:
+    # All else may be new in another format.
+    _change_checksums(contents, format=2, files=[], more="new")
+
+
+def _no_format(contents: dict[str, bytes]) -> None:
+    _change_checksums(contents, format=None)
+
+
+def _no_object(contents: dict[str, bytes]) -> None:
+    contents["checksums.json"] = b"[1]"
 
 
 def _change_byte(contents: dict[str, bytes]) -> None:
@@ -146,8 +195,30 @@ def _list_traversal(contents: dict[str, bytes]) -> None:
     contents["checksums.json"] = json.dumps(listed).encode()
 
 
-def _spoil_member(contents: dict[str, bytes]) -> None:
+def _swap_members_and_sign(contents: dict[str, bytes]) -> None:
     contents[_MODEL] = contents["models/coronal-1.safetensors"]
+    _sign(contents)
+
+
+def _change_record(contents: dict[str, bytes], **changes: object) -> None:
+    record = json.loads(contents["configs/ensemble.json"]) | changes
+    contents["configs/ensemble.json"] = json.dumps(record).encode()
+    _sign(contents)
+
+
+def _other_axis(contents: dict[str, bytes]) -> None:
+    contents[_MODEL] = contents["models/coronal-1.safetensors"]
+    sha256 = json.loads(contents["configs/ensemble.json"])["sha256"]
+    sha256["axial-0.safetensors"] = sha256["coronal-1.safetensors"]
+    _change_record(contents, sha256=sha256)
+
+
+def _tiny_voxels(contents: dict[str, bytes]) -> None:
+    _change_record(contents, spacing_mm=[0.001, 0.001, 0.001])
+
+
+def _nest_record(contents: dict[str, bytes]) -> None:
+    contents["configs/ensemble.json"] = b"[" * 100_000
     _sign(contents)
 
 
@@ -167,7 +238,13 @@ def _remove_member_and_sign(contents: dict[str, bytes]) -> None:
         (_spoil_checksums, "no valid JSON"),
         (_grow_checksums, r"no proper checksums\.json"),
         (_list_traversal, "names must be relative"),
-        (_spoil_member, "must be a member for axis"),
+        (_other_format, r"another version of strokeseg \(format 2, this one reads 1\)"),
+        (_no_format, "tells no format"),
+        (_no_object, "tells no format"),
+        (_swap_members_and_sign, r"axial-0\.safetensors: was changed after"),
+        (_other_axis, "must be a member for axis"),
+        (_tiny_voxels, r"spacing_mm\.0"),
+        (_nest_record, "no valid JSON"),
         (_remove_member_and_sign, "no readable member"),
     ],
 )
@@ -189,7 +266,9 @@ def _zip(tmp_path: Path, ensemble_folder: Path) -> tuple[Path, dict[str, bytes]]
     return path, _read(path)
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a\\..\\b", "C:escaped", "a//b", "a/"])
+@pytest.mark.parametrize(
+    "name", ["../escaped", "/escaped", "a\\..\\b", "C:escaped", "a//b", "a/", "a\nb"]
+)
 def test_names_that_leave_the_bundle_are_refused(
     tmp_path: Path, ensemble_folder: Path, name: str
 ) -> None:
@@ -262,3 +341,75 @@ def test_a_name_given_twice_is_refused(tmp_path: Path, ensemble_folder: Path) ->
         archive.writestr("LICENSE", "other")
     with pytest.raises(UserError, match="names must be relative and differ"):
         open_bundle(path)
+
+
+def _is_safe_to_open(path: Path) -> bool:
+    """Whether a bundle opens; anything else must be a one-line `UserError`."""
+    try:
+        return isinstance(open_bundle(path), Ensemble)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return False
+
+
+def _flip(path: Path, original: bytes, position: int, mask: int) -> None:
+    content = bytearray(original)
+    content[position] ^= mask
+    path.write_bytes(content)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_no_flipped_bit_of_a_zip_is_worse_than_a_user_error(
+    tmp_path: Path, ensemble_folder: Path
+) -> None:
+    path, contents = _zip(tmp_path, ensemble_folder)
+    # Few and small, for speed; without its members not even the whole one opens.
+    contents = {name: contents[name] for name in ("checksums.json", "configs/ensemble.json")}
+    _sign(contents)
+    _write(path, contents)
+    original = path.read_bytes()
+    directory = original.index(b"PK\x01\x02")
+    bits = random.Random(0)
+    flips = [(position, 1 << bits.randrange(8)) for position in bits.sample(range(directory), 150)]
+    flips += [
+        (position, 1 << bit) for position in range(directory, len(original)) for bit in range(8)
+    ]
+    for position, mask in flips:
+        _flip(path, original, position, mask)
+        assert not _is_safe_to_open(path)
+
+
+def test_flipped_bytes_of_a_whole_bundle_are_found_or_harmless(
+    tmp_path: Path, ensemble_folder: Path
+) -> None:
+    path, contents = _zip(tmp_path, ensemble_folder)
+    original = path.read_bytes()
+    models = range(original.index(contents[_MODEL]), original.index(b"PK\x01\x02"))
+    for position in random.Random(0).sample(models, 40):
+        _flip(path, original, position, 0xFF)
+        _is_safe_to_open(path)
+    path.write_bytes(original)
+    assert _is_safe_to_open(path)
+
+
+def test_a_full_temporary_folder_is_not_blamed_on_the_bundle(bundle: Path, full_disk: None) -> None:
+    with pytest.raises(UserError, match="cannot be written") as caught:
+        open_bundle(bundle)
+    assert str(caught.value).startswith(tempfile.gettempdir())
+
+
+def test_a_missing_temporary_folder_is_not_blamed_on_the_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(bundle.parent / "none"))
+    with pytest.raises(UserError, match="set TMPDIR"):
+        open_bundle(bundle)
+
+
+def test_a_full_disk_is_named_in_writing(
+    tmp_path: Path, ensemble_folder: Path, full_disk: None
+) -> None:
+    for name in ("bundle.zip", "bundle"):
+        with pytest.raises(UserError, match=f"{name}: cannot be written"):
+            write_bundle(tmp_path / name, ensemble_folder, extra={})
+        assert not (tmp_path / name).exists()

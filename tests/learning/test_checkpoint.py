@@ -86,6 +86,18 @@ def _change_record(path: Path, **changes: object) -> None:
         (lambda path: _change_record(path, axis="oblique"), "axis"),
         (lambda path: _change_record(path, config={"encoder": "nosuch"}), "encoder 'nosuch'"),
         (lambda path: _change_record(path, channels=["DWI"]), "conv1"),
+        (lambda path: _change_record(path, channels=[]), "channels"),
+        (lambda path: _change_record(path, channels=["DWI"] * 33), "channels"),
+        (lambda path: _change_record(path, slice_size=[64, 48]), "multiple of 32"),
+        (lambda path: _change_record(path, slice_size=[0, 64]), r"slice_size\.0"),
+        (lambda path: _change_record(path, slice_size=[64, 2080]), r"slice_size\.1"),
+        (lambda path: _change_record(path, spacing_mm=[1, 1, 0.09]), r"spacing_mm\.2"),
+        (lambda path: _change_record(path, spacing_mm=[20.1, 1, 1]), r"spacing_mm\.0"),
+        (lambda path: _change_record(path, spacing_mm=[1, float("nan"), 1]), r"spacing_mm\.1"),
+        (
+            lambda path: save_file(load_file(path), path, {"strokeseg": "[" * 100_000}),
+            "holds no record",
+        ),
     ],
 )
 def test_damaged_members_are_refused_by_name(
@@ -112,3 +124,16 @@ def test_a_truncated_state_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match="no readable state"):
         load_state(path)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, member_record: Callable[..., MemberRecord]
+) -> None:
+    with pytest.raises(UserError, match=r"best\.safetensors: cannot be written") as caught:
+        save_member(tmp_path / "best.safetensors", torch.nn.Linear(100, 100), member_record())
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"state\.pt: cannot be written") as caught:
+        save_state(tmp_path / "state.pt", {"tensor": torch.ones(10_000)})
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.files import read_json, write_json
+from strokeseg.files import file_sha256, read_json, write_json
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.learning.checkpoint import MemberRecord, save_member
+from strokeseg.learning.checkpoint import MemberRecord, read_member_record, save_member
 from strokeseg.learning.ensemble import (
     EnsembleRecord,
     load_ensemble,
@@ -143,9 +143,30 @@ def test_an_ensemble_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def _other_axis(folder: Path) -> None:
+def test_the_record_holds_the_hash_of_every_file(ensemble_folder: Path) -> None:
+    record = load_ensemble(ensemble_folder).record
+    assert record.sha256 == {
+        name: file_sha256(ensemble_folder / "members" / name) for name in record.file_names()
+    }
+
+
+def _swap_members(folder: Path) -> None:
     members = folder / "members"
     shutil.copyfile(members / "coronal-1.safetensors", members / "axial-0.safetensors")
+
+
+def _other_axis(folder: Path) -> None:
+    _swap_members(folder)
+    sha256 = read_json(folder / "ensemble.json")["sha256"]
+    sha256["axial-0.safetensors"] = sha256["coronal-1.safetensors"]
+    _change(folder, sha256=sha256)
+
+
+def _train_on(folder: Path) -> None:
+    """Write other weights of the same shapes under the same record."""
+    path = folder / "members/axial-0.safetensors"
+    network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=9)
+    save_member(path, network, read_member_record(path))
 
 
 def _change(folder: Path, **changes: object) -> None:
@@ -157,6 +178,10 @@ def _change(folder: Path, **changes: object) -> None:
     ("damage", "words"),
     [
         (_other_axis, "must be a member for axis"),
+        (_swap_members, r"axial-0\.safetensors: was changed after it was promoted"),
+        (_train_on, r"axial-0\.safetensors: was changed after it was promoted"),
+        (lambda folder: _change(folder, sha256={}), "was changed after it was promoted"),
+        (lambda folder: _change(folder, sha256={"a.safetensors": "x"}), "sha256"),
         (lambda folder: (folder / "ensemble.json").unlink(), "cannot be read"),
         (lambda folder: (folder / "members/axial-0.safetensors").unlink(), "axial-0"),
         (lambda folder: _change(folder, members={}), "members"),
@@ -166,6 +191,14 @@ def _change(folder: Path, **changes: object) -> None:
         (lambda folder: _change(folder, members={"axial": ["/x.safetensors"]}), "pattern"),
         (lambda folder: _change(folder, sequences=["T1", "T2"]), "sequences"),
         (lambda folder: _change(folder, spacing_mm=[1, 1, 1]), "spacing"),
+        (lambda folder: _change(folder, spacing_mm=[1, 1, 0.01]), r"spacing_mm\.2"),
+        (lambda folder: _change(folder, spacing_mm=[1, 1, 1e300]), r"spacing_mm\.2"),
+        (lambda folder: _change(folder, sequences=[f"S{n}" for n in range(33)]), "sequences: "),
+        (lambda folder: _change(folder, reference="T7"), "reference must be one of"),
+        (
+            lambda folder: _change(folder, members={"axial": ["axial-0.safetensors"] * 101}),
+            r"members\.axial",
+        ),
         (lambda folder: _change(folder, threshold=1.5), "threshold"),
         (lambda folder: (folder / "ensemble.json").write_text("[]"), "must hold an object"),
     ],

@@ -149,3 +149,11 @@ def test_without_a_network_the_remedies_are_named_at_once(tmp_path: Path, encode
 def test_an_encoder_that_the_hub_does_not_have_is_said_so() -> None:
     with pytest.raises(UserError, match="the hub has none for this encoder"):
         find_encoder_weights("resnext101_32x16d", None)
+
+
+def test_a_folder_that_does_not_exist_is_no_reason_to_look_elsewhere(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match="no such folder") as caught:
+            find_encoder_weights(_LITE0, path)
+        assert str(caught.value).startswith(f"--weights-dir {path}:")

@@ -212,6 +212,17 @@ def test_a_driver_lost_between_a_poor_epoch_and_the_verdict_prunes_the_trial(
     assert trials_of(journal)[bad].state is TrialState.PRUNED
 
 
+def test_a_trial_that_failed_once_is_not_run_again_by_the_next_driver(journal: Path) -> None:
+    ledger = opened(journal)
+    number, _ = asked(ledger)
+    ledger.report(number, 1, 0.4, 1.0)
+    ledger.fail(number, "the loss is nan")
+    again = opened(journal)
+    assert again.remaining() == 2
+    assert asked(again)[0] == number + 1
+    assert again.rows()[number].reason == "the loss is nan"
+
+
 def _score(config: TrialConfig) -> float:
     """A bowl with its best point at a learning rate of 1e-3 and a lesion share of 0.5."""
     return 1.0 - abs(config.lesion_share - 0.5) - 10 * abs(config.learning_rate - 1e-3)
@@ -300,9 +311,10 @@ def test_tune_tells_the_journal_how_every_trial_ended(journal: Path, tmp_path: P
     assert (complete.state, complete.value) == (TrialState.COMPLETE, 0.6)
     assert complete.intermediate_values == {1: 0.2, 2: 0.6, 3: 0.4, 4: 0.3}
     assert reported.state is TrialState.FAIL
-    assert reported.user_attrs["reason"] == "TrialFailure: the loss is nan"
+    reasons = [row.reason for row in ledger.rows()]
+    assert reasons[1] == "TrialFailure: the loss is nan"
     assert raised.state is TrialState.FAIL
-    assert "in attempt 2" in raised.user_attrs["reason"]
+    assert "in attempt 2" in reasons[2] and "\n" not in reasons[2]
     # The epoch was reported by each attempt and taken down once.
     assert raised.intermediate_values == {1: 0.5} and raised.user_attrs["seconds"] == 1.0
     # Of 0.2, 0.5 and 0.1 at epoch 1 the last is not in the better half.

@@ -103,23 +103,31 @@ def test_a_cluster_is_divided_among_the_trials(
     expected: tuple[int, float, int],
 ) -> None:
     cpus, gpus, concurrent = expected
-    assert allot(resources, trials, asked) == Allotment(cpus=cpus, gpus=gpus, concurrent=concurrent)
+    assert allot(resources, int(resources["CPU"]), trials, asked) == Allotment(
+        cpus=cpus, gpus=gpus, concurrent=concurrent
+    )
+
+
+def test_a_trial_gets_no_more_cpus_than_its_node_has() -> None:
+    # Two trials on four nodes of four CPUs: 16 / 2 = 8 each, but a trial runs on one node.
+    assert allot({"CPU": 16.0}, 4, 2, None) == Allotment(cpus=4, gpus=0, concurrent=2)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.05])
 def test_fractions_that_fill_a_gpu_are_not_lost_to_rounding(share: float) -> None:
     whole = round(1 / share)
-    assert allot({"CPU": 64.0, "GPU": 1.0}, 64, share).concurrent == whole
-    assert allot({"CPU": 64.0, "GPU": 3.0}, 64, share).concurrent == 3 * whole
+    assert allot({"CPU": 64.0, "GPU": 1.0}, 64, 64, share).concurrent == whole
+    assert allot({"CPU": 64.0, "GPU": 3.0}, 64, 64, share).concurrent == 3 * whole
 
 
 @pytest.mark.parametrize(
     ("resources", "asked", "fault"),
     [
         ({"CPU": 2.0}, 1.0, "the cluster has 0 GPUs"),
-        ({"CPU": 2.0, "GPU": 1.0}, 2.0, "the cluster has 1 GPUs"),
-        ({"CPU": 2.0, "GPU": 4.0}, 2.0, "trials over several GPUs are not supported yet"),
+        ({"CPU": 2.0, "GPU": 0.5}, 1.0, "the cluster has 0.5 GPUs"),
+        ({"CPU": 2.0, "GPU": 4.0}, 2.0, "trials over several GPUs are not"),
         ({"CPU": 2.0, "GPU": 1.0}, -0.5, "gpus-per-trial"),
+        ({"CPU": 2.0, "GPU": 1.0}, float("nan"), "gpus-per-trial"),
         ({}, None, "too few for a trial"),
         ({"CPU": 0.5}, None, "too few for a trial"),
     ],
@@ -128,7 +136,7 @@ def test_what_a_cluster_does_not_have_is_refused(
     resources: dict[str, float], asked: float | None, fault: str
 ) -> None:
     with pytest.raises(UserError, match=fault) as caught:
-        allot(resources, 4, asked)
+        allot(resources, int(resources.get("CPU", 0)), 4, asked)
     assert "\n" not in str(caught.value)
 
 
@@ -164,8 +172,8 @@ def test_a_study_goes_on_with_more_trials(bench: Bench) -> None:
 def test_other_settings_are_refused_by_name_and_change_nothing(
     bench: Bench, change: dict[str, Any], words: str
 ) -> None:
-    with bench.open():
-        pass
+    with bench.open() as study:
+        study.ledger.ask()
     with pytest.raises(UserError) as caught, bench.open(**change):
         pass
     message = str(caught.value)
@@ -176,17 +184,25 @@ def test_other_settings_are_refused_by_name_and_change_nothing(
 
 
 def test_a_changed_space_is_refused_with_the_difference(bench: Bench) -> None:
-    with bench.open():
-        pass
+    with bench.open() as study:
+        study.ledger.ask()
     bench.space.write_text(SCRATCH.replace("[8, 16]", "[8, 32]"))
     words = r"space\.dimensions\.batch_size\.choices was \[8, 16\]"
     with pytest.raises(UserError, match=words), bench.open():
         pass
 
 
-def test_settings_that_come_to_the_same_are_no_change(bench: Bench) -> None:
+def test_a_study_without_a_trial_takes_on_new_settings(bench: Bench) -> None:
     with bench.open():
         pass
+    bench.space.write_text(SCRATCH.replace("[8, 16]", "[8, 32]"))
+    with bench.open(epochs=9) as study:
+        assert (study.ledger.remaining(), study.ledger.epochs) == (2, 9)
+
+
+def test_settings_that_come_to_the_same_are_no_change(bench: Bench) -> None:
+    with bench.open() as study:
+        study.ledger.ask()
     bench.space.write_text("# a comment\n" + SCRATCH)
     # A third of three epochs is what nothing stands for.
     with bench.open(grace_epochs=1) as study:
