@@ -93,7 +93,7 @@ epochs: 3
         ({"data": {"path": "a"}, "splits": {"test_share": 1}}, "splits.test_share"),
         (
             {"data": {"path": "a"}, "preparation": {"slice_size": [64, 65]}},
-            "multiples of 32, got [64, 65]",
+            "multiple of 32, got 65",
         ),
         (
             {"data": {"path": "a"}, "preparation": {"spacing_mm": [1, 1]}},

@@ -32,8 +32,6 @@ from strokeseg.errors import UserError
 from strokeseg.files import replacing_file, unwritable
 from strokeseg.learning.networks import build_network
 
-# Records are untrusted: without bounds a small file could ask for any amount of memory.
-
 _METADATA_KEY = "strokeseg"
 
 

@@ -24,6 +24,7 @@ _DECODER_CHANNELS = (256, 128, 64, 32, 16)
 _PROBE_SIDE = 64
 
 
+@cache
 def check_encoder(encoder: str, depth: int, channels: int) -> None:
     """Check that a U-Net can be built on an encoder, by building it.
 

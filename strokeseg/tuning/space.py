@@ -92,14 +92,16 @@ class Space(Record):
 
     def pretrained_encoders(self) -> tuple[str, ...]:
         """Encoders that some point of the space wants with pretrained weights."""
-        pretrained = self.dimensions.get("pretrained")
-        if pretrained is None or True not in pretrained.extremes:
+        dimension = self.dimensions.get("pretrained")
+        if dimension is None:
             return ()
-        return tuple(
-            encoder
-            for encoder in self.encoders()
-            if encoder in pretrained.when.get("encoder", (encoder,))
-        )
+        inside = {e for e in self.encoders() if e in dimension.when.get("encoder", (e,))}
+        # A condition on anything else may fail for every encoder.
+        outside = set(self.encoders()) - (inside if dimension.when.keys() == {"encoder"} else set())
+        wanted = inside if True in dimension.extremes else set()
+        if dimension.when and dimension.otherwise is True:
+            wanted = wanted | outside
+        return tuple(encoder for encoder in self.encoders() if encoder in wanted)
 
     def encoders(self) -> tuple[str, ...]:
         """All encoders in the space."""
@@ -232,7 +234,7 @@ def _wrong_first(space: Space) -> list[str]:
         for name, value in point.items():
             if name not in space.dimensions:
                 faults.append(f"first.{index}: {name} is no parameter of the space")
-            elif not space.dimensions[name].holds(value):
+            elif not space.dimensions[name].holds(value) or _is_broken(name, value):
                 faults.append(f"first.{index}: {name} cannot be {value!r}")
             else:
                 when = space.dimensions[name].when
@@ -243,6 +245,11 @@ def _wrong_first(space: Space) -> list[str]:
                     f"first.{index}: {name} is not there when {k} is {point[k]!r}" for k in barred
                 ]
     return faults
+
+
+def _is_broken(name: str, value: Value) -> bool:
+    """Whether a whole number is asked for and this is none."""
+    return TrialConfig.model_fields[name].annotation is int and value != int(value)
 
 
 def _exists(dimension: Dimension, point: Mapping[str, Value]) -> bool:

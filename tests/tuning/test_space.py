@@ -250,7 +250,8 @@ def test_first_points_come_first_and_only_once(tmp_path: Path) -> None:
 def test_what_a_trial_could_not_be_is_refused_before_the_first(
     tmp_path: Path, parameters: str, fault: str
 ) -> None:
-    assert fault in fault_of(tmp_path, f"parameters:\n  {parameters}\n")
+    encoder = "" if parameters.startswith("encoder:") else ENCODER
+    assert fault in fault_of(tmp_path, f"parameters:\n{encoder}  {parameters}\n")
 
 
 @pytest.mark.parametrize(
