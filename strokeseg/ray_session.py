@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
@@ -19,6 +21,23 @@ from ray.data import DataContext
 from strokeseg.errors import UserError
 
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _keeping_interrupts() -> Iterator[None]:
+    """Raise a Ctrl-C that comes while Ray starts only when it has: Ray swallows it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        ray.shutdown()
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -33,7 +52,7 @@ def ray_session() -> Iterator[None]:
     handlers = list(ray_logger.handlers)
     said = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), _keeping_interrupts():
             ray.init(
                 address=address,
                 log_to_driver=False,

@@ -23,7 +23,7 @@ from strokeseg.prepare import prepare_experiment
 from strokeseg.promote import promote
 from strokeseg.ray_session import ray_session
 from strokeseg.report import report
-from strokeseg.search import add_search_options, print_leaderboard, search_axis
+from strokeseg.search import add_search_options, check_search, print_leaderboard, search_axis
 from strokeseg.summary import current_summary
 
 
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace, command: str) -> int:
     experiment = cli.experiment_of(options)
     device = device_of(options)
+    check_search(experiment, AXES, options)
     with cli.logging_to(experiment.log_folder / "run.log"):
         with ray_session():
             prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)

@@ -26,7 +26,8 @@ from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
-from strokeseg.tuning.study import PreparedSlices, open_study, run_study
+from strokeseg.tuning.space import load_space
+from strokeseg.tuning.study import PreparedSlices, find_weights, open_study, run_study
 
 _SHOWN = 5
 
@@ -70,6 +71,7 @@ def _work(options: argparse.Namespace) -> int:
             f"{experiment.search_folder(options.axis)}: there is no search to resume; "
             "leave --resume out to begin one"
         )
+    check_search(experiment, (options.axis,), options)
     with cli.logging_to(experiment.log_folder / f"search-{options.axis}.log"):
         preparation = ensure_prepared(
             experiment, cli.progress, compare_files=options.data is not None
@@ -84,6 +86,22 @@ def _work(options: argparse.Namespace) -> int:
     return cli.DONE
 
 
+def check_search(experiment: Experiment, axes: Sequence[str], options: argparse.Namespace) -> None:
+    """Check what a search needs besides data, before anybody waits for anything.
+
+    Raises:
+        UserError: When the budget or a space is wrong, or pretrained weights that a new
+            study asks for cannot be had.
+    """
+    _budget(experiment.config.search, options)
+    for axis in axes:
+        space = load_space(
+            _space_path(experiment, axis, options), len(experiment.config.data.sequences)
+        )
+        if not experiment.journal(axis).exists():
+            find_weights(space, options.weights_dir)
+
+
 def search_axis(
     experiment: Experiment, axis: str, preparation: Preparation, options: argparse.Namespace
 ) -> list[LeaderboardRow]:
@@ -94,7 +112,7 @@ def search_axis(
         KeyboardInterrupt: When it was interrupted; what was done so far is kept.
     """
     budget = _budget(experiment.config.search, options)
-    space_path = Path(options.space).absolute() if options.space else experiment.space_path(axis)
+    space_path = _space_path(experiment, axis, options)
     data = _prepared_slices(experiment, preparation)
     with open_study(
         experiment,
@@ -168,6 +186,10 @@ def _budget(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
     given = {name: getattr(options, name) for name in ("trials", "epochs")}
     changed = {name: value for name, value in given.items() if value is not None}
     return parse_record(SearchConfig, {**config.model_dump(), **changed}, "search")
+
+
+def _space_path(experiment: Experiment, axis: str, options: argparse.Namespace) -> Path:
+    return Path(options.space).absolute() if options.space else experiment.space_path(axis)
 
 
 def _prepared_slices(experiment: Experiment, preparation: Preparation) -> PreparedSlices:

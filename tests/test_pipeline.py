@@ -235,6 +235,22 @@ def test_the_vote_is_two_of_the_three_axes(finished: Place) -> None:
         assert np.array_equal(masks["vote"], sum(masks[axis] for axis in AXES) >= 2)
 
 
+def test_the_score_of_the_search_is_that_of_the_whole_volumes(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    """Slices, padded and counted one by one, score as evaluation does on the case's own grid."""
+    place = finished.copy(tmp_path, "cases", "prepared", "search", "ensemble")
+    outcome = launch(strokeseg.evaluate.main, *place.options, "--on", "validation")
+    assert outcome.code == 0, outcome.err
+    rows = rows_of(place.folder / "evaluation-validation" / "metrics.csv")
+    assert not (place.folder / "evaluation").exists()
+    for axis in AXES:
+        evaluated = [float(row["dice"]) for row in rows if row["method"] == axis]
+        best = max(float(row["dice"]) for row in place.leaderboard(axis) if row["dice"])
+        # Threads and batches may round a probability at the threshold to the other side.
+        assert np.mean(evaluated) == pytest.approx(best, abs=2e-3)
+
+
 def test_the_report_shows_boards_and_scores(finished: Place) -> None:
     page = (finished.folder / "report" / "report.md").read_text()
     assert all(word in page for word in (*AXES, "vote_pretrained", "resnet18", "splits"))

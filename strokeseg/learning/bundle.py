@@ -17,22 +17,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from strokeseg.config import Record, parse_record
 from strokeseg.errors import UserError
-from strokeseg.files import replacing_file, replacing_folder, unwritable
+from strokeseg.files import unwritable
+from strokeseg.learning.archive import (
+    Entry,
+    blocks,
+    damaged,
+    is_safe,
+    open_entries,
+    write_folder,
+    write_zip,
+)
 from strokeseg.learning.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,
@@ -48,11 +52,6 @@ _RECORD = f"configs/{RECORD_NAME}"
 _METADATA = "configs/metadata.json"
 _MODELS = "models"
 _LARGEST_CHECKSUMS_BYTES = 1 << 20
-_BLOCK_BYTES = 1 << 20
-# The earliest date that a .zip can tell, so that equal ensembles give equal bytes.
-_DATE = (1980, 1, 1, 0, 0, 0)
-# What zipfile makes of damage: names that are no text, versions and ciphers it does not know.
-_DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error)
 
 
 class _Checksum(Record):
@@ -63,14 +62,6 @@ class _Checksum(Record):
 class _Checksums(Record):
     format: Literal[1]
     files: dict[str, _Checksum]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """A file of a bundle: its size in bytes and how to open it."""
-
-    size: int
-    open: Callable[[], IO[bytes]]
 
 
 def write_bundle(path: Path, ensemble_folder: Path, *, extra: Mapping[str, str | bytes]) -> None:
@@ -97,7 +88,7 @@ def write_bundle(path: Path, ensemble_folder: Path, *, extra: Mapping[str, str |
             ensemble_folder / MEMBERS_FOLDER / name, record.sha256.get(name)
         )
     for name, content in extra.items():
-        if name in contents or name == _CHECKSUMS or not _is_safe(name):
+        if name in contents or name == _CHECKSUMS or not is_safe(name):
             raise ValueError(f"an extra file needs a free and relative name, got {name!r}")
         contents[name] = content.encode() if isinstance(content, str) else content
     contents[_CHECKSUMS] = _json(
@@ -110,9 +101,9 @@ def write_bundle(path: Path, ensemble_folder: Path, *, extra: Mapping[str, str |
         }
     )
     if path.suffix == ".zip":
-        _write_zip(path, contents)
+        write_zip(path, contents)
     else:
-        _write_folder(path, contents)
+        write_folder(path, contents)
 
 
 def open_bundle(path: Path) -> Ensemble:
@@ -126,7 +117,7 @@ def open_bundle(path: Path) -> Ensemble:
             it lists, or a file of another size or content; when a member does not fit; or
             when there is no room for the temporary folder.
     """
-    with _open_entries(path) as entries, _private_folder() as private:
+    with open_entries(path) as entries, _private_folder() as private:
         checksums = _read_checksums(path, entries)
         _check_names(path, entries, checksums)
         for name, checksum in checksums.items():
@@ -194,100 +185,12 @@ def _read_member(path: Path, sha256: str | None) -> bytes:
     return content
 
 
-def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
-    with replacing_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, content in sorted(contents.items()):
-            entry = zipfile.ZipInfo(name, _DATE)
-            entry.create_system = 3
-            entry.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(entry, content, zipfile.ZIP_STORED)
-
-
-def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
-    with replacing_folder(path) as temporary:
-        try:
-            for name, content in contents.items():
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                (temporary / name).write_bytes(content)
-        except OSError as error:
-            raise unwritable(path, error) from error
-
-
-@contextmanager
-def _open_entries(path: Path) -> Iterator[dict[str, _Entry]]:
-    """Give a bundle's files by name, no content read."""
-    if path.is_dir():
-        yield _folder_entries(path)
-        return
-    with ExitStack() as stack:
-        try:
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            entries = _zip_entries(path, archive)
-        except (*_DAMAGE, OSError) as error:
-            raise UserError(
-                f"{path}: cannot be read as a bundle ({error}); fetch it anew"
-            ) from None
-        yield entries
-
-
-def _folder_entries(path: Path) -> dict[str, _Entry]:
-    entries = {}
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if file.is_symlink():
-            raise UserError(f"{path}: a bundle must hold no links, got {name}")
-        if file.is_dir():
-            continue
-        if not file.is_file():
-            raise UserError(f"{path}: a bundle must hold plain files, got {name}")
-        entries[name] = _Entry(size=file.stat().st_size, open=partial(_open_file, file))
-    return entries
-
-
-def _open_file(file: Path) -> IO[bytes]:
-    return file.open("rb")
-
-
-def _zip_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, _Entry]:
-    entries = {}
-    for info in archive.infolist():
-        name = info.filename
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if not _is_safe(name) or name in entries:
-            raise UserError(f"{path}: a bundle's names must be relative and differ, got {name!r}")
-        if kind not in (0, stat.S_IFREG):
-            raise UserError(f"{path}: a bundle must hold plain files, got {name}")
-        # Stored entries cannot be larger than the archive: no small file can fill a disk.
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise UserError(
-                f"{path}: a bundle's files must be stored as they are, but {name} is compressed "
-                "or encrypted; export the bundle anew, or unpack it and give the folder"
-            )
-        entries[name] = _Entry(size=info.file_size, open=partial(archive.open, info))
-    if sum(entry.size for entry in entries.values()) > path.stat().st_size:
-        raise UserError(f"{path}: the files of a bundle must not overlap; fetch it anew")
-    return entries
-
-
-def _is_safe(name: str) -> bool:
-    """Whether a name stays inside its folder on every system."""
-    parts = PurePosixPath(name).parts
-    return (
-        bool(parts)
-        and "/".join(parts) == name
-        and not name.startswith("/")
-        and ".." not in parts
-        and not any(character in name for character in "\\:")
-        and name.isprintable()
-    )
-
-
-def _read_checksums(path: Path, entries: Mapping[str, _Entry]) -> dict[str, _Checksum]:
+def _read_checksums(path: Path, entries: Mapping[str, Entry]) -> dict[str, _Checksum]:
     entry = entries.get(_CHECKSUMS)
     if entry is None or entry.size > _LARGEST_CHECKSUMS_BYTES:
         raise UserError(f"{path}: is no bundle of strokeseg, it has no proper {_CHECKSUMS}")
     try:
-        values = json.loads(b"".join(_blocks(path, _CHECKSUMS, entry)))
+        values = json.loads(b"".join(blocks(path, _CHECKSUMS, entry)))
     except (ValueError, RecursionError):
         raise UserError(f"{path}: {_CHECKSUMS} is no valid JSON; fetch the bundle anew") from None
     given = values.get("format") if isinstance(values, dict) else None
@@ -301,32 +204,11 @@ def _read_checksums(path: Path, entries: Mapping[str, _Entry]) -> dict[str, _Che
     return parse_record(_Checksums, values, f"{path}: {_CHECKSUMS}").files
 
 
-def _blocks(path: Path, name: str, entry: _Entry) -> Iterator[bytes]:
-    """Read a file of a bundle block by block, no more than the size it is entered with."""
-    left = entry.size
-    try:
-        with entry.open() as source:
-            while left > 0 and (block := source.read(min(left, _BLOCK_BYTES))):
-                left -= len(block)
-                yield block
-    except _DAMAGE:
-        raise _damaged(path, name) from None
-    except OSError as error:
-        raise UserError(
-            f"{path}: {name} cannot be read ({error.strerror or error}); permit it, or fetch "
-            "the bundle anew"
-        ) from None
-
-
-def _damaged(path: Path, name: str) -> UserError:
-    return UserError(f"{path}: {name} was changed or damaged; fetch the bundle anew")
-
-
 def _check_names(
-    path: Path, entries: Mapping[str, _Entry], checksums: Mapping[str, _Checksum]
+    path: Path, entries: Mapping[str, Entry], checksums: Mapping[str, _Checksum]
 ) -> None:
     for name in checksums:
-        if not _is_safe(name):
+        if not is_safe(name):
             raise UserError(f"{path}: a bundle's names must be relative, got {name!r}")
     missing = sorted(checksums.keys() - entries.keys())
     unlisted = sorted(entries.keys() - checksums.keys() - {_CHECKSUMS})
@@ -338,20 +220,20 @@ def _check_names(
         )
 
 
-def _copy_checked(path: Path, name: str, entry: _Entry, checksum: _Checksum, target: Path) -> None:
+def _copy_checked(path: Path, name: str, entry: Entry, checksum: _Checksum, target: Path) -> None:
     """Copy a file to `target` while its size and content are what they should be."""
     if entry.size != checksum.bytes:
-        raise _damaged(path, name)
+        raise damaged(path, name)
     digest = hashlib.sha256()
     copied = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as copy:
-            for block in _blocks(path, name, entry):
+            for block in blocks(path, name, entry):
                 copied += len(block)
                 digest.update(block)
                 copy.write(block)
     except OSError as error:
         raise unwritable(target, error) from error
     if copied != checksum.bytes or digest.hexdigest() != checksum.sha256:
-        raise _damaged(path, name)
+        raise damaged(path, name)

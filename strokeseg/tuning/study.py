@@ -74,6 +74,18 @@ class Study:
     weights: Mapping[str, EncoderWeights]
 
 
+def find_weights(space: Space, weights_dir: Path | None) -> dict[str, EncoderWeights]:
+    """Return the weights of every encoder that the space may want pretrained.
+
+    Raises:
+        UserError: When some cannot be had.
+    """
+    return {
+        encoder: find_encoder_weights(encoder, weights_dir)
+        for encoder in space.pretrained_encoders()
+    }
+
+
 @contextmanager
 def open_study(
     experiment: Experiment,
@@ -98,7 +110,7 @@ def open_study(
     folder = experiment.search_folder(axis)
     # A study that is new must fail before it leaves a file, one that is done needs no weights.
     begun = experiment.journal(axis).exists()
-    weights = {} if begun else _find_weights(space, weights_dir)
+    weights = {} if begun else find_weights(space, weights_dir)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "driver.lock", timeout=0)
     try:
@@ -116,7 +128,7 @@ def open_study(
         enqueue_first(study, space)
         ledger = Ledger(study, space, trials=budget.trials, epochs=budget.epochs, seed=budget.seed)
         if begun and ledger.remaining():
-            weights = _find_weights(space, weights_dir)
+            weights = find_weights(space, weights_dir)
         if weights:
             hashes = {encoder: found.sha256 for encoder, found in weights.items()}
             _keep_settings(study, _WEIGHTS, hashes, folder)
@@ -246,13 +258,6 @@ def _load_study(
         ),
         load_if_exists=True,
     )
-
-
-def _find_weights(space: Space, weights_dir: Path | None) -> dict[str, EncoderWeights]:
-    return {
-        encoder: find_encoder_weights(encoder, weights_dir)
-        for encoder in space.pretrained_encoders()
-    }
 
 
 def _settings(space: Space, budget: SearchConfig, data: PreparedSlices) -> dict[str, Any]:
