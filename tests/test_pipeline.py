@@ -246,7 +246,9 @@ def test_the_score_of_the_search_is_that_of_the_whole_volumes(
     assert not (place.folder / "evaluation").exists()
     for axis in AXES:
         evaluated = [float(row["dice"]) for row in rows if row["method"] == axis]
-        best = max(float(row["dice"]) for row in place.leaderboard(axis) if row["dice"])
+        best = max(
+            float(row["dice"]) for row in place.leaderboard(axis) if row["state"] == "COMPLETE"
+        )
         # Threads and batches may round a probability at the threshold to the other side.
         assert np.mean(evaluated) == pytest.approx(best, abs=2e-3)
 
