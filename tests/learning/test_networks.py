@@ -99,11 +99,11 @@ def test_weights_of_another_encoder_are_refused() -> None:
 )
 def test_encoders_that_cannot_be_used_are_named(encoder: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        check_encoder(encoder, 5)
+        check_encoder(encoder, 5, 4)
     assert repr(encoder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18.a1_in1k", "tu-convnext_atto"])
 def test_encoders_that_can_be_used_pass(encoder: str) -> None:
-    check_encoder(encoder, 3)
+    check_encoder(encoder, 3, 4)
