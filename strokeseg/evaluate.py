@@ -40,16 +40,11 @@ from strokeseg.learning.ensemble import (
     read_ensemble_record,
     segment,
 )
+from strokeseg.pages import METRIC_TITLES
 from strokeseg.preparation.record import Preparation, changed_files, read_preparation
 from strokeseg.summary import SIDES, ensemble_hash
 
 METRICS = tuple(Scores.__dataclass_fields__)
-_TITLES = {
-    "dice": "Dice",
-    "sensitivity": "sensitivity",
-    "precision": "precision",
-    "volume_difference_ml": "volume difference, ml",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,9 +134,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     cli.print_table(
         f"Mean over {scored} "
         f"{'unseen test' if summary['on'] == 'test' else 'validation'} cases, in 3D",
-        ("method", *_TITLES.values()),
+        ("method", *METRIC_TITLES.values()),
         [
-            (method, *(f"{means['mean'][metric]:.3f}" for metric in _TITLES))
+            (method, *(f"{means['mean'][metric]:.3f}" for metric in METRIC_TITLES))
             for method, means in summary["methods"].items()
         ],
     )

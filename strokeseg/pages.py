@@ -13,11 +13,11 @@ from strokeseg.leaderboard import LeaderboardRow, best_by_start
 from strokeseg.learning.ensemble import EnsembleRecord
 from strokeseg.preparation.record import Preparation
 
-_METRICS = {
+METRIC_TITLES = {
     "dice": "Dice",
     "sensitivity": "sensitivity",
     "precision": "precision",
-    "volume_difference_ml": "volume difference (ml)",
+    "volume_difference_ml": "volume difference, ml",
 }
 _HEAD = 5
 _PARAMETERS = ("encoder", "encoder_depth", "pretrained", "learning_rate")
@@ -101,11 +101,11 @@ def model_card(
 def results_table(summary: Mapping[str, Any]) -> str:
     """Return the means over the test cases, a row a method."""
     return markdown_table(
-        ("method", *_METRICS.values(), "median Dice"),
+        ("method", *METRIC_TITLES.values(), "median Dice"),
         [
             (
                 method,
-                *(f"{means['mean'][metric]:.3f}" for metric in _METRICS),
+                *(f"{means['mean'][metric]:.3f}" for metric in METRIC_TITLES),
                 f"{means['median']['dice']:.3f}",
             )
             for method, means in summary["methods"].items()
