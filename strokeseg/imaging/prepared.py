@@ -32,7 +32,7 @@ from strokeseg.imaging.volume import Grid, Shape, Volume, from_ras, read_volume,
 
 LesionLabels: TypeAlias = Literal["binary", "any"] | tuple[int, ...]
 
-_SPACING_TOLERANCE = 0.01
+SPACING_TOLERANCE = 0.01
 # Labels come out of float32 scaling factors such as 1/255 a little off.
 _LABEL_TOLERANCE = 1e-3
 _LABELS_SHOWN = 8
@@ -175,7 +175,7 @@ def prepare_case(
 def _canvas(native_grid: Grid, spacing_mm: tuple[float, float, float] | None) -> Grid:
     grid = native_grid.in_ras_order()
     if spacing_mm is None or np.allclose(
-        grid.spacing_mm, spacing_mm, rtol=_SPACING_TOLERANCE, atol=0
+        grid.spacing_mm, spacing_mm, rtol=SPACING_TOLERANCE, atol=0
     ):
         return grid
     return grid.with_spacing(spacing_mm)

@@ -10,11 +10,10 @@ import numpy as np
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
+from strokeseg.imaging.prepared import SPACING_TOLERANCE
 from strokeseg.imaging.slices import slice_size
 from strokeseg.imaging.splits import Splits, draw_splits, given_splits
 from strokeseg.preparation.record import Measured, Spacing, files_of
-
-_SPACING_TOLERANCE = 0.01
 
 
 def refuse_leaks(cases: Sequence[Case], files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -51,7 +50,7 @@ def common_spacing(
         return config.preparation.spacing_mm
     spacings = np.array([found.spacing_mm for found in measured])
     common = np.median(spacings, axis=0)
-    odd = np.abs(spacings / common - 1).max(axis=1) > _SPACING_TOLERANCE
+    odd = np.abs(spacings / common - 1).max(axis=1) > SPACING_TOLERANCE
     if odd.any():
         strange = int(np.flatnonzero(odd)[0])
         raise UserError(
