@@ -12,9 +12,12 @@ equals one that was not.
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -49,22 +52,27 @@ class EpochResult:
     Attributes:
         epoch: Its number, from 1.
         dice: Mean 3D Dice over the validation cases, 0 to 1.
+        case_dice: Each validation case's own 3D Dice, by the case's name.
         losses: Means over the epoch's slices: `total`, and every term that has a weight.
         learning_rate: Of the epoch's last step.
         seconds: Wall time with validation.
         train_seconds: Wall time without it.
         data_seconds: The part of `train_seconds` spent on gathering slices.
         slices: Slices trained on.
+        memory_gb: The most memory held so far, 10^9 bytes: of torch's on a GPU, of the whole
+            process elsewhere.
     """
 
     epoch: int
     dice: float
+    case_dice: dict[str, float]
     losses: dict[str, float]
     learning_rate: float
     seconds: float
     train_seconds: float
     data_seconds: float
     slices: int
+    memory_gb: float
 
 
 class Training:
@@ -162,15 +170,18 @@ class Training:
         started = time.perf_counter()
         losses, data_seconds, slices = self._train(epoch)
         trained = time.perf_counter()
+        case_dice = self._validate()
         return EpochResult(
             epoch=epoch,
-            dice=self._validate(),
+            dice=fmean(case_dice.values()),
+            case_dice=case_dice,
             losses=losses,
             learning_rate=float(self._optimiser.param_groups[0]["lr"]),
             seconds=time.perf_counter() - started,
             train_seconds=trained - started,
             data_seconds=data_seconds,
             slices=slices,
+            memory_gb=_memory_gb(self._device),
         )
 
     def _train(self, epoch: int) -> tuple[dict[str, float], float, int]:
@@ -220,8 +231,8 @@ class Training:
         self._optimiser.step()
         return {"total": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
 
-    def _validate(self) -> float:
-        """Return the mean 3D Dice over the validation cases."""
+    def _validate(self) -> dict[str, float]:
+        """Return the 3D Dice of every validation case."""
         validation = self._validation
         overlap = np.zeros(len(validation), dtype=np.int64)
         predicted = np.zeros(len(validation), dtype=np.int64)
@@ -235,16 +246,16 @@ class Training:
             lesion = probability >= _THRESHOLD
             predicted[batch] = lesion.sum(dim=(1, 2, 3)).cpu().numpy()
             overlap[batch] = (lesion & (masks > 0)).sum(dim=(1, 2, 3)).cpu().numpy()
-        return mean_case_dice(validation.cases, overlap, predicted, validation.lesion_voxels)
+        return dice_by_case(validation.cases, overlap, predicted, validation.lesion_voxels)
 
 
-def mean_case_dice(
+def dice_by_case(
     cases: NDArray[np.str_],
     overlap: NDArray[np.int64],
     predicted: NDArray[np.int64],
     true: NDArray[np.int64],
-) -> float:
-    """Return the mean over cases of each case's 3D Dice.
+) -> dict[str, float]:
+    """Return each case's 3D Dice, in order of the cases' names.
 
     A case without lesion scores 1 when none is predicted, else 0.
 
@@ -257,11 +268,11 @@ def mean_case_dice(
     Source:
         Dice, Measures of the amount of ecologic association between species, 1945.
     """
-    _, positions = np.unique(cases, return_inverse=True)
+    names, positions = np.unique(cases, return_inverse=True)
     both = np.bincount(positions, weights=overlap)
     either = np.bincount(positions, weights=predicted) + np.bincount(positions, weights=true)
     dice = np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
-    return float(dice.mean())
+    return dict(zip(names.tolist(), dice.tolist(), strict=True))
 
 
 def rate_factor(step: int, steps: int) -> float:
@@ -279,6 +290,14 @@ def rate_factor(step: int, steps: int) -> float:
         return (step + 1) / warm_up
     progress = (step - warm_up + 1) / (steps - warm_up)
     return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _memory_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    # Linux counts in units of 1024 bytes, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _seed_of(sequence: np.random.SeedSequence) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import pyarrow as pa
@@ -168,6 +169,9 @@ def _metrics(result: EpochResult, history: Sequence[Mapping[str, Any]]) -> dict[
         "losses": dict(result.losses),
         "seconds": spent + result.seconds,
         "slices_per_second": result.slices / result.train_seconds,
+        "wait_share": result.data_seconds / result.train_seconds,
+        "memory_gb": result.memory_gb,
+        "spread": pstdev(result.case_dice.values()),
     }
 
 

@@ -16,7 +16,7 @@ from strokeseg.errors import UserError
 from strokeseg.learning.checkpoint import load_state, save_state
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import Training, TrialFailure, mean_case_dice, rate_factor
+from strokeseg.learning.training import Training, TrialFailure, dice_by_case, rate_factor
 
 _CONFIG = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
 
@@ -34,6 +34,8 @@ def test_a_small_network_learns_bright_squares(toy_slices: Callable[..., SliceSe
     assert results[-1].losses["total"] < results[0].losses["total"] / 2
     assert results[-1].losses.keys() == {"total", "dice", "cross_entropy"}
     assert results[0].slices == 24
+    assert results[0].memory_gb > 0.1
+    assert results[0].dice == pytest.approx(np.mean(list(results[0].case_dice.values())))
     assert results[0].seconds >= results[0].train_seconds >= results[0].data_seconds > 0
 
 
@@ -57,7 +59,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
 
 
 def _without_times(result: object) -> object:
-    return replace(result, seconds=0.0, train_seconds=0.0, data_seconds=0.0)  # type: ignore[type-var]
+    return replace(result, seconds=0.0, train_seconds=0.0, data_seconds=0.0, memory_gb=0.0)  # type: ignore[type-var]
 
 
 def test_the_seed_changes_the_run(toy_slices: Callable[..., SliceSet]) -> None:
@@ -157,12 +159,12 @@ def test_slices_per_epoch_bounds_an_epoch(toy_slices: Callable[..., SliceSet]) -
     assert next(_training(toy_slices(), slices_per_epoch=10).run()).slices == 10
 
 
-def test_mean_case_dice_counts_over_a_case_before_it_divides() -> None:
+def test_a_case_is_counted_over_all_its_slices_before_its_dice_is_taken() -> None:
     # a: 2 * (1 + 2) / ((1 + 3) + (2 + 4)) = 0.6; b: empty and found empty: 1.
-    dice = mean_case_dice(
+    dice = dice_by_case(
         np.array(["a", "b", "a"]), np.array([1, 0, 2]), np.array([1, 0, 3]), np.array([2, 0, 4])
     )
-    assert dice == pytest.approx(0.8)
+    assert dice == pytest.approx({"a": 0.6, "b": 1.0})
 
 
 @pytest.mark.parametrize(
