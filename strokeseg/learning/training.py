@@ -233,20 +233,50 @@ class Training:
 
     def _validate(self) -> dict[str, float]:
         """Return the 3D Dice of every validation case."""
-        validation = self._validation
-        overlap = np.zeros(len(validation), dtype=np.int64)
-        predicted = np.zeros(len(validation), dtype=np.int64)
-        asked = np.flatnonzero(self._validation_holds_brain)
-        self.network.eval()
-        for start in range(0, len(asked), _VALIDATION_BATCH):
-            batch = asked[start : start + _VALIDATION_BATCH]
-            images, masks = validation.gather(batch, self._device)
-            probability = predict_batch(self.network, images)
-            _check_finite(probability.sum(), f"epoch {self._epoch + 1}, in validation")
-            lesion = probability >= _THRESHOLD
-            predicted[batch] = lesion.sum(dim=(1, 2, 3)).cpu().numpy()
-            overlap[batch] = (lesion & (masks > 0)).sum(dim=(1, 2, 3)).cpu().numpy()
-        return dice_by_case(validation.cases, overlap, predicted, validation.lesion_voxels)
+        return score_slices(
+            self.network,
+            self._validation,
+            self._device,
+            holds_brain=self._validation_holds_brain,
+            where=f"epoch {self._epoch + 1}, in validation",
+        )
+
+
+def score_slices(
+    network: nn.Module,
+    slices: SliceSet,
+    device: torch.device,
+    *,
+    holds_brain: NDArray[np.bool_],
+    where: str,
+) -> dict[str, float]:
+    """Return the 3D Dice of every case, its voxels counted over those of its slices given.
+
+    Args:
+        network: Logits (B, 1, H, W) of slices (B, C, H, W), on `device`; in evaluation mode
+            afterwards.
+        slices: N slices.
+        device: Where to compute.
+        holds_brain: (N,) what `slices.hold_brain()` returns; the other slices are taken for
+            lesion-free without asking the network.
+        where: When this is, for the failure's message.
+
+    Raises:
+        TrialFailure: When a probability is not finite.
+    """
+    overlap = np.zeros(len(slices), dtype=np.int64)
+    predicted = np.zeros(len(slices), dtype=np.int64)
+    asked = np.flatnonzero(holds_brain)
+    network.eval()
+    for start in range(0, len(asked), _VALIDATION_BATCH):
+        batch = asked[start : start + _VALIDATION_BATCH]
+        images, masks = slices.gather(batch, device)
+        probability = predict_batch(network, images)
+        _check_finite(probability.sum(), where)
+        lesion = probability >= _THRESHOLD
+        predicted[batch] = lesion.sum(dim=(1, 2, 3)).cpu().numpy()
+        overlap[batch] = (lesion & (masks > 0)).sum(dim=(1, 2, 3)).cpu().numpy()
+    return dice_by_case(slices.cases, overlap, predicted, slices.lesion_voxels)
 
 
 def dice_by_case(
