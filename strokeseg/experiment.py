@@ -95,6 +95,14 @@ class Experiment:
         """TensorBoard's files, one folder a trial."""
         return self.search_folder(axis) / "tensorboard"
 
+    def leakage_csv(self, axis: str) -> Path:
+        """A row a run of the measurement of leakage."""
+        return self.search_folder(axis) / "leakage.csv"
+
+    def leakage_run(self, axis: str, name: str) -> Path:
+        """What one finished run of the measurement found, by the run's name."""
+        return self.search_folder(axis) / "leakage" / f"{name}.json"
+
     @property
     def ensemble_folder(self) -> Path:
         """The promoted members and how they vote."""

@@ -5,8 +5,14 @@ the patients of the validation fold. Trials run side by side as CPUs or GPUs all
 ones are stopped early. Data that is not prepared is prepared first. An interrupted search
 goes on where it stopped; a search with more --trials than before adds the difference.
 
+With --measure-leakage nothing is searched. The default configuration, and the best trial if
+there is one, are trained twice on the training folds: with slices divided at random, so that
+those of one patient lie on both sides, and divided by patient. What each would have printed
+stands beside what it scores on the validation fold's patients, whom neither has seen.
+
     strokeseg search --axis coronal
     strokeseg search --axis axial --experiment siss-like --trials 40 --gpus-per-trial 0.5
+    strokeseg search --axis coronal --measure-leakage
     tensorboard --logdir runs
 """
 
@@ -22,10 +28,13 @@ from strokeseg.config import SearchConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
+from strokeseg.leaderboard import LeaderboardRow, read_leaderboard, write_leaderboard
+from strokeseg.leakage import LeakageRow, means, sentences, write_leakage
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
+from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
+from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.space import load_space
 from strokeseg.tuning.study import PreparedSlices, find_weights, open_study, run_study
 
@@ -41,9 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--resume", action="store_true", help="insist that there is a search to go on with"
     )
+    parser.add_argument(
+        "--measure-leakage",
+        action="store_true",
+        help="search nothing; measure what a split by slice would print, and what it is worth",
+    )
+    parser.add_argument(
+        "--leakage-seeds",
+        type=int,
+        default=2,
+        metavar="N",
+        help="how often to repeat that with another seed and inner fold (default: 2)",
+    )
     add_search_options(parser)
     options = parser.parse_args(arguments)
-    return cli.run_command(lambda: _work(options))
+    return cli.run_command(lambda: (_leakage if options.measure_leakage else _work)(options))
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +105,85 @@ def _work(options: argparse.Namespace) -> int:
         f"{experiment.tensorboard_folder(options.axis)}"
     )
     return cli.DONE
+
+
+def _leakage(options: argparse.Namespace) -> int:
+    experiment, axis = cli.experiment_of(options), options.axis
+    if options.leakage_seeds < 1:
+        raise UserError(f"--leakage-seeds {options.leakage_seeds}: must be 1 or more")
+    budget = _budget(experiment.config.search, options)
+    board = experiment.leaderboard_csv(axis)
+    configurations = choose_configurations(
+        load_space(_space_path(experiment, axis, options), len(experiment.config.data.sequences)),
+        read_leaderboard(board) if board.exists() else [],
+        options.weights_dir,
+    )
+    with cli.logging_to(experiment.log_folder / f"leakage-{axis}.log"):
+        preparation = ensure_prepared(
+            experiment, cli.progress, compare_files=options.data is not None
+        )
+        pool = _pool(experiment, axis, preparation)
+        runs = plan_runs(configurations, pool, budget, options.leakage_seeds)
+        store = FindingStore(experiment, pool, configurations, code_version())
+        failures: dict[Run, str] = {}
+        if missing := store.missing(runs):
+            with ray_session(), cli.progress(f"Measuring leakage, {axis}, epochs") as show:
+                failures = do_runs(
+                    missing,
+                    configurations,
+                    pool,
+                    store,
+                    gpus_per_run=options.gpus_per_trial,
+                    show=show,
+                )
+    rows = store.rows(runs, failures)
+    write_leakage(experiment.leakage_csv(axis), rows)
+    _print_leakage(axis, rows)
+    print(f"\nAll runs: {experiment.leakage_csv(axis)}")
+    return cli.SOME_FAILED if failures else cli.DONE
+
+
+def _pool(experiment: Experiment, axis: str, preparation: Preparation) -> Pool:
+    data = _prepared_slices(experiment, preparation)
+    folds: dict[str, list[str]] = {}
+    for name in data.training_cases:
+        folds.setdefault(str(preparation.cases[name].fold), []).append(name)
+    return Pool(
+        slices_folder=data.folder,
+        axis=axis,
+        folds=tuple(tuple(names) for _, names in sorted(folds.items())),
+        unseen_cases=data.validation_cases,
+        channels=len(experiment.config.data.sequences),
+        fingerprint=data.fingerprint,
+    )
+
+
+def _print_leakage(axis: str, rows: Sequence[LeakageRow]) -> None:
+    averages = means(rows)
+    cli.print_table(
+        f"{axis}: mean 3D Dice as it would have been printed, and on unseen patients; means over "
+        "seeds ± standard deviation",
+        ("configuration", "split by", "runs", "printed", "unseen", "gap"),
+        [
+            (
+                average.configuration,
+                average.level,
+                str(average.runs),
+                str(average.printed),
+                str(average.unseen),
+                str(average.gap),
+            )
+            for average in averages
+        ],
+    )
+    for row in rows:
+        if row.reason:
+            print(
+                f"failed: {row.configuration}, split by {row.level}, seed {row.seed}: "
+                f"{row.reason}; the same command tries it again",
+                file=sys.stderr,
+            )
+    print("\n".join(sentences(averages)))
 
 
 def check_search(experiment: Experiment, axes: Sequence[str], options: argparse.Namespace) -> None:

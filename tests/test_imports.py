@@ -21,7 +21,7 @@ COMMANDS = (
     *("report", "export", "predict", "run"),
 )
 _LOWEST = {"errors", "files"}
-_SERVICES = {*_LOWEST, "config", "imaging", "experiment", "leaderboard"}
+_SERVICES = {*_LOWEST, "config", "imaging", "experiment", "leaderboard", "leakage"}
 # What each part of the package may know of the others. Everyone may know the package's own
 # version.
 ALLOWED = {
@@ -33,6 +33,7 @@ ALLOWED = {
     "learning": {*_LOWEST, "config", "imaging"},
     "experiment": {*_LOWEST, "config"},
     "leaderboard": {*_LOWEST, "config"},
+    "leakage": {*_LOWEST, "config"},
     "ray_session": _LOWEST,
     "preparation": {*_SERVICES, "ray_session"},
     "tuning": {*_SERVICES, "learning"},
@@ -52,6 +53,7 @@ FORBIDDEN = {
     "learning": {"ray", "optuna"},
     "experiment": {"torch", "ray", "optuna"},
     "leaderboard": {"torch", "ray", "optuna"},
+    "leakage": {"torch", "ray", "optuna"},
     "preparation": {"torch", "optuna"},
 }
 

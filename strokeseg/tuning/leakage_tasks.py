@@ -1,0 +1,195 @@
+"""The runs of a measurement of leakage as Ray tasks, side by side like trials.
+
+A *stream* is what one task tells the driver while it works: the number of every epoch
+that is done, then its finding, or why there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import ray
+import torch
+from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+from torch import Tensor
+
+from strokeseg.config import Show
+from strokeseg.errors import UserError
+from strokeseg.leakage import Finding
+from strokeseg.learning.divisions import (
+    Division,
+    LeakageScore,
+    divide_by_patient,
+    divide_by_slice,
+    measure,
+)
+from strokeseg.learning.networks import build_network
+from strokeseg.learning.slice_set import SliceSet
+from strokeseg.learning.training import Training, TrialFailure
+from strokeseg.tuning.allotment import allot
+from strokeseg.tuning.feed import load_blocks, slice_set
+from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run
+
+_LOST_PROCESS = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+_RETRIES_OF_A_LOST_PROCESS = 2
+
+
+def do_runs(
+    runs: Sequence[Run],
+    configurations: Sequence[Configuration],
+    pool: Pool,
+    store: FindingStore,
+    *,
+    gpus_per_run: float | None,
+    show: Show,
+) -> dict[Run, str]:
+    """Do runs in the Ray that this process is connected to, and keep each when it is done.
+
+    Args:
+        runs: What to do, one or more.
+        configurations: All that the runs name.
+        pool: The data.
+        store: Where findings are kept.
+        gpus_per_run: As asked for; nothing for one, or for none where there are none.
+        show: Called with the epochs done, of how many, and a note.
+
+    Returns:
+        Why runs failed, by run.
+
+    Raises:
+        UserError: When the cluster lacks what the runs ask for, or the slices do not fit it.
+    """
+    node_cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    allotment = allot(ray.cluster_resources(), max(node_cpus, default=0), len(runs), gpus_per_run)
+    show(0, sum(run.epochs for run in runs), "reading the slices")
+    blocks = load_blocks(pool.slices_folder, pool.axis)
+    weights = {
+        configuration.name: ray.put(configuration.weights and configuration.weights.tensors)
+        for configuration in configurations
+    }
+    task = ray.remote(_do_run).options(
+        num_cpus=allotment.cpus,
+        num_gpus=allotment.gpus,
+        num_returns="streaming",
+        max_retries=_RETRIES_OF_A_LOST_PROCESS,
+    )
+    device = "cuda" if allotment.gpus else "cpu"
+    streams = [
+        task.remote(run, blocks, weights[run.configuration], pool, allotment.cpus, device)
+        for run in runs
+    ]
+    try:
+        return _collect(dict(zip(streams, runs, strict=True)), store, show)
+    finally:
+        # A cluster that was joined outlives this process, and so would its tasks.
+        for stream in streams:
+            ray.cancel(stream, force=True)
+
+
+def _collect(
+    streams: Mapping[ray.ObjectRefGenerator, Run], store: FindingStore, show: Show
+) -> dict[Run, str]:
+    epochs = dict.fromkeys(streams.values(), 0)
+    failures: dict[Run, str] = {}
+    done = 0
+    waiting = list(streams)
+    while waiting:
+        (stream, *_), _ = ray.wait(waiting)
+        run = streams[stream]
+        told = _next(stream)
+        if isinstance(told, int):
+            # The last epoch is over when the unseen patients are scored.
+            epochs[run] = min(told, run.epochs - 1)
+        else:
+            waiting.remove(stream)
+            epochs[run] = run.epochs
+            done += 1
+            if isinstance(told, Finding):
+                store.keep(run, told)
+            else:
+                failures[run] = told
+        total = sum(run.epochs for run in epochs)
+        show(sum(epochs.values()), total, f"{done} of {len(streams)} runs done")
+    return failures
+
+
+def _next(stream: ray.ObjectRefGenerator) -> int | Finding | str:
+    try:
+        told: int | Finding | str = ray.get(next(stream))
+    except _LOST_PROCESS as error:
+        return f"its process was lost ({type(error).__name__})"
+    return told
+
+
+def _do_run(
+    run: Run,
+    blocks: Sequence[ray.ObjectRef],
+    weights: Mapping[str, Tensor] | None,
+    pool: Pool,
+    threads: int,
+    device: str,
+) -> Iterator[int | Finding | str]:
+    """Train one run: a stream."""
+    started = time.perf_counter()
+    torch.set_num_threads(threads)
+    slices = slice_set(ray.get(list(blocks)))
+    division = _divide(slices.select(pool.cases), run)
+    unseen = slices.select(pool.unseen_cases)
+    try:
+        training = _training(run, division, weights, pool, device)
+        for result in measure(training, unseen, torch.device(device)):
+            if isinstance(result, LeakageScore):
+                yield _finding(result, division, time.perf_counter() - started)
+            else:
+                yield result.epoch
+    except (TrialFailure, UserError) as failure:
+        yield str(failure)
+
+
+def _divide(slices: SliceSet, run: Run) -> Division:
+    if run.level == "patient":
+        return divide_by_patient(slices, run.validation_cases)
+    return divide_by_slice(slices, run.validation_cases, run.seed)
+
+
+def _training(
+    run: Run,
+    division: Division,
+    weights: Mapping[str, Tensor] | None,
+    pool: Pool,
+    device: str,
+) -> Training:
+    network = build_network(
+        encoder=run.config.encoder,
+        encoder_depth=run.config.encoder_depth,
+        channels=pool.channels,
+        encoder_weights=weights,
+        seed=run.seed,
+    )
+    return Training(
+        network=network,
+        training=division.training,
+        validation=division.validation,
+        config=run.config,
+        epochs=run.epochs,
+        slices_per_epoch=run.slices_per_epoch,
+        device=torch.device(device),
+        seed=run.seed,
+        # As in a trial: no brain is its own mirror in a sagittal slice.
+        mirror=pool.axis != "sagittal",
+    )
+
+
+def _finding(score: LeakageScore, division: Division, seconds: float) -> Finding:
+    return Finding(
+        printed_dice=score.printed_dice,
+        unseen_dice=score.unseen_dice,
+        best_epoch=score.best_epoch,
+        training_slices=len(division.training),
+        validation_slices=len(division.validation),
+        shared_cases=division.shared_cases,
+        validation_cases=division.validation_cases,
+        lesion_free_cases=division.lesion_free_cases,
+        seconds=seconds,
+    )
