@@ -165,27 +165,50 @@ class PreparationConfig(Record):
 
 
 class SearchConfig(Record):
-    """How much one axis's search may spend.
+    """How one axis is searched, and how much that may spend.
 
     Attributes:
         space: YAML file of the search space, relative to the experiment's; `{axis}` in it
             stands for the axis.
+        sampler: Who proposes: `tpe` (multivariate, in groups), `random`, `gp` (a Gaussian
+            process) or `cmaes`.
+        scoring: `fold` scores a trial on `splits.validation_fold` and may stop it at any
+            rung of epochs; `k-fold` scores it on one fold after the other, each with a
+            network of its own, and may stop it between them.
         trials: Number of trials.
-        epochs: Epochs of a trial that is never stopped early.
+        epochs: Epochs of a trial that is never stopped early; with `k-fold`, of each fold.
         slices_per_epoch: Training slices an epoch; nothing for all there are.
         grace_epochs: Epochs that every trial gets before it may be stopped; nothing for a
-            third of `epochs`.
+            ninth of `epochs`, but three at least: the first epochs say nothing.
         reduction_factor: Of the trials at a rung, one in this many goes on.
+        transfer_trials: Best configurations of axes that are searched already that a new
+            study tries first.
+        confirm_trials: Best trials that run again when all trials are done.
+        confirm_seeds: How often each of them does, every time with another seed.
+        max_hours: Hours of searching after which it stops, all sessions together.
+        target_dice: Score at which it stops.
         seed: Seed of the sampler and, with its number, of every trial.
     """
 
     space: str = "../../search_spaces/{axis}.yaml"
+    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
+    scoring: Literal["fold", "k-fold"] = "fold"
     trials: Count = 20
     epochs: Count = 30
     slices_per_epoch: Count | None = None
     grace_epochs: Count | None = None
     reduction_factor: Annotated[int, Field(ge=2)] = 3
+    transfer_trials: Annotated[int, Field(ge=0)] = 2
+    confirm_trials: Annotated[int, Field(ge=0)] = 2
+    confirm_seeds: Count = 2
+    max_hours: Positive | None = None
+    target_dice: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Seed = 0
+
+    @property
+    def grace(self) -> int:
+        """Epochs that every trial gets, chosen from the budget where they are not given."""
+        return min(self.epochs, self.grace_epochs or max(3, round(self.epochs / 9)))
 
 
 class EnsembleConfig(Record):

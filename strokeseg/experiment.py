@@ -79,9 +79,23 @@ class Experiment:
         """All that the search along one axis writes."""
         return self.folder / "search" / axis
 
+    def driver_lock(self, axis: str) -> Path:
+        """Held by the one process that drives an axis's study."""
+        return self.folder / "search" / f"{axis}.lock"
+
+    def earlier_search_folders(self, axis: str) -> list[Path]:
+        """Studies of an axis that a changed space has ended, oldest first."""
+        found = (self.folder / "search" / "earlier").glob(f"{axis}-*")
+        return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
+
+    def next_earlier_search_folder(self, axis: str) -> Path:
+        """Where the axis's study goes when a changed space ends it."""
+        number = len(self.earlier_search_folders(axis)) + 1
+        return self.folder / "search" / "earlier" / f"{axis}-{number}"
+
     def journal(self, axis: str) -> Path:
         """Optuna's journal: the truth about an axis's study."""
-        return self.search_folder(axis) / "journal.log"
+        return journal_in(self.search_folder(axis))
 
     def leaderboard_csv(self, axis: str) -> Path:
         """A row a trial of an axis."""
@@ -89,7 +103,7 @@ class Experiment:
 
     def trials_folder(self, axis: str) -> Path:
         """One folder a trial, by its number."""
-        return self.search_folder(axis) / "trials"
+        return trials_in(self.search_folder(axis))
 
     def tensorboard_folder(self, axis: str) -> Path:
         """TensorBoard's files, one folder a trial."""
@@ -136,9 +150,25 @@ def trial_folder(trials_folder: Path, number: int) -> Path:
     return trials_folder / f"{number:04d}"
 
 
-def trial_weights(trials_folder: Path, number: int) -> Path:
-    """A trial's best weights as a member file."""
-    return trial_folder(trials_folder, number) / "best.safetensors"
+def journal_in(search_folder: Path) -> Path:
+    """The journal in the folder of a study, present or earlier."""
+    return search_folder / "journal.log"
+
+
+def trials_in(search_folder: Path) -> Path:
+    """The trials' folders in the folder of a study, present or earlier."""
+    return search_folder / "trials"
+
+
+def trial_weights(trials_folder: Path, number: int, fold: int | None = None) -> Path:
+    """A trial's best weights as a member file; with k-fold scoring those of one fold."""
+    name = "best.safetensors" if fold is None else f"best-fold{fold}.safetensors"
+    return trial_folder(trials_folder, number) / name
+
+
+def weights_files(trials_folder: Path, number: int) -> list[Path]:
+    """All member files of a trial that are there: one, or one a fold."""
+    return sorted(trial_folder(trials_folder, number).glob("best*.safetensors"))
 
 
 def trial_state(trials_folder: Path, number: int) -> Path:

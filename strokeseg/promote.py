@@ -15,7 +15,7 @@ from pathlib import Path
 
 from strokeseg import cli
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, code_version, trial_weights
+from strokeseg.experiment import Experiment, code_version, trial_weights, weights_files
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, best_by_start, best_members, read_leaderboard
 from strokeseg.learning.checkpoint import read_member_record
@@ -63,11 +63,20 @@ def promote(experiment: Experiment) -> EnsembleRecord:
         for name, pretrained in _STARTS.items()
         if (by_axis := _best_starts(boards, pretrained=pretrained))
     }
+    found = {
+        axis: {
+            row.trial: _weights(experiment, axis, row)
+            for rows_by_axis in (chosen, *comparison.values())
+            for row in rows_by_axis[axis]
+        }
+        for axis in AXES
+        if axis in chosen
+    }
     files = {
-        _member_name(axis, row): trial_weights(experiment.trials_folder(axis), row.trial)
-        for rows_by_axis in (chosen, *comparison.values())
-        for axis, rows in rows_by_axis.items()
-        for row in rows
+        _member_name(axis, trial, path): path
+        for axis, by_trial in found.items()
+        for trial, paths in by_trial.items()
+        for path in paths
     }
     _check_members(files, preparation)
     record = EnsembleRecord.model_validate(
@@ -77,8 +86,8 @@ def promote(experiment: Experiment) -> EnsembleRecord:
             "spacing_mm": preparation.spacing_mm,
             "reference": experiment.config.preparation.reference,
             "threshold": experiment.config.ensemble.threshold,
-            "members": _member_names(chosen),
-            "comparison": {name: _member_names(rows) for name, rows in comparison.items()},
+            "members": _member_names(chosen, found),
+            "comparison": {name: _member_names(rows, found) for name, rows in comparison.items()},
             "preparation_hash": preparation.fingerprint,
             "code_version": code_version(),
         }
@@ -107,22 +116,36 @@ def _best_starts(
     return found if len(found) == len(boards) else {}
 
 
-def _member_name(axis: str, row: LeaderboardRow) -> str:
-    return f"{axis}-{row.trial:04d}.safetensors"
+def _weights(experiment: Experiment, axis: str, row: LeaderboardRow) -> list[Path]:
+    """The files of a trial: one network, or with k-fold scoring one a fold."""
+    folder = experiment.trials_folder(axis)
+    if found := weights_files(folder, row.trial):
+        return found
+    raise UserError(
+        f"{trial_weights(folder, row.trial)}: the weights of this trial are gone; a search keeps "
+        "those of the best ensemble.members_per_axis trials only: set it back, or search anew "
+        "under another experiment name"
+    )
 
 
-def _member_names(chosen: Mapping[str, Sequence[LeaderboardRow]]) -> dict[str, list[str]]:
-    return {axis: [_member_name(axis, row) for row in rows] for axis, rows in chosen.items()}
+def _member_name(axis: str, trial: int, path: Path) -> str:
+    return f"{axis}-{trial:04d}{path.name.removeprefix('best')}"
+
+
+def _member_names(
+    chosen: Mapping[str, Sequence[LeaderboardRow]],
+    found: Mapping[str, Mapping[int, Sequence[Path]]],
+) -> dict[str, list[str]]:
+    return {
+        axis: [
+            _member_name(axis, row.trial, path) for row in rows for path in found[axis][row.trial]
+        ]
+        for axis, rows in chosen.items()
+    }
 
 
 def _check_members(files: Mapping[str, Path], preparation: Preparation) -> None:
     for path in files.values():
-        if not path.exists():
-            raise UserError(
-                f"{path}: the weights of this trial are gone; a search keeps those of the best "
-                "ensemble.members_per_axis trials only: set it back, or search anew under another "
-                "experiment name"
-            )
         if read_member_record(path).preparation_hash != preparation.fingerprint:
             raise UserError(
                 f"{path}: was trained on other data than are prepared now; search anew under "

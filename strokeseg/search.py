@@ -1,9 +1,15 @@
 """Search hyperparameters along one axis: Optuna proposes, Ray Tune runs the trials.
 
 Every trial trains one 2D U-Net on the training folds and is scored by its mean 3D Dice over
-the patients of the validation fold. Trials run side by side as CPUs or GPUs allow, and poor
-ones are stopped early. Data that is not prepared is prepared first. An interrupted search
-goes on where it stopped; a search with more --trials than before adds the difference.
+the patients of the validation fold, or with --k-fold over the patients of all folds, one
+after the other. Trials run side by side as CPUs or GPUs allow, and poor ones are stopped
+early. Trial 0 is a default configuration; the best configurations of axes that are searched
+already come next. The best trials run again with other seeds before one is promoted. Data
+that is not prepared is prepared first.
+
+An interrupted search goes on where it stopped, with the same command. It goes on only with
+the space, data and budget that it began with: --extend adds trials, --new-study begins anew
+and inherits the trials that are points of the changed space.
 
 With --measure-leakage nothing is searched. The default configuration, and the best trial if
 there is one, are trained twice on the training folds: with slices divided at random, so that
@@ -12,6 +18,8 @@ stands beside what it scores on the validation fold's patients, whom neither has
 
     strokeseg search --axis coronal
     strokeseg search --axis axial --experiment siss-like --trials 40 --gpus-per-trial 0.5
+    strokeseg search --axis axial --max-hours 12 --target-dice 0.8
+    strokeseg search --axis axial --extend 20
     strokeseg search --axis coronal --measure-leakage
     tensorboard --logdir runs
 """
@@ -28,14 +36,21 @@ from strokeseg.config import SearchConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, read_leaderboard, write_leaderboard
+from strokeseg.leaderboard import (
+    LeaderboardRow,
+    epochs_until,
+    ranked,
+    read_leaderboard,
+    write_leaderboard,
+)
 from strokeseg.leakage import LeakageRow, means, sentences, write_leakage
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
-from strokeseg.tuning.space import load_space
+from strokeseg.tuning.ledger import Ledger
+from strokeseg.tuning.space import DEFAULT, load_space
 from strokeseg.tuning.study import PreparedSlices, find_weights, open_study, run_study
 
 _SHOWN = 5
@@ -51,13 +66,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--resume", action="store_true", help="insist that there is a search to go on with"
     )
     parser.add_argument(
+        "--extend",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="N trials more than the study has, once these are done",
+    )
+    parser.add_argument(
+        "--new-study",
+        action="store_true",
+        help="where settings have changed, put the study aside and begin one that inherits",
+    )
+    parser.add_argument(
         "--measure-leakage",
         action="store_true",
         help="search nothing; measure what a split by slice would print, and what it is worth",
     )
     parser.add_argument(
         "--leakage-seeds",
-        type=int,
+        type=_positive,
         default=2,
         metavar="N",
         help="how often to repeat that with another seed and inner fold (default: 2)",
@@ -67,11 +94,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.run_command(lambda: (_leakage if options.measure_leakage else _work)(options))
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how much a search may spend, and with what."""
     parser.add_argument("--space", metavar="FILE", help="search space, in place of the YAML's")
-    parser.add_argument("--trials", type=int, help="number of trials, in place of the YAML's")
+    parser.add_argument(
+        "--trials",
+        "--max-trials",
+        dest="trials",
+        type=int,
+        help="number of trials, in place of the YAML's",
+    )
     parser.add_argument("--epochs", type=int, help="epochs a trial, in place of the YAML's")
+    parser.add_argument(
+        "--max-hours", type=float, metavar="H", help="stop after so many hours of searching"
+    )
+    parser.add_argument(
+        "--target-dice", type=float, metavar="D", help="stop when a trial scores so much"
+    )
+    parser.add_argument(
+        "--sampler", choices=("tpe", "random", "gp", "cmaes"), help="who proposes (default: tpe)"
+    )
+    parser.add_argument(
+        "--k-fold",
+        dest="scoring",
+        action="store_const",
+        const="k-fold",
+        help="score every trial on all folds, not on the validation fold alone",
+    )
     parser.add_argument(
         "--gpus-per-trial",
         type=float,
@@ -109,8 +165,6 @@ def _work(options: argparse.Namespace) -> int:
 
 def _leakage(options: argparse.Namespace) -> int:
     experiment, axis = cli.experiment_of(options), options.axis
-    if options.leakage_seeds < 1:
-        raise UserError(f"--leakage-seeds {options.leakage_seeds}: must be 1 or more")
     budget = _budget(experiment.config.search, options)
     board = experiment.leaderboard_csv(axis)
     configurations = choose_configurations(
@@ -122,7 +176,7 @@ def _leakage(options: argparse.Namespace) -> int:
         preparation = ensure_prepared(
             experiment, cli.progress, compare_files=options.data is not None
         )
-        pool = _pool(experiment, axis, preparation)
+        pool = _pool(experiment, axis, preparation, budget)
         runs = plan_runs(configurations, pool, budget, options.leakage_seeds)
         store = FindingStore(experiment, pool, configurations, code_version())
         failures: dict[Run, str] = {}
@@ -143,16 +197,17 @@ def _leakage(options: argparse.Namespace) -> int:
     return cli.SOME_FAILED if failures else cli.DONE
 
 
-def _pool(experiment: Experiment, axis: str, preparation: Preparation) -> Pool:
-    data = _prepared_slices(experiment, preparation)
-    folds: dict[str, list[str]] = {}
-    for name in data.training_cases:
-        folds.setdefault(str(preparation.cases[name].fold), []).append(name)
+def _pool(
+    experiment: Experiment, axis: str, preparation: Preparation, budget: SearchConfig
+) -> Pool:
+    data = _prepared_slices(experiment, preparation, budget)
+    folds = list(data.folds)
+    unseen = folds.pop(data.validation_fold)
     return Pool(
         slices_folder=data.folder,
         axis=axis,
-        folds=tuple(tuple(names) for _, names in sorted(folds.items())),
-        unseen_cases=data.validation_cases,
+        folds=tuple(folds),
+        unseen_cases=unseen,
         channels=len(experiment.config.data.sequences),
         fingerprint=data.fingerprint,
     )
@@ -208,58 +263,76 @@ def search_axis(
     """Search along one axis, or go on with its search, and return the leaderboard.
 
     Raises:
-        UserError: When a setting, the space, weights or resources are not as they must be.
+        UserError: When a setting, the space, weights or resources are not as they must be,
+            or all trials fail for one reason.
         KeyboardInterrupt: When it was interrupted; what was done so far is kept.
     """
     budget = _budget(experiment.config.search, options)
-    space_path = _space_path(experiment, axis, options)
-    data = _prepared_slices(experiment, preparation)
+    data = _prepared_slices(experiment, preparation, budget)
     with open_study(
         experiment,
         axis,
         data,
         budget=budget,
-        space_path=space_path,
+        space_path=_space_path(experiment, axis, options),
         weights_dir=options.weights_dir,
+        extend=getattr(options, "extend", 0),
+        new_study=getattr(options, "new_study", False),
     ) as study:
-        if not study.ledger.remaining():
-            rows = study.ledger.rows()
-            write_leaderboard(experiment.leaderboard_csv(axis), rows)
-            return _usable(experiment, axis, rows)
-        with ray_session(), cli.progress(f"Searching {axis}, epochs") as show:
-            rows = run_study(
-                study,
-                experiment,
-                axis,
-                data,
-                budget=budget,
-                gpus_per_trial=options.gpus_per_trial,
-                code_version=code_version(),
-                show=show,
-            )
-        if study.ledger.remaining():
-            done = study.ledger.trials - study.ledger.remaining()
-            print(
-                f"{done} of {study.ledger.trials} trials are done; "
-                "the same command goes on from there",
-                file=sys.stderr,
-            )
-            raise KeyboardInterrupt
-        return _usable(experiment, axis, rows)
+        ledger = study.ledger
+        if not ledger.is_done():
+            with ray_session(), cli.progress(f"Searching {axis}, epochs") as show:
+                run_study(
+                    study,
+                    experiment,
+                    axis,
+                    data,
+                    budget=budget,
+                    gpus_per_trial=options.gpus_per_trial,
+                    code_version=code_version(),
+                    show=show,
+                )
+        write_leaderboard(experiment.leaderboard_csv(axis), ledger.rows())
+        _check_ended(experiment, axis, ledger)
+        return ledger.rows()
+
+
+def _check_ended(experiment: Experiment, axis: str, ledger: Ledger) -> None:
+    done = f"{ledger.trials - ledger.remaining()} of {ledger.trials} trials are done"
+    if reason := ledger.hopeless():
+        raise UserError(
+            f"{experiment.leaderboard_csv(axis)}: every trial failed for one reason: {reason}; "
+            f"mend it. {done}; the same command goes on with the others, and one with --extend "
+            "or another space with more"
+        )
+    if not ledger.is_done():
+        print(f"{done}; the same command goes on from there", file=sys.stderr)
+        raise KeyboardInterrupt
+    if reason := ledger.out_of_time() or ledger.reached_target():
+        print(f"Searching {axis} stopped: {reason}; {done}")
+    if all(row.state == "FAIL" for row in ledger.rows()):
+        raise UserError(
+            f"{experiment.leaderboard_csv(axis)}: all {len(ledger.rows())} trials failed, the "
+            f"first with: {ledger.rows()[0].reason}; mend it, move "
+            f"{experiment.search_folder(axis)} away, and search anew"
+        )
 
 
 def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
-    """Print the best trials of an axis."""
-    scored = sorted(
-        (row for row in rows if row.dice is not None), key=lambda row: -(row.dice or 0.0)
-    )
+    """Print the best trials of an axis, and what the search has gained."""
+    own = [row for row in ranked(rows) if row.dice is not None and row.confirms is None]
     cli.print_table(
-        f"{axis}: best of {len(rows)} trials, by mean 3D Dice over the validation patients",
-        ("trial", "Dice", "epochs", "state", "encoder", "depth", "pretrained", "learning rate"),
+        f"{axis}: best of {len([r for r in rows if r.confirms is None])} trials, by mean 3D Dice "
+        "over the validation patients",
+        (
+            *("trial", "Dice", "further runs", "epochs", "state", "encoder", "depth"),
+            *("pretrained", "learning rate"),
+        ),
         [
             (
                 str(row.trial),
                 f"{row.dice:.3f}",
+                _confirmed(row),
                 f"{row.epochs_run}",
                 row.state,
                 row.config.encoder,
@@ -267,23 +340,64 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
                 "yes" if row.config.pretrained else "no",
                 f"{row.config.learning_rate:.2g}",
             )
-            for row in scored[:_SHOWN]
+            for row in own[:_SHOWN]
         ],
+    )
+    for line in (_gain(rows), _transfer(rows)):
+        if line:
+            print(line)
+
+
+def _confirmed(row: LeaderboardRow) -> str:
+    if row.mean_dice is None:
+        return "-"
+    spread = "" if row.seed_spread is None else f" ± {row.seed_spread:.3f}"
+    return f"{row.mean_dice:.3f}{spread} ({row.runs})"
+
+
+def _gain(rows: Sequence[LeaderboardRow]) -> str:
+    """Say what the best configuration is better than the default by."""
+    default = next((row for row in rows if row.origin == DEFAULT), None)
+    complete = [row for row in ranked(rows) if row.state == "COMPLETE" and row.confirms is None]
+    if default is None or default.dice is None or not complete:
+        return "The default (trial 0) has no score, so the gain over it cannot be told"
+    best = complete[0]
+    if best.trial == default.trial:
+        return f"No trial was better than the default (trial 0, Dice {default.dice:.3f})"
+    score = best.dice or 0.0
+    text = (
+        f"Gain over the default (trial 0, Dice {default.dice:.3f}): {score - default.dice:+.3f} "
+        f"by trial {best.trial}, as it was chosen"
+    )
+    if best.mean_dice is None:
+        return text
+    return f"{text}; {best.mean_dice - default.dice:+.3f} by the mean of its further runs"
+
+
+def _transfer(rows: Sequence[LeaderboardRow]) -> str:
+    """Say how soon configurations of other axes were as good as this axis's own proposals."""
+    taken = [r for r in rows if r.dice is not None and r.origin.split(" ")[0] in AXES]
+    own = [row for row in rows if row.confirms is None and row.origin == "sampler"]
+    if not taken or any(row.best_epoch is None for row in taken):
+        return ""
+    best = max(taken, key=lambda row: row.dice or 0.0)
+    score = best.dice or 0.0
+    soon = epochs_until([row for row in rows if row.confirms is None], score)
+    late = epochs_until(own, score)
+    ran = sum(row.epochs_run for row in own)
+    return (
+        f"Transfer: {best.origin} gave Dice {score:.3f} here after {soon} epochs of the search; "
+        + (
+            f"this axis's own proposals reached that after {late} epochs of theirs"
+            if late is not None
+            else f"this axis's own proposals did not reach that in {ran} epochs"
+        )
     )
 
 
-def _usable(experiment: Experiment, axis: str, rows: list[LeaderboardRow]) -> list[LeaderboardRow]:
-    if all(row.state == "FAIL" for row in rows):
-        raise UserError(
-            f"{experiment.leaderboard_csv(axis)}: all {len(rows)} trials failed, the first with: "
-            f"{rows[0].reason}; mend it, move {experiment.search_folder(axis)} away, and search "
-            "anew"
-        )
-    return rows
-
-
 def _budget(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
-    given = {name: getattr(options, name) for name in ("trials", "epochs")}
+    names = ("trials", "epochs", "max_hours", "target_dice", "sampler", "scoring")
+    given = {name: getattr(options, name) for name in names}
     changed = {name: value for name, value in given.items() if value is not None}
     return parse_record(SearchConfig, {**config.model_dump(), **changed}, "search")
 
@@ -292,22 +406,28 @@ def _space_path(experiment: Experiment, axis: str, options: argparse.Namespace) 
     return Path(options.space).absolute() if options.space else experiment.space_path(axis)
 
 
-def _prepared_slices(experiment: Experiment, preparation: Preparation) -> PreparedSlices:
-    splits = experiment.config.splits
-    validation = str(splits.validation_fold)
+def _prepared_slices(
+    experiment: Experiment, preparation: Preparation, budget: SearchConfig
+) -> PreparedSlices:
     sides = {case.fold for case in preparation.cases.values() if case.fold is not None}
-    training = sorted(side for side in sides if side.isdecimal() and side != validation)
-    for role, names in (("training", training), ("validation", [validation])):
-        if not any(preparation.lesion_ml[case] > 0 for case in preparation.names(*names)):
-            raise UserError(
-                f"{experiment.splits_json}: no {role} case shows a lesion, so there is nothing to "
-                f"{'learn' if role == 'training' else 'score'}; choose another "
-                "splits.validation_fold, or other splits under another experiment name"
-            )
+    count = sum(side.isdecimal() for side in sides)
+    folds = tuple(preparation.names(str(fold)) for fold in range(count))
+    k_fold = budget.scoring == "k-fold"
+    scoring = range(count) if k_fold else (experiment.config.splits.validation_fold,)
+    for fold in scoring:
+        rest = [case for other, cases in enumerate(folds) if other != fold for case in cases]
+        for role, cases in (("training", rest), ("validation", folds[fold])):
+            if not any(preparation.lesion_ml[case] > 0 for case in cases):
+                raise UserError(
+                    f"{experiment.splits_json}: no {role} case shows a lesion when fold {fold} "
+                    f"validates, so there is nothing to "
+                    f"{'learn' if role == 'training' else 'score'}; choose another "
+                    "splits.validation_fold, or other splits under another experiment name"
+                )
     return PreparedSlices(
         folder=experiment.slices_folder,
-        training_cases=preparation.names(*training),
-        validation_cases=preparation.names(validation),
+        folds=folds,
+        validation_fold=experiment.config.splits.validation_fold,
         spacing_mm=preparation.spacing_mm,
         fingerprint=preparation.fingerprint,
     )

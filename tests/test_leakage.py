@@ -210,7 +210,7 @@ def test_a_measurement_prints_and_keeps_its_runs_and_trains_only_what_is_missing
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--leakage-seeds", 0), "--leakage-seeds 0: must be 1 or more"),
+        (("--leakage-seeds", 0), "--leakage-seeds"),
         (("--epochs", 0), "epochs"),
         (("--weights-dir", "nowhere"), "no such folder"),
     ],

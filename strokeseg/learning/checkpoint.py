@@ -41,6 +41,7 @@ class MemberRecord(Record):
     Attributes:
         axis: The axis that its slices were cut along.
         trial: The trial's number in the axis's study.
+        fold: The fold that scored it, on whose patients it was not trained.
         config: The trial's configuration.
         channels: Sequences in the order of the network's channels.
         dice: Mean 3D Dice over the validation cases at `epoch`.
@@ -55,6 +56,7 @@ class MemberRecord(Record):
 
     axis: Literal["axial", "coronal", "sagittal"]
     trial: int
+    fold: int = 0
     config: TrialConfig
     channels: Sequences
     dice: float

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from strokeseg.config import SearchConfig, TrialConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.files import read_json, values_sha256, write_json
-from strokeseg.leaderboard import LeaderboardRow, best_members
+from strokeseg.leaderboard import LeaderboardRow, ranked
 from strokeseg.leakage import LEVELS, Finding, LeakageRow
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
-from strokeseg.tuning.space import Space
+from strokeseg.tuning.space import DEFAULT, Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +97,15 @@ def choose_configurations(
     Raises:
         UserError: When pretrained weights that one of them starts from cannot be had.
     """
-    first = next((row for row in rows if row.trial == 0), None)
-    best = next(iter(best_members(rows, 1)), None)
+    first = next((row for row in rows if row.origin == DEFAULT), None)
+    complete = (row for row in ranked(rows) if row.state == "COMPLETE" and row.confirms is None)
+    best = next(complete, None)
     name, config = "default", default_config(space)
     if first is not None:
-        name, config = "trial 0 (default)", first.config
+        name, config = f"trial {first.trial} (default)", first.config
     chosen = {name: config}
-    if best is not None and best.trial == 0:
-        chosen = {"trial 0 (default and best)": config}
+    if best is not None and first is not None and best.trial == first.trial:
+        chosen = {f"trial {best.trial} (default and best)": config}
     elif best is not None and best.config != config:
         chosen[f"trial {best.trial} (best)"] = best.config
     return [
@@ -118,18 +121,8 @@ def choose_configurations(
 
 
 def default_config(space: Space) -> TrialConfig:
-    """Return a space's first point, completed by its fixed values and then by defaults.
-
-    Raises:
-        UserError: When that makes no configuration.
-    """
-    fixed = {
-        name: dimension.value
-        for name, dimension in space.dimensions.items()
-        if dimension.value is not None and not dimension.when
-    }
-    point = {**fixed, **(space.first[0] if space.first else {})}
-    return parse_record(TrialConfig, point, "the search space's first point")
+    """Return the configuration of a space's default point."""
+    return space.ask(optuna.trial.FixedTrial(dict(space.default_point())))
 
 
 def plan_runs(

@@ -14,9 +14,10 @@ from ray.tune import Callback
 from ray.tune import experiment as tune_experiment
 from torch.utils.tensorboard import SummaryWriter
 
-from strokeseg.experiment import trial_state, trial_weights
+from strokeseg.experiment import trial_state, weights_files
 from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
-from strokeseg.tuning.searcher import Ledger, StudySearcher
+from strokeseg.tuning.ledger import Ledger
+from strokeseg.tuning.searcher import StudySearcher
 
 
 class Monitor(Callback):  # type: ignore[misc]
@@ -51,7 +52,7 @@ class Monitor(Callback):  # type: ignore[misc]
         self._kept = kept
         self._show = show
         self._writers: dict[int, SummaryWriter] = {}
-        self._remaining = ledger.remaining()
+        self._ended = ledger.ended
 
     def on_trial_result(
         self,
@@ -84,23 +85,20 @@ class Monitor(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[tune_experiment.Trial], **info: object
     ) -> None:
         """Bring the leaderboard up to date when a trial has ended."""
-        remaining = self._ledger.remaining()
-        if remaining != self._remaining:
-            self._remaining = remaining
+        if self._ended != self._ledger.ended:
+            self._ended = self._ledger.ended
             self.tidy()
 
     def show(self, doing: str = "") -> None:
         """Show how far the study is, what is best so far, and what else is being done."""
-        rows = self._ledger.rows()
         finished = self._ledger.trials - self._ledger.remaining()
-        scored = [row for row in rows if row.dice is not None]
-        best = max(scored, key=lambda row: row.dice or 0.0, default=None)
+        best = self._ledger.best()
         note = f"trials {finished}/{self._ledger.trials}"
         if best is not None:
             note += f", best Dice {best.dice:.3f} (trial {best.trial})"
         if doing:
             note += f", {doing}"
-        self._show(self._ledger.epochs_done(), self._ledger.trials * self._ledger.epochs, note)
+        self._show(self._ledger.epochs_done(), self._ledger.epochs_in_all(), note)
 
     def tidy(self) -> None:
         """Write the leaderboard; remove the states of ended trials and the losers' weights."""
@@ -112,7 +110,8 @@ class Monitor(Callback):  # type: ignore[misc]
                 continue
             trial_state(self._trials_folder, row.trial).unlink(missing_ok=True)
             if row.trial not in kept:
-                trial_weights(self._trials_folder, row.trial).unlink(missing_ok=True)
+                for path in weights_files(self._trials_folder, row.trial):
+                    path.unlink(missing_ok=True)
             if (writer := self._writers.pop(row.trial, None)) is not None:
                 writer.close()
         self.show()

@@ -4,18 +4,26 @@ A *space* names the parameters of a trial that may vary. A *dimension* is one of
 range (`low`, `high`), a list of `choices`, or one fixed `value`. A dimension with `when`
 exists only where another parameter has one of the values listed; elsewhere the parameter
 takes `otherwise`, or the default of `TrialConfig`. A *first point* is tried before the
-sampler proposes any of its own.
+sampler proposes any of its own; the first of them is the *default*, what most would train,
+against which every study states its gain.
 
 A space may name a `base` file, whose parameters it overrides one by one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from pydantic import Field, ValidationError, model_validator
 
 from strokeseg.config import Record, TrialConfig, load_yaml, parse_record
@@ -23,6 +31,10 @@ from strokeseg.errors import UserError
 from strokeseg.learning.networks import check_encoder
 
 Value: TypeAlias = bool | int | float | str
+
+# The note in the journal that says where a trial's configuration came from.
+ORIGIN = "origin"
+DEFAULT = "default"
 
 
 class Dimension(Record):
@@ -84,11 +96,54 @@ class Space(Record):
         for name, dimension in self.dimensions.items():
             if _exists(dimension, point):
                 point[name] = _suggest(trial, name, dimension)
-            elif dimension.otherwise is not None:
-                point[name] = dimension.otherwise
             else:
-                point[name] = TrialConfig.model_fields[name].default
+                point[name] = _elsewhere(name, dimension)
         return TrialConfig.model_validate(point)
+
+    def default_point(self) -> dict[str, Value]:
+        """Return the point that every study tries first and is measured against.
+
+        It is the first of the first points, completed by the defaults of `TrialConfig`, and
+        where the space does not hold these by the first choice or the middle of the range.
+        """
+        given = self.first[0] if self.first else {}
+        point: dict[str, Value] = {}
+        for name, dimension in self.dimensions.items():
+            if not _exists(dimension, point):
+                point[name] = _elsewhere(name, dimension)
+                continue
+            default = TrialConfig.model_fields[name].default
+            usual = default if dimension.holds(default) else _middle(name, dimension)
+            point[name] = given.get(name, usual)
+        return {
+            name: value
+            for name, value in point.items()
+            if _exists(self.dimensions[name], point) and self.dimensions[name].value is None
+        }
+
+    def parameters_of(self, config: TrialConfig) -> dict[str, Value] | None:
+        """Return what this space would have to propose for a configuration, or nothing.
+
+        Nothing means that the configuration is no point of this space.
+        """
+        wanted = plain(config)
+        for name, field in TrialConfig.model_fields.items():
+            if name not in self.dimensions and wanted[name] != field.default:
+                return None
+        parameters: dict[str, Value] = {}
+        for name, dimension in self.dimensions.items():
+            if not _exists(dimension, wanted):
+                if wanted[name] != _elsewhere(name, dimension):
+                    return None
+            elif not dimension.holds(wanted[name]):
+                return None
+            elif dimension.value is None:
+                parameters[name] = wanted[name]
+        return parameters
+
+    def distributions_of(self, parameters: Mapping[str, Value]) -> dict[str, BaseDistribution]:
+        """Return the distributions that some parameters of this space are drawn from."""
+        return {name: _distribution(name, self.dimensions[name]) for name in parameters}
 
     def pretrained_encoders(self) -> tuple[str, ...]:
         """Encoders that some point of the space wants with pretrained weights."""
@@ -256,14 +311,40 @@ def _exists(dimension: Dimension, point: Mapping[str, Value]) -> bool:
     return all(point[name] in values for name, values in dimension.when.items())
 
 
-def _suggest(trial: optuna.trial.BaseTrial, name: str, dimension: Dimension) -> Value:
-    if dimension.choices is not None:
-        return _given(trial.suggest_categorical(name, dimension.choices))
+def _elsewhere(name: str, dimension: Dimension) -> Value:
+    """What a parameter is where its condition does not hold."""
+    if dimension.otherwise is not None:
+        return dimension.otherwise
+    return _given(TrialConfig.model_fields[name].default)
+
+
+def _middle(name: str, dimension: Dimension) -> Value:
     if dimension.low is None or dimension.high is None:
-        return _given(dimension.value)
+        return dimension.extremes[0]
+    low, high = dimension.low, dimension.high
+    middle = math.sqrt(low * high) if dimension.log else (low + high) / 2
+    return round(middle) if TrialConfig.model_fields[name].annotation is int else middle
+
+
+def _suggest(trial: optuna.trial.BaseTrial, name: str, dimension: Dimension) -> Value:
+    if dimension.value is not None:
+        return dimension.value
+    drawn = _distribution(name, dimension)
+    if isinstance(drawn, CategoricalDistribution):
+        return _given(trial.suggest_categorical(name, drawn.choices))
+    if isinstance(drawn, IntDistribution):
+        return trial.suggest_int(name, drawn.low, drawn.high, log=drawn.log)
+    return trial.suggest_float(name, drawn.low, drawn.high, log=drawn.log)
+
+
+def _distribution(
+    name: str, dimension: Dimension
+) -> CategoricalDistribution | IntDistribution | FloatDistribution:
+    if dimension.low is None or dimension.high is None:
+        return CategoricalDistribution(dimension.extremes)
     if TrialConfig.model_fields[name].annotation is int:
-        return trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
-    return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
 
 def _given(value: Value | None) -> Value:
@@ -273,9 +354,10 @@ def _given(value: Value | None) -> Value:
 
 
 def enqueue_first(study: optuna.Study, space: Space) -> None:
-    """Queue the space's first points, those that are queued already left out."""
-    for point in space.first:
-        study.enqueue_trial(dict(point), skip_if_exists=True)
+    """Queue the default point, then the space's other first points."""
+    study.enqueue_trial(space.default_point(), user_attrs={ORIGIN: DEFAULT})
+    for point in space.first[1:]:
+        study.enqueue_trial(dict(point), user_attrs={ORIGIN: "first point"})
 
 
 def plain(config: TrialConfig) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The study's *settings* are all that its scores depend on: the space, the budget of a trial,
 the data. They are kept in the journal, and a study goes on only with the settings that it
-began with; only the number of trials may grow.
+began with; only the number of trials may grow. With other settings a new study begins, which
+inherits what still fits.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ from typing import Any
 import optuna
 import ray
 from filelock import FileLock, Timeout
-from optuna.pruners import SuccessiveHalvingPruner
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray import tune
 
@@ -31,12 +29,16 @@ from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
 from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.feed import load_blocks
+from strokeseg.tuning.inheritance import inherit, transfer_best
+from strokeseg.tuning.journal import mend_journal, open_journal, read_study
+from strokeseg.tuning.ledger import INHERITED, Ledger, counts
 from strokeseg.tuning.monitor import Monitor
-from strokeseg.tuning.searcher import Ledger, StudyScheduler, StudySearcher
+from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
+from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS, StudyScheduler, StudySearcher
 from strokeseg.tuning.space import Space, enqueue_first, load_space
 from strokeseg.tuning.trial import TrialSettings, run_trial
 
-_SETTINGS, _WEIGHTS = "settings", "weights"
+_SETTINGS, _WEIGHTS, _EXTENDED = "settings", "weights", "extended_to"
 # Tune's own state is no use to us, since the journal is what we resume from.
 _QUIET_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -44,7 +46,6 @@ _QUIET_TUNE = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-_RETRIES_OF_A_LOST_PROCESS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +54,15 @@ class PreparedSlices:
 
     Attributes:
         folder: The Parquet files.
-        training_cases: Cases to train on.
-        validation_cases: Cases that score the trials.
+        folds: The cases of each fold.
+        validation_fold: The fold that scores the trials, unless scoring is k-fold.
         spacing_mm: Voxel size (x, y, z) of the prepared cases.
         fingerprint: Hash of the preparation and its input.
     """
 
     folder: Path
-    training_cases: tuple[str, ...]
-    validation_cases: tuple[str, ...]
+    folds: tuple[tuple[str, ...], ...]
+    validation_fold: int
     spacing_mm: tuple[float, float, float]
     fingerprint: str
 
@@ -72,6 +73,7 @@ class Study:
 
     ledger: Ledger
     weights: Mapping[str, EncoderWeights]
+    optuna: optuna.Study
 
 
 def find_weights(space: Space, weights_dir: Path | None) -> dict[str, EncoderWeights]:
@@ -95,11 +97,24 @@ def open_study(
     budget: SearchConfig,
     space_path: Path,
     weights_dir: Path | None,
+    extend: int = 0,
+    new_study: bool = False,
 ) -> Iterator[Study]:
     """Build an axis's study or open the one that is there, and hold it against other drivers.
 
     Everything that can be wrong with the space or the weights is found here, before the
     first trial.
+
+    Args:
+        experiment: Whose.
+        axis: Which.
+        data: The prepared slices.
+        budget: How it is searched, and how much that may spend.
+        space_path: The space's YAML file.
+        weights_dir: Where pretrained weights are looked for first.
+        extend: Trials to add to a study that is done; one that is not goes on first.
+        new_study: Put a study that began with other settings aside and begin a new one,
+            which inherits from it.
 
     Raises:
         UserError: When the space is wrong, pretrained weights cannot be had, the study
@@ -107,34 +122,35 @@ def open_study(
     """
     space = load_space(space_path, len(experiment.config.data.sequences))
     settings = _settings(space, budget, data)
-    folder = experiment.search_folder(axis)
-    # A study that is new must fail before it leaves a file, one that is done needs no weights.
-    begun = experiment.journal(axis).exists()
-    weights = {} if begun else find_weights(space, weights_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "driver.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
+    journal = experiment.journal(axis)
+    before = _begun(journal, axis)
+    differing = [] if before is None else _changes(before.user_attrs[_SETTINGS], settings)
+    if differing and not new_study:
         raise UserError(
-            f"{folder}: another search is running on this study; wait for it or end it"
-        ) from None
-    try:
-        if begun and not _has_trials(experiment.journal(axis), axis):
-            # Stopped before its first trial: nothing depends on the settings it had.
-            experiment.journal(axis).unlink()
-        study = _load_study(experiment.journal(axis), axis, settings, budget)
-        _keep_settings(study, _SETTINGS, settings, folder)
-        enqueue_first(study, space)
-        ledger = Ledger(study, space, trials=budget.trials, epochs=budget.epochs, seed=budget.seed)
-        if begun and ledger.remaining():
+            f"{experiment.search_folder(axis)}: this study began with other settings "
+            f"({'; '.join(differing)}); restore them, or begin a new study that inherits the "
+            "trials of this one with --new-study"
+        )
+    # A study that is new must fail before it leaves a file, one that is done needs no weights.
+    begins = before is None or bool(differing)
+    weights = find_weights(space, weights_dir) if begins else {}
+    with _held(experiment, axis):
+        if begins:
+            if differing:
+                _put_aside(experiment, axis)
+            journal.unlink(missing_ok=True)
+            study = _begin(experiment, axis, space, settings, budget)
+        else:
+            mend_journal(journal)
+            study = _load(journal, axis)
+        ledger = Ledger(
+            study, space, _scoring(budget, data), budget, trials=_total(study, budget, extend)
+        )
+        if not begins and not ledger.is_done():
             weights = find_weights(space, weights_dir)
         if weights:
-            hashes = {encoder: found.sha256 for encoder, found in weights.items()}
-            _keep_settings(study, _WEIGHTS, hashes, folder)
-        yield Study(ledger=ledger, weights=weights)
-    finally:
-        lock.release()
+            _keep_weights(study, weights, experiment.search_folder(axis))
+        yield Study(ledger=ledger, weights=weights, optuna=study)
 
 
 def run_study(
@@ -159,33 +175,32 @@ def run_study(
     ledger = study.ledger
     trials_folder = experiment.trials_folder(axis)
     node_cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    allotment = allot(
-        ray.cluster_resources(), max(node_cpus, default=0), ledger.remaining(), gpus_per_trial
-    )
+    at_once = max(ledger.remaining(), ledger.to_confirm())
+    allotment = allot(ray.cluster_resources(), max(node_cpus, default=0), at_once, gpus_per_trial)
     settings = TrialSettings(
         axis=axis,
         epochs=budget.epochs,
         slices_per_epoch=budget.slices_per_epoch,
         seed=budget.seed,
-        training_cases=data.training_cases,
-        validation_cases=data.validation_cases,
+        folds=data.folds,
+        validation_fold=None if budget.scoring == "k-fold" else data.validation_fold,
         trials_folder=str(trials_folder),
         threads=allotment.cpus,
-        device="cuda" if allotment.gpus else "cpu",
+        gpus=allotment.gpus,
         sequences=experiment.config.data.sequences,
         spacing_mm=data.spacing_mm,
         preparation_hash=data.fingerprint,
         code_version=code_version,
     )
     searcher = StudySearcher(ledger)
-    members = experiment.config.ensemble.members_per_axis
+    kept = max(experiment.config.ensemble.members_per_axis, budget.confirm_trials)
     monitor = Monitor(
         ledger=ledger,
         searcher=searcher,
         leaderboard_csv=experiment.leaderboard_csv(axis),
         tensorboard_folder=experiment.tensorboard_folder(axis),
         trials_folder=trials_folder,
-        kept=lambda rows: trials_to_keep(rows, members),
+        kept=lambda rows: trials_to_keep(rows, kept),
         show=show,
     )
     monitor.show("reading the slices")
@@ -200,7 +215,12 @@ def run_study(
         ),
         {"CPU": allotment.cpus, "GPU": allotment.gpus},
     )
-    _fit(trainable, ledger, searcher, monitor, allotment, experiment.search_folder(axis) / "tune")
+    try:
+        _fit(
+            trainable, ledger, searcher, monitor, allotment, experiment.search_folder(axis) / "tune"
+        )
+    finally:
+        ledger.close()
     monitor.tidy()
     return ledger.rows()
 
@@ -221,7 +241,7 @@ def _fit(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=StudyScheduler(ledger, searcher),
-            num_samples=ledger.remaining(),
+            num_samples=ledger.remaining() + ledger.to_confirm(),
             max_concurrent_trials=allotment.concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -231,69 +251,136 @@ def _fit(
             storage_path=str(scratch.parent),
             callbacks=[monitor],
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=_RETRIES_OF_A_LOST_PROCESS),
+            failure_config=tune.FailureConfig(max_failures=RETRIES_OF_A_LOST_PROCESS),
         ),
     )
     tuner.fit()
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _has_trials(journal: Path, axis: str) -> bool:
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    if axis not in optuna.get_all_study_names(storage):
-        return False
-    trials = optuna.load_study(study_name=axis, storage=storage).get_trials(deepcopy=False)
-    return any(trial.state is not TrialState.WAITING for trial in trials)
+@contextmanager
+def _held(experiment: Experiment, axis: str) -> Iterator[None]:
+    experiment.driver_lock(axis).parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(experiment.driver_lock(axis), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{experiment.search_folder(axis)}: another search is running on this study; wait "
+            "for it or end it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _load_study(
-    journal: Path, axis: str, settings: Mapping[str, Any], budget: SearchConfig
+def _begun(journal: Path, axis: str) -> optuna.Study | None:
+    """Return the study that is there, or nothing: one without a trial of its own is none."""
+    if not journal.exists():
+        return None
+    study = read_study(journal, axis)
+    if study is None or _SETTINGS not in study.user_attrs:
+        return None
+    own = (
+        trial.state is not TrialState.WAITING and INHERITED not in trial.user_attrs
+        for trial in study.get_trials(deepcopy=False)
+    )
+    return study if any(own) else None
+
+
+def _load(journal: Path, axis: str) -> optuna.Study:
+    return optuna.load_study(storage=open_journal(journal), study_name=axis)
+
+
+def _put_aside(experiment: Experiment, axis: str) -> None:
+    folder = experiment.next_earlier_search_folder(axis)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    experiment.search_folder(axis).rename(folder)
+
+
+def _begin(
+    experiment: Experiment,
+    axis: str,
+    space: Space,
+    settings: Mapping[str, Any],
+    budget: SearchConfig,
 ) -> optuna.Study:
-    return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        study_name=axis,
-        direction="maximize",
-        pruner=SuccessiveHalvingPruner(
-            min_resource=settings["grace_epochs"], reduction_factor=budget.reduction_factor
-        ),
-        load_if_exists=True,
+    """Create a study, queue what it tries first, and let it inherit from earlier ones."""
+    experiment.search_folder(axis).mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=open_journal(experiment.journal(axis)), study_name=axis, direction="maximize"
+    )
+    study.set_user_attr(_SETTINGS, settings)
+    enqueue_first(study, space)
+    transfer_best(experiment, axis, study, space, budget.transfer_trials)
+    if earlier := experiment.earlier_search_folders(axis):
+        inherit(study, axis, space, earlier[-1], experiment.trials_folder(axis), settings)
+    return study
+
+
+def _total(study: optuna.Study, budget: SearchConfig, extend: int) -> int:
+    """Return how many trials a study shall have: as configured, or as it was extended to."""
+    total = max(budget.trials, int(study.user_attrs.get(_EXTENDED, 0)))
+    if not extend:
+        return total
+    own = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state is not TrialState.WAITING and counts(trial)
+    ]
+    # The same command after an interruption must not add them twice.
+    if sum(trial.state.is_finished() for trial in own) < total:
+        return total
+    study.set_user_attr(_EXTENDED, total + extend)
+    return total + extend
+
+
+def _scoring(budget: SearchConfig, data: PreparedSlices) -> Scoring:
+    if budget.scoring == "k-fold":
+        return KFoldScoring(epochs_per_fold=budget.epochs, folds=data.folds)
+    return FoldScoring(
+        epochs=budget.epochs,
+        grace_epochs=budget.grace,
+        reduction_factor=budget.reduction_factor,
     )
 
 
 def _settings(space: Space, budget: SearchConfig, data: PreparedSlices) -> dict[str, Any]:
-    grace = budget.grace_epochs or max(1, budget.epochs // 3)
+    scored_on = {} if budget.scoring == "k-fold" else {"validation_fold": data.validation_fold}
     return {
         "space": space.model_dump(mode="json"),
+        "sampler": budget.sampler,
+        "scoring": budget.scoring,
         "epochs": budget.epochs,
         "slices_per_epoch": budget.slices_per_epoch,
-        "grace_epochs": grace,
+        "grace_epochs": budget.grace,
         "reduction_factor": budget.reduction_factor,
         "seed": budget.seed,
         "data": data.fingerprint,
-        "training_cases": list(data.training_cases),
-        "validation_cases": list(data.validation_cases),
+        "folds": [list(fold) for fold in data.folds],
+        **scored_on,
     }
 
 
-def _keep_settings(
-    study: optuna.Study, name: str, settings: Mapping[str, Any], folder: Path
-) -> None:
-    before = study.user_attrs.get(name)
+def _keep_weights(study: optuna.Study, weights: Mapping[str, EncoderWeights], folder: Path) -> None:
+    hashes = {encoder: found.sha256 for encoder, found in weights.items()}
+    before = study.user_attrs.get(_WEIGHTS)
     if before is None:
-        study.set_user_attr(name, settings)
-    if before is None or before == settings:
-        return
-    changes = [
-        f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, settings, "")
-    ]
-    raise UserError(
-        f"{folder}: this study began with other settings ({'; '.join(changes)}); "
-        "restore them, or move the folder away to begin anew"
-    )
+        study.set_user_attr(_WEIGHTS, hashes)
+    elif changes := _changes(before, hashes):
+        raise UserError(
+            f"{folder}: this study began with other pretrained weights ({'; '.join(changes)}); "
+            "restore them, or move the folder away to begin anew"
+        )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, now, "")]
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted(old.keys() | new.keys()):
             path = f"{key}.{name}" if key else name
             yield from _differences(old.get(name), new.get(name), path)

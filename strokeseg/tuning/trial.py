@@ -8,10 +8,11 @@ a trial goes on after any interruption and reports what the driver missed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import pstdev
+from statistics import fmean, pstdev
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from strokeseg.learning.training import EpochResult, Training, TrialFailure
 from strokeseg.learning.weights import EncoderWeights
 from strokeseg.tuning.feed import slice_set
 
+_log = logging.getLogger(__name__)
 # Distinguishes one trial's seed from the next: trial n of a study uses seed + n * stride.
 _SEED_STRIDE = 100_003
 
@@ -42,11 +44,12 @@ class TrialSettings:
         epochs: Epochs of a trial that is never stopped early.
         slices_per_epoch: Training slices an epoch; nothing for all there are.
         seed: The study's seed.
-        training_cases: Cases to train on.
-        validation_cases: Cases that score the trial.
+        folds: The cases of each fold.
+        validation_fold: The fold that scores trials, the others train; nothing for k-fold
+            scoring, one fold after the other.
         trials_folder: Where trials leave their files; every node sees it.
         threads: CPU threads of a trial.
-        device: `cpu` or `cuda`.
+        gpus: GPUs of a trial, or the fraction of one; 0 to train on CPUs.
         sequences: Sequences in the order of the channels.
         spacing_mm: Voxel size (x, y, z) of the prepared cases.
         preparation_hash: Fingerprint of the prepared data.
@@ -57,11 +60,11 @@ class TrialSettings:
     epochs: int
     slices_per_epoch: int | None
     seed: int
-    training_cases: tuple[str, ...]
-    validation_cases: tuple[str, ...]
+    folds: tuple[tuple[str, ...], ...]
+    validation_fold: int | None
     trials_folder: str
     threads: int
-    device: str
+    gpus: float
     sequences: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     preparation_hash: str
@@ -77,8 +80,9 @@ def run_trial(
 ) -> None:
     """Train one trial inside Tune, reporting exactly once an epoch.
 
-    What trying again cannot mend (a loss that is not finite, a device out of memory, a full
-    disk) is reported as the trial's `failure`; anything else is raised, and Tune tries again.
+    Whatever the trial raises, a loss that is not finite, a device out of memory, a broken
+    batch, is reported as its `failure`: it would raise the same again. Tune tries again only
+    what ended without a word, since its process was lost.
     """
     # OpenMP keeps the number of threads by thread, and Tune gives every trial a new one.
     torch.set_num_threads(settings.threads)
@@ -88,6 +92,10 @@ def run_trial(
             tune.report(metrics)
     except (TrialFailure, UserError) as failure:
         tune.report({"failure": str(failure)})
+    except Exception as error:
+        # The only place that catches everything: one trial must not end the others.
+        _log.exception("trial %s failed", proposal["number"])
+        tune.report({"failure": f"{type(error).__name__}: {error}"})
 
 
 def train_trial(
@@ -97,6 +105,9 @@ def train_trial(
     settings: TrialSettings,
 ) -> Iterator[dict[str, Any]]:
     """Train a trial, or go on with it, and yield the metrics of every unreported epoch.
+
+    With k-fold scoring epochs are counted on over the folds, and the last one of a fold
+    yields `case_dice`, the Dice of its patients at the fold's best epoch.
 
     Args:
         proposal: `number`, `config` and `reported_epoch` as the searcher gave them.
@@ -109,26 +120,36 @@ def train_trial(
     """
     number = int(proposal["number"])
     config = TrialConfig.model_validate(proposal["config"])
-    folder = Path(settings.trials_folder)
-    slices = slice_set(tables)
-    training = _training(number, config, slices, weights, settings)
-    history: list[dict[str, Any]] = []
-    state_path = trial_state(folder, number)
-    if state_path.exists():
-        saved = load_state(state_path)
-        training.restore(saved["training"])
-        history = saved["history"]
+    state_path = trial_state(Path(settings.trials_folder), number)
+    saved = load_state(state_path) if state_path.exists() else {"training": None, "history": []}
+    history: list[dict[str, Any]] = saved["history"]
     yield from history[int(proposal["reported_epoch"]) :]
-    if len(history) >= settings.epochs:
-        return
-    for result in training.run():
-        best = max((row["dice"] for row in history), default=-1.0)
-        history.append(_metrics(result, history))
-        if result.dice > best:
-            record = _record(number, config, weights, settings, result, slices.size)
-            save_member(trial_weights(folder, number), training.network, record)
-        save_state(state_path, {"training": training.state(), "history": history})
-        yield history[-1]
+    slices = slice_set(tables)
+    k_fold = settings.validation_fold is None
+    folds = range(len(settings.folds)) if k_fold else (settings.validation_fold or 0,)
+    for position, fold in enumerate(folds):
+        first = position * settings.epochs
+        if len(history) >= first + settings.epochs:
+            continue
+        training = _training(number, config, slices, weights, settings, fold)
+        if len(history) > first:
+            training.restore(saved["training"])
+        path = trial_weights(Path(settings.trials_folder), number, fold if k_fold else None)
+        best: dict[str, float] = saved.get("best", {}) if len(history) > first else {}
+        for result in training.run():
+            is_best = not best or result.dice > fmean(best.values())
+            if is_best:
+                best = result.case_dice
+            metrics = _metrics(result, history, settings)
+            if k_fold and result.epoch == settings.epochs:
+                metrics["case_dice"] = best
+            history.append(metrics)
+            if is_best:
+                record = _record(number, config, weights, settings, result, slices.size, fold)
+                save_member(path, training.network, record)
+            state = {"training": training.state(), "history": history, "best": best}
+            save_state(state_path, state)
+            yield metrics
 
 
 def _training(
@@ -137,6 +158,7 @@ def _training(
     slices: SliceSet,
     weights: Mapping[str, EncoderWeights],
     settings: TrialSettings,
+    fold: int,
 ) -> Training:
     seed = settings.seed + number * _SEED_STRIDE
     network = build_network(
@@ -146,32 +168,39 @@ def _training(
         encoder_weights=weights[config.encoder].tensors if config.pretrained else None,
         seed=seed,
     )
+    training_cases = [
+        case for other, cases in enumerate(settings.folds) if other != fold for case in cases
+    ]
     return Training(
         network=network,
-        training=slices.select(settings.training_cases),
-        validation=slices.select(settings.validation_cases),
+        training=slices.select(training_cases),
+        validation=slices.select(settings.folds[fold]),
         config=config,
         epochs=settings.epochs,
         slices_per_epoch=settings.slices_per_epoch,
-        device=torch.device(settings.device),
+        device=torch.device("cuda" if settings.gpus else "cpu"),
         seed=seed,
         # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
         mirror=settings.axis != "sagittal",
     )
 
 
-def _metrics(result: EpochResult, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    spent = history[-1]["seconds"] if history else 0.0
+def _metrics(
+    result: EpochResult, history: Sequence[Mapping[str, Any]], settings: TrialSettings
+) -> dict[str, Any]:
+    before = history[-1] if history else {"epoch": 0, "seconds": 0.0, "device_hours": 0.0}
+    devices = settings.gpus or settings.threads
     return {
-        "epoch": result.epoch,
+        "epoch": before["epoch"] + 1,
         "dice": result.dice,
+        "spread": pstdev(result.case_dice.values()),
         "learning_rate": result.learning_rate,
         "losses": dict(result.losses),
-        "seconds": spent + result.seconds,
+        "seconds": before["seconds"] + result.seconds,
+        "device_hours": before["device_hours"] + result.seconds * devices / 3600,
         "slices_per_second": result.slices / result.train_seconds,
         "wait_share": result.data_seconds / result.train_seconds,
         "memory_gb": result.memory_gb,
-        "spread": pstdev(result.case_dice.values()),
     }
 
 
@@ -182,11 +211,13 @@ def _record(
     settings: TrialSettings,
     result: EpochResult,
     slice_size: tuple[int, int],
+    fold: int,
 ) -> MemberRecord:
     return MemberRecord.model_validate(
         {
             "axis": settings.axis,
             "trial": number,
+            "fold": fold,
             "config": config,
             "channels": settings.sequences,
             "dice": result.dice,

@@ -59,6 +59,7 @@ def row(trial: int, dice: float, state: str = "COMPLETE", **changes: Any) -> Lea
         epochs_run=1,
         seconds=1.0,
         reason="",
+        origin="sampler" if trial else "default",
         parameters=SMALL.model_copy(update=changes).model_dump(),
     )
 
@@ -135,6 +136,16 @@ def test_without_a_leaderboard_the_spaces_first_point_is_measured(space: Space) 
         (
             [row(0, 0.5, "PRUNED"), row(3, 0.4, batch_size=16)],
             ["trial 0 (default)", "trial 3 (best)"],
+        ),
+        # Confirmed trials come first, and a further run is its trial's.
+        (
+            [
+                row(0, 0.5),
+                row(3, 0.7, batch_size=32),
+                replace(row(4, 0.6, batch_size=16), mean_dice=0.55, runs=1),
+                replace(row(5, 0.8, batch_size=16), confirms=4),
+            ],
+            ["trial 0 (default)", "trial 4 (best)"],
         ),
         # The same configuration under another number is no other configuration.
         ([row(0, 0.5, "PRUNED"), row(3, 0.6)], ["trial 0 (default)"]),

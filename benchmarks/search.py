@@ -1,0 +1,232 @@
+"""What a search is worth: against random search, against the default, and from axis to axis.
+
+gain: for every seed three searches of axial slices that cost about the same trial-epochs:
+ours (TPE, stopped early), random search (no trial stopped, the default left out), and the
+default configuration with as many seeds as that pays for. Of each the best trial by
+validation is scored on the validation and on the test patients.
+
+transfer: for every seed a search of coronal slices that knows nothing (cold), and one that
+starts from the best configurations of axial (warm; `gain` makes these): epochs until the
+cold one's final best is reached.
+
+An interrupted measurement goes on with the same command.
+
+python -m benchmarks.search gain --data ../shared/data/siss-like --storage /tmp/gain
+python -m benchmarks.search transfer --data ../shared/data/siss-like --storage /tmp/gain
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import yaml
+
+from strokeseg.experiment import Experiment, open_experiment, trial_weights
+from strokeseg.imaging.metrics import score_masks
+from strokeseg.imaging.prepared import prepare_case
+from strokeseg.imaging.splits import TEST
+from strokeseg.leaderboard import LeaderboardRow, epochs_until, read_leaderboard
+from strokeseg.learning.checkpoint import load_member
+from strokeseg.learning.inference import predict_volume
+from strokeseg.preparation.record import read_preparation
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+TRIALS, EPOCHS, SLICES = 8, 6, 96
+AXIS, NEXT_AXIS = "axial", "coronal"
+RESAMPLES = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("gain", "transfer"))
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--storage", required=True, type=Path)
+    parser.add_argument("--seeds", type=int, help="default: 5 for gain, 3 for transfer")
+    options = parser.parse_args()
+    prepared = prepare(options.storage, options.data)
+    if options.what == "gain":
+        gain(options.storage, options.data, prepared, range(options.seeds or 5))
+    else:
+        transfer(options.storage, options.data, prepared, range(options.seeds or 3))
+
+
+def gain(storage: Path, data: Path, prepared: Path, seeds: range) -> None:
+    scores: dict[str, list[tuple[float, float]]] = {}
+    spent: dict[str, list[int]] = {}
+    for seed in seeds:
+        ours = search(storage, data, prepared, "ours", AXIS, seed=seed)
+        paid = sum(row.epochs_run for row in board(ours, AXIS))
+        runs = math.ceil(paid / EPOCHS)
+        whole = {"grace_epochs": EPOCHS}
+        arms = {
+            "ours": (ours, board(ours, AXIS)),
+            "random": _without_default(
+                search(
+                    *(storage, data, prepared, "random", AXIS),
+                    **{"seed": seed, "sampler": "random", "trials": runs + 1, **whole},
+                )
+            ),
+            "default": _all(
+                search(
+                    *(storage, data, prepared, "default", AXIS),
+                    **{"seed": seed, "trials": 1, "confirm_trials": 1},
+                    confirm_seeds=runs - 1,
+                )
+            ),
+        }
+        for arm, (experiment, rows) in arms.items():
+            best = max(rows, key=lambda row: row.dice if row.state == "COMPLETE" else -1.0)
+            scores.setdefault(arm, []).append((best.dice, test_dice(experiment, AXIS, best)))
+            spent.setdefault(arm, []).append(sum(row.epochs_run for row in rows))
+            print(
+                f"seed {seed} {arm}: {spent[arm][-1]} epochs, trial {best.trial}, "
+                f"validation {scores[arm][-1][0]:.3f}, test {scores[arm][-1][1]:.3f}",
+                flush=True,
+            )
+    print("\n| search | trial-epochs | validation Dice | test Dice |\n| :-- | --: | --: | --: |")
+    for arm, pairs in scores.items():
+        cells = [interval([pair[side] for pair in pairs]) for side in (0, 1)]
+        print(f"| {arm} | {fmean(spent[arm]):.0f} | {cells[0]} | {cells[1]} |")
+    for arm in ("random", "default"):
+        for side, name in enumerate(("validation", "test")):
+            differences = [
+                mine[side] - other[side]
+                for mine, other in zip(scores["ours"], scores[arm], strict=True)
+            ]
+            print(f"\nours less {arm}, {name}, paired by seed: {interval(differences)}", end="")
+    print()
+
+
+def transfer(storage: Path, data: Path, prepared: Path, seeds: range) -> None:
+    print("| seed | cold best | reached after | warm best | cold's best reached after |")
+    print("| --: | --: | --: | --: | --: |")
+    for seed in seeds:
+        source = search(storage, data, prepared, "ours", AXIS, seed=seed)
+        cold = search(storage, data, prepared, "cold", NEXT_AXIS, seed=seed)
+        warm = place(storage, data, prepared, "warm", seed=seed, transfer_trials=2)
+        target = warm.leaderboard_csv(AXIS)
+        if not target.exists():
+            target.parent.mkdir(parents=True)
+            shutil.copyfile(source.leaderboard_csv(AXIS), target)
+        run_search(warm, NEXT_AXIS)
+        boards = {"cold": board(cold, NEXT_AXIS), "warm": board(warm, NEXT_AXIS)}
+        best = {name: max(row.dice or 0.0 for row in rows) for name, rows in boards.items()}
+        cold_epochs = epochs_until(boards["cold"], best["cold"])
+        warm_epochs = epochs_until(boards["warm"], best["cold"])
+        ran = sum(row.epochs_run for row in boards["warm"])
+        reached = f"{warm_epochs} epochs" if warm_epochs else f"not in {ran} epochs"
+        print(
+            f"| {seed} | {best['cold']:.3f} | {cold_epochs} epochs | {best['warm']:.3f} | "
+            f"{reached} |",
+            flush=True,
+        )
+
+
+def prepare(storage: Path, data: Path) -> Path:
+    """Prepare the data once; every search gets a link to it."""
+    experiment = place(storage, data, None, "data", seed=0)
+    command = [sys.executable, "-m", "strokeseg.prepare", *_where(experiment)]
+    subprocess.run(command, check=True, cwd=CHECKOUT)
+    return experiment.prepared_folder
+
+
+def place(
+    storage: Path,
+    data: Path,
+    prepared: Path | None,
+    arm: str,
+    *,
+    seed: int,
+    **search_settings: object,
+) -> Experiment:
+    folder = storage.absolute() / f"{arm}-{seed}"
+    config = folder / "siss-small" / "experiment.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    search = {
+        **{"space": str(CHECKOUT / "search_spaces" / "light.yaml"), "seed": seed},
+        **{"trials": TRIALS, "epochs": EPOCHS, "slices_per_epoch": SLICES},
+        **{"transfer_trials": 0, "confirm_trials": 0},
+    }
+    settings = {
+        "data": {"path": str(data.absolute())},
+        "splits": {"folds": 4, "test_patients": ["17", "18", "19", "20"]},
+        "preparation": {"spacing_mm": [4, 4, 4]},
+        "search": {**search, **search_settings},
+    }
+    config.write_text(yaml.safe_dump(settings))
+    experiment = open_experiment(str(config), str(folder / "runs"))
+    if prepared is not None and not experiment.prepared_folder.exists():
+        shutil.copytree(prepared, experiment.prepared_folder)
+    return experiment
+
+
+def search(
+    storage: Path, data: Path, prepared: Path, arm: str, axis: str, **settings: object
+) -> Experiment:
+    experiment = place(storage, data, prepared, arm, **settings)
+    run_search(experiment, axis)
+    return experiment
+
+
+def run_search(experiment: Experiment, axis: str) -> None:
+    command = [sys.executable, "-m", "strokeseg.search", "--axis", axis, *_where(experiment)]
+    subprocess.run(command, check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
+
+
+def _where(experiment: Experiment) -> list[str]:
+    storage = str(experiment.folder.parent)
+    return ["--experiment", str(experiment.config_path), "--storage", storage]
+
+
+def board(experiment: Experiment, axis: str) -> list[LeaderboardRow]:
+    return read_leaderboard(experiment.leaderboard_csv(axis))
+
+
+def _all(experiment: Experiment) -> tuple[Experiment, list[LeaderboardRow]]:
+    return experiment, board(experiment, AXIS)
+
+
+def _without_default(experiment: Experiment) -> tuple[Experiment, list[LeaderboardRow]]:
+    return experiment, [row for row in board(experiment, AXIS) if row.trial != 0]
+
+
+def test_dice(experiment: Experiment, axis: str, row: LeaderboardRow) -> float:
+    """Mean 3D Dice of a trial's network over the test cases, on their own grids."""
+    preparation = read_preparation(experiment)
+    member = load_member(trial_weights(experiment.trials_folder(axis), row.trial))
+    scores = []
+    for name in preparation.names(TEST):
+        case = preparation.cases[name]
+        prepared = prepare_case(
+            case.images,
+            sequences=experiment.config.data.sequences,
+            mask=case.mask,
+            spacing_mm=experiment.config.preparation.spacing_mm,
+        )
+        probability = predict_volume(
+            member.network, prepared.images, axis, slice_size=member.record.slice_size
+        )
+        mask = (prepared.restore(probability) >= 0.5).astype(np.uint8)
+        scores.append(score_masks(prepared.native_mask, mask, prepared.native_grid.spacing_mm).dice)
+    return fmean(scores)
+
+
+def interval(values: list[float]) -> str:
+    """Mean and 95 % bootstrap interval over the seeds."""
+    generator = np.random.default_rng(0)
+    drawn = generator.choice(values, size=(RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return f"{fmean(values):.3f} ({low:.3f} to {high:.3f})"
+
+
+if __name__ == "__main__":
+    main()

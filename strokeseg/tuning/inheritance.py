@@ -1,0 +1,137 @@
+"""What a new study knows before its first trial.
+
+A study *inherits* from an earlier one of its axis whose space was changed: the trials that
+still are points of the new space, with their scores where these were measured alike, else
+the best of their configurations to be tried first. A *transfer* is the same from one axis to
+another: its best configurations are tried first, since what suits one axis is likely to suit
+the next.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from strokeseg.config import TrialConfig
+from strokeseg.experiment import Experiment, journal_in, trial_weights, trials_in, weights_files
+from strokeseg.files import replacing_file
+from strokeseg.imaging.slices import AXES
+from strokeseg.leaderboard import LeaderboardRow, ranked, read_leaderboard
+from strokeseg.tuning.journal import read_study
+from strokeseg.tuning.ledger import CONFIG, INHERITED, counts
+from strokeseg.tuning.space import ORIGIN, Space
+
+# Settings that may change without making scores incomparable.
+_MAY_DIFFER = {"space", "sampler", "seed", "grace_epochs", "reduction_factor"}
+_TRIED_FIRST = 3
+
+
+def transfer_best(
+    experiment: Experiment, axis: str, study: optuna.Study, space: Space, count: int
+) -> None:
+    """Queue the best configurations of the axes that are searched already.
+
+    Args:
+        experiment: Whose axes.
+        axis: The axis of the new study.
+        study: The new study.
+        space: Its space; configurations that are no points of it are left out.
+        count: How many, of all axes together.
+    """
+    found: list[tuple[int, str, LeaderboardRow]] = []
+    for other in AXES:
+        if other != axis and experiment.leaderboard_csv(other).exists():
+            rows = read_leaderboard(experiment.leaderboard_csv(other))
+            own = [row for row in rows if row.state == "COMPLETE" and row.confirms is None]
+            found += [(rank, other, row) for rank, row in enumerate(ranked(own))]
+    # By rank, since the scores of two axes do not compare.
+    found.sort(key=lambda one: one[:2])
+    queued: list[Mapping[str, Any]] = [space.default_point()]
+    for _, other, row in found:
+        parameters = space.parameters_of(row.config)
+        if parameters is not None and parameters not in queued and len(queued) <= count:
+            queued.append(parameters)
+            origin = f"{other} trial {row.trial}"
+            study.enqueue_trial(dict(parameters), user_attrs={ORIGIN: origin})
+
+
+def inherit(
+    study: optuna.Study,
+    axis: str,
+    space: Space,
+    earlier: Path,
+    trials_folder: Path,
+    settings: Mapping[str, Any],
+) -> None:
+    """Take over the trials of an earlier study that are points of a new one's space.
+
+    Args:
+        study: The new study.
+        axis: Its axis, and the name of both studies.
+        space: The new study's space.
+        earlier: The earlier study's folder.
+        trials_folder: Of the new study; weights that the earlier one kept are copied there.
+        settings: Of the new study.
+    """
+    old = read_study(journal_in(earlier), axis)
+    if old is None:
+        return
+    before = old.user_attrs["settings"]
+    differing = {
+        key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key)
+    }
+    fitting = [
+        (trial, parameters)
+        for trial in old.get_trials(deepcopy=False)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        and counts(trial)
+        and (parameters := _parameters(space, trial)) is not None
+    ]
+    if differing <= _MAY_DIFFER:
+        for trial, parameters in fitting:
+            _take_over(study, space, trial, parameters, earlier, trials_folder)
+        return
+    scored = [(trial, parameters) for trial, parameters in fitting if trial.value is not None]
+    scored.sort(key=lambda pair: (-(pair[0].value or 0.0), pair[0].number))
+    for trial, parameters in scored[:_TRIED_FIRST]:
+        origin = f"{earlier.name} trial {trial.number}"
+        study.enqueue_trial(dict(parameters), user_attrs={ORIGIN: origin})
+
+
+def _parameters(space: Space, trial: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
+    return space.parameters_of(TrialConfig.model_validate(trial.user_attrs[CONFIG]))
+
+
+def _take_over(
+    study: optuna.Study,
+    space: Space,
+    trial: optuna.trial.FrozenTrial,
+    parameters: Mapping[str, Any],
+    earlier: Path,
+    trials_folder: Path,
+) -> None:
+    number = len(study.get_trials(deepcopy=False))
+    files = weights_files(trials_in(earlier), trial.number)
+    for path in files:
+        with replacing_file(trial_weights(trials_folder, number).with_name(path.name)) as copy:
+            shutil.copyfile(path, copy)
+    kept = {key: value for key, value in trial.user_attrs.items() if key != ORIGIN}
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=trial.state,
+            value=trial.value,
+            params=dict(parameters),
+            distributions=space.distributions_of(parameters),
+            intermediate_values=trial.intermediate_values,
+            user_attrs={
+                **kept,
+                INHERITED: bool(files),
+                ORIGIN: f"{earlier.name} trial {trial.number}",
+            },
+        )
+    )

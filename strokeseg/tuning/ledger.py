@@ -1,0 +1,407 @@
+"""One study's truth: what was proposed, reported and decided.
+
+The *ledger* keeps it in Optuna's journal as it happens: the journal alone says what a
+resumed search still has to do. A *trial's number* is its number in the journal. Every trial
+ends in one state: COMPLETE with its best score, PRUNED when others were better, FAIL with a
+reason. A trial that was running when the search was interrupted stays RUNNING, an *orphan*,
+and is handed out again under its own number.
+
+Trial 0 is the *default*, which is never stopped early. When all trials have ended, the best
+are *confirmed*: run again with other seeds, since the best of many scores is partly luck.
+Trials of an earlier study that fit this one's space are *inherited*: the sampler learns from
+them, and those whose weights are there stand on the leaderboard.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from strokeseg.config import SearchConfig, TrialConfig
+from strokeseg.leaderboard import LeaderboardRow, best_complete, with_confirmations
+from strokeseg.tuning.samplers import make_sampler
+from strokeseg.tuning.scoring import Scoring
+from strokeseg.tuning.space import ORIGIN, Space, plain
+
+INHERITED = "inherited"
+CONFIG = "config"
+_ENDING, _CONFIRMS, _REPEATS = "ending", "confirms", "repeats"
+_SEARCHED_SECONDS = "searched_seconds"
+_SECONDS_BETWEEN_NOTES = 10.0
+_MOST_REPEATS = 20
+# As many failures for one reason, without any success, are no accident.
+_HOPELESS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A trial to be run: its number, its configuration, and the last epoch it reported."""
+
+    number: int
+    config: TrialConfig
+    reported_epoch: int
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: it is no confirmation, not inherited, and repeats no other."""
+    return not {_CONFIRMS, INHERITED, _REPEATS} & trial.user_attrs.keys()
+
+
+class Ledger:
+    """The study of one axis.
+
+    Args:
+        study: Optuna's study, in which this process alone writes.
+        space: What may be proposed.
+        scoring: What a trial's score is, and when a trial is beaten.
+        budget: How much may be spent.
+        trials: How many trials the study shall have in the end.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        scoring: Scoring,
+        budget: SearchConfig,
+        *,
+        trials: int | None = None,
+    ) -> None:
+        self._study = study
+        self._space = space
+        self._scoring = scoring
+        self._budget = budget
+        self._trials = budget.trials if trials is None else trials
+        self._running: dict[int, optuna.Trial] = {}
+        # What the journal says, kept at hand: reading it anew for every report would make the
+        # thousandth trial slower than the first.
+        self._rows: dict[int, LeaderboardRow] = {}
+        self._size = 0
+        self._orphans: list[int] = []
+        self._endings: list[LeaderboardRow] = []
+        for trial in study.get_trials(deepcopy=False):
+            self._size = trial.number + 1
+            if trial.state is TrialState.RUNNING:
+                self._orphans.append(trial.number)
+            if trial.state is not TrialState.WAITING and _REPEATS not in trial.user_attrs:
+                self._rows[trial.number] = self._row(trial)
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self._waiting = [trial.number for trial in waiting]
+        self._seconds_before = float(study.user_attrs.get(_SEARCHED_SECONDS, 0.0))
+        self._noted = self._opened = time.monotonic()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial that is never stopped early."""
+        return self._scoring.epochs
+
+    @property
+    def trials(self) -> int:
+        """How many trials the study shall have in the end, confirmations not counted."""
+        return self._trials
+
+    @property
+    def ended(self) -> int:
+        """How many trials and confirmations have ended in this session."""
+        return len(self._endings)
+
+    def best(self) -> LeaderboardRow | None:
+        """Return the trial of the best score so far, if there is one."""
+        scored = [row for row in self._rows.values() if row.dice is not None and row.listed]
+        return max(scored, key=lambda row: (row.dice or 0.0, -row.trial), default=None)
+
+    def remaining(self) -> int:
+        """How many trials are still to be run or finished, confirmations not counted."""
+        ended = sum(row.state != "RUNNING" for row in self._own())
+        return max(0, self._trials - ended)
+
+    def to_confirm(self) -> int:
+        """How many confirmations are still to be run or finished, as far as is known."""
+        if self.remaining() and self.reached_target() is None:
+            return self._budget.confirm_trials * self._budget.confirm_seeds
+        return sum(self._unconfirmed().values())
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to run, or what is left shall not be run."""
+        if self.out_of_time() is not None:
+            return True
+        trials_done = not self.remaining() or self.reached_target() is not None
+        return trials_done and not self.to_confirm()
+
+    def ask(self) -> Proposal | None:
+        """Return the next trial to run, or nothing: for now, or for good (see `is_done`)."""
+        if self.out_of_time() is not None or self.hopeless() is not None:
+            return None
+        while self._orphans:
+            number = self._orphans.pop(0)
+            if self.reached_target() is not None and self._rows[number].confirms is None:
+                continue
+            proposal = self._take_up(number)
+            if proposal is not None:
+                return proposal
+        if self.reached_target() is None and len(self._own()) < self._trials:
+            return self._propose()
+        if not self.remaining() or self.reached_target() is not None:
+            return self._propose_confirmation()
+        return None
+
+    def may_ask_again(self) -> bool:
+        """Whether there may be a next trial when one that runs has ended."""
+        return bool(self._running) and not self.is_done() and self.hopeless() is None
+
+    def report(self, number: int, result: Mapping[str, Any]) -> bool:
+        """Take down an epoch; return whether the trial shall stop here.
+
+        Args:
+            number: The trial.
+            result: As `tuning.trial` reports it: `epoch` from 1, `dice`, `seconds` and
+                `device_hours` so far, and `spread`, or with a fold's end `case_dice`.
+        """
+        trial = self._running[number]
+        if result["epoch"] > self._rows[number].epochs_run:
+            self._scoring.take_down(trial, result)
+            self._rows[number] = self._row(self._frozen(number))
+        self._note_time()
+        if self._decide(number):
+            return True
+        # Whoever runs when the search's own end comes stays an orphan and may go on later.
+        return self.out_of_time() is not None or (
+            self.reached_target() is not None and self._rows[number].confirms is None
+        )
+
+    def fail(self, number: int, reason: str) -> None:
+        """Take down that a trial failed, and why."""
+        self._end(number, TrialState.FAIL, " ".join(reason.split()))
+
+    def last_epoch(self, number: int) -> int:
+        """Return the last epoch that a trial reported, 0 before the first."""
+        return self._rows[number].epochs_run
+
+    def rows(self) -> list[LeaderboardRow]:
+        """Return the leaderboard's records of all trials that were started, by number."""
+        rows = [row for row in self._rows.values() if row.parameters and row.listed]
+        return with_confirmations(sorted(rows, key=lambda row: row.trial))
+
+    def epochs_done(self) -> int:
+        """Return the epochs run, with ended trials counted as if never stopped early."""
+        return sum(
+            self.epochs if row.state != "RUNNING" else row.epochs_run
+            for row in self._rows.values()
+            if not row.inherited
+        )
+
+    def epochs_in_all(self) -> int:
+        """Return the epochs of all trials and confirmations, as far as is known."""
+        confirming = [row for row in self._rows.values() if row.confirms is not None]
+        ended = sum(row.state != "RUNNING" for row in confirming)
+        return self.epochs * (self._trials + self.to_confirm() + ended)
+
+    def out_of_time(self) -> str | None:
+        """Say that the search's hours are over, if they are."""
+        hours = self._budget.max_hours
+        if hours is None or self.searched_seconds() < hours * 3600:
+            return None
+        return f"the {hours:g} hours of the search are over"
+
+    def reached_target(self) -> str | None:
+        """Say which trial reached the score that is enough, if any did."""
+        target = self._budget.target_dice
+        for row in self._rows.values() if target is not None else ():
+            if row.state == "COMPLETE" and row.listed and (row.dice or 0.0) >= (target or 0.0):
+                return f"trial {row.trial} reached Dice {row.dice:.3f}, {target:g} was asked for"
+        return None
+
+    def hopeless(self) -> str | None:
+        """Return the one reason for which every trial of this session fails, if there is one."""
+        reasons = {re.sub(r"\d+", "#", row.reason) for row in self._endings}
+        enough = min(_HOPELESS, self._trials)
+        if len(self._endings) < enough or len(reasons) > 1:
+            return None
+        if any(row.state != "FAIL" for row in self._rows.values() if row.state != "RUNNING"):
+            return None
+        return self._endings[0].reason
+
+    def searched_seconds(self) -> float:
+        """Wall time of the search in seconds, earlier sessions included."""
+        return self._seconds_before + time.monotonic() - self._opened
+
+    def close(self) -> None:
+        """Write down how long this session took."""
+        self._study.set_user_attr(_SEARCHED_SECONDS, self.searched_seconds())
+
+    def _note_time(self) -> None:
+        if time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES:
+            self._noted = time.monotonic()
+            self.close()
+
+    def _own(self) -> list[LeaderboardRow]:
+        """Return the trials that count: neither confirmations nor inherited."""
+        return [r for r in self._rows.values() if r.confirms is None and not r.inherited]
+
+    def _propose(self) -> Proposal:
+        """Return a new trial, other than all before it unless the space has no more."""
+        for _ in range(_MOST_REPEATS):
+            number = self._waiting.pop(0) if self._waiting else self._size
+            proposal = self._sample(number)
+            earlier = self._same_as(proposal)
+            if earlier is None or number == 0:
+                return proposal
+            self._drop(number, earlier)
+        return self._sample(self._size)
+
+    def _sample(self, number: int) -> Proposal:
+        self._study.sampler = make_sampler(
+            self._budget.sampler, seed=self._budget.seed + number, trials=self._trials
+        )
+        trial = self._study.ask()
+        if trial.number != number:
+            raise RuntimeError(f"trial {number} was due, Optuna started {trial.number}")
+        return self._start(trial)
+
+    def _start(self, trial: optuna.Trial) -> Proposal:
+        config = self._space.ask(trial)
+        trial.set_user_attr(CONFIG, plain(config))
+        self._running[trial.number] = trial
+        self._size = max(self._size, trial.number + 1)
+        row = self._row(self._frozen(trial.number))
+        self._rows[trial.number] = row
+        return Proposal(number=trial.number, config=config, reported_epoch=row.epochs_run)
+
+    def _same_as(self, proposal: Proposal) -> int | None:
+        """Return the trial that has a proposal's very configuration, if there is one."""
+        wanted = plain(proposal.config)
+        for row in self._rows.values():
+            others = row.trial != proposal.number and row.confirms is None
+            if others and row.state != "FAIL" and row.parameters == wanted:
+                return row.trial
+        return None
+
+    def _drop(self, number: int, earlier: int) -> None:
+        """End a proposal that repeats an earlier trial; it does not count."""
+        trial = self._running.pop(number)
+        trial.set_user_attr(_REPEATS, earlier)
+        self._study.tell(trial, state=TrialState.FAIL)
+        del self._rows[number]
+
+    def _take_up(self, number: int) -> Proposal | None:
+        """Return an orphan to go on with, or nothing when only its verdict was missing."""
+        self._study.sampler = make_sampler(
+            self._budget.sampler, seed=self._budget.seed + number, trials=self._trials
+        )
+        frozen = self._frozen(number)
+        proposal = self._start(optuna.Trial(self._study, frozen._trial_id))
+        earlier = self._same_as(proposal) if proposal.reported_epoch == 0 else None
+        if frozen.user_attrs.get(_REPEATS) is not None or (
+            earlier is not None and counts(frozen) and 0 < earlier < number
+        ):
+            self._drop(number, number if earlier is None else earlier)
+            return None
+        # The driver may have died between an epoch's report and what follows from it.
+        ending = frozen.user_attrs.get(_ENDING)
+        if ending is not None:
+            self._end(number, TrialState[ending["state"]], ending["reason"])
+        elif proposal.reported_epoch == 0 or not self._decide(number):
+            return proposal
+        return None
+
+    def _unconfirmed(self) -> dict[int, int]:
+        """Return how many runs each of the best trials still lacks."""
+        candidates = best_complete(self._listed(), self._budget.confirm_trials)
+        ended = [row for row in self._rows.values() if row.confirms is not None]
+        lacking = {
+            row.trial: self._budget.confirm_seeds
+            - sum(run.confirms == row.trial and run.state != "RUNNING" for run in ended)
+            for row in candidates
+        }
+        return {number: count for number, count in lacking.items() if count > 0}
+
+    def _listed(self) -> list[LeaderboardRow]:
+        return [row for row in self._rows.values() if row.confirms is None and row.listed]
+
+    def _propose_confirmation(self) -> Proposal | None:
+        """Return a further run of one of the best trials, or nothing when all are asked for."""
+        for number, lacking in self._unconfirmed().items():
+            running = sum(
+                row.confirms == number and row.state == "RUNNING" for row in self._rows.values()
+            )
+            if running < lacking:
+                return self._confirm(number)
+        return None
+
+    def _confirm(self, number: int) -> Proposal:
+        original = self._frozen(number)
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=original.params,
+                distributions=original.distributions,
+                user_attrs={_CONFIRMS: number, ORIGIN: f"confirms trial {number}"},
+            )
+        )
+        added = self._study.get_trials(deepcopy=False)[-1]
+        return self._start(optuna.Trial(self._study, added._trial_id))
+
+    def _decide(self, number: int) -> bool:
+        """End a trial that has run its epochs or that others have beaten; return whether."""
+        row = self._rows[number]
+        if row.epochs_run >= self.epochs:
+            self._end(number, TrialState.COMPLETE, "")
+            return True
+        if self._is_enough(row):
+            self._end(
+                number, TrialState.COMPLETE, f"reached the target after {row.epochs_run} epochs"
+            )
+            return True
+        spared = number == 0 or row.confirms is not None
+        if not spared and self._scoring.is_beaten(self._study, self._frozen(number)):
+            reason = f"stopped after epoch {row.epochs_run}: others were better"
+            self._end(number, TrialState.PRUNED, reason)
+            return True
+        return False
+
+    def _is_enough(self, row: LeaderboardRow) -> bool:
+        """Whether a trial need not go on; a k-fold score is none before the last fold."""
+        target = self._budget.target_dice
+        if target is None or row.dice is None or row.best_epoch is None:
+            return False
+        return row.confirms is None and row.dice >= target
+
+    def _end(self, number: int, state: TrialState, reason: str) -> None:
+        trial = self._running.pop(number)
+        trial.set_user_attr(_ENDING, {"state": state.name, "reason": reason})
+        value = self._rows[number].dice if state is TrialState.COMPLETE else None
+        self._study.tell(trial, value, state=state)
+        self._rows[number] = self._row(self._frozen(number))
+        self._endings.append(self._rows[number])
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        running = self._running.get(number)
+        if running is None:
+            return self._study.get_trials(deepcopy=False)[number]
+        return self._study._storage.get_trial(running._trial_id)
+
+    def _row(self, trial: FrozenTrial) -> LeaderboardRow:
+        standing = self._scoring.standing(trial)
+        attributes = trial.user_attrs
+        return LeaderboardRow(
+            trial=trial.number,
+            state=trial.state.name,
+            dice=standing.dice,
+            spread=standing.spread,
+            best_epoch=standing.best_epoch,
+            epochs_run=standing.epochs,
+            seconds=standing.seconds,
+            device_hours=standing.device_hours,
+            reason=str(attributes.get(_ENDING, {}).get("reason", "")),
+            origin=str(attributes.get(ORIGIN, "sampler")),
+            confirms=attributes.get(_CONFIRMS),
+            inherited=INHERITED in attributes,
+            listed=attributes.get(INHERITED, True),
+            parameters=dict(attributes.get(CONFIG, {})),
+        )
