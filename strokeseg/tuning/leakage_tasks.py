@@ -79,12 +79,7 @@ def do_runs(
         task.remote(run, blocks, weights[run.configuration], pool, allotment.cpus, device)
         for run in runs
     ]
-    try:
-        return _collect(dict(zip(streams, runs, strict=True)), store, show)
-    finally:
-        # A cluster that was joined outlives this process, and so would its tasks.
-        for stream in streams:
-            ray.cancel(stream, force=True)
+    return _collect(dict(zip(streams, runs, strict=True)), store, show)
 
 
 def _collect(
@@ -96,13 +91,14 @@ def _collect(
     waiting = list(streams)
     while waiting:
         (stream, *_), _ = ray.wait(waiting)
-        run = streams[stream]
-        told = _next(stream)
+        run, told = streams[stream], _next(stream)
+        if told is None:
+            waiting.remove(stream)
+            continue
         if isinstance(told, int):
             # The last epoch is over when the unseen patients are scored.
             epochs[run] = min(told, run.epochs - 1)
         else:
-            waiting.remove(stream)
             epochs[run] = run.epochs
             done += 1
             if isinstance(told, Finding):
@@ -114,9 +110,13 @@ def _collect(
     return failures
 
 
-def _next(stream: ray.ObjectRefGenerator) -> int | Finding | str:
+def _next(stream: ray.ObjectRefGenerator) -> int | Finding | str | None:
+    """Return what a stream tells next, or nothing at its end."""
     try:
         told: int | Finding | str = ray.get(next(stream))
+    except StopIteration:
+        # Waited for: Ray aborts the process when a task ends that it has given up before.
+        return None
     except _LOST_PROCESS as error:
         return f"its process was lost ({type(error).__name__})"
     return told
