@@ -31,6 +31,7 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, epochs_until, ranked, write_leaderboard
+from strokeseg.pages import further_runs
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
@@ -227,7 +228,7 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
             (
                 str(row.trial),
                 f"{row.dice:.3f}",
-                _confirmed(row),
+                further_runs(row),
                 f"{row.epochs_run}",
                 row.state,
                 row.config.encoder,
@@ -241,13 +242,6 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
     for line in (_gain(rows), _transfer(rows)):
         if line:
             print(line)
-
-
-def _confirmed(row: LeaderboardRow) -> str:
-    if row.mean_dice is None:
-        return "-"
-    spread = "" if row.seed_spread is None else f" ± {row.seed_spread:.3f}"
-    return f"{row.mean_dice:.3f}{spread} ({row.runs})"
 
 
 def _gain(rows: Sequence[LeaderboardRow]) -> str:
