@@ -8,7 +8,7 @@ The best trials are *confirmed* by further runs with other seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -150,7 +150,7 @@ def _number(cell: str) -> float | None:
     return float(cell) if cell else None
 
 
-def ranked(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
+def ranked(rows: Iterable[LeaderboardRow]) -> list[LeaderboardRow]:
     """Return the rows in the leaderboard's order.
 
     Confirmed trials come first, by the mean of their further runs: a score that was measured

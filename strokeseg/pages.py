@@ -158,32 +158,44 @@ def _epochs(boards: Mapping[str, Sequence[LeaderboardRow]]) -> int:
 
 
 def _counts(rows: Sequence[LeaderboardRow]) -> str:
+    own = [row for row in rows if row.confirms is None]
     states = {
-        state: sum(row.state == state for row in rows) for state in ("COMPLETE", "PRUNED", "FAIL")
+        state: sum(row.state == state for row in own) for state in ("COMPLETE", "PRUNED", "FAIL")
     }
-    spent = sum(row.seconds for row in rows)
+    further = sum(row.confirms is not None for row in rows)
     return (
-        f"{len(rows)} trials: {states['COMPLETE']} complete, {states['PRUNED']} stopped early, "
-        f"{states['FAIL']} failed; {sum(row.epochs_run for row in rows)} epochs, "
-        f"{spent / 60:.1f} trial-minutes."
+        f"{len(own)} trials: {states['COMPLETE']} complete, {states['PRUNED']} stopped early, "
+        f"{states['FAIL']} failed; {further} further runs of the best; "
+        f"{sum(row.epochs_run for row in rows)} epochs, "
+        f"{sum(row.seconds for row in rows) / 60:.1f} trial-minutes, "
+        f"{sum(row.device_hours for row in rows):.2f} device-hours."
     )
 
 
 def _board_table(rows: Sequence[LeaderboardRow]) -> str:
     return markdown_table(
-        ("trial", "state", "Dice", "best epoch", "epochs", *_PARAMETERS),
+        ("trial", "state", "Dice", "further runs", "best epoch", "epochs", *_PARAMETERS),
         [
             (
                 str(row.trial),
                 row.state,
                 "-" if row.dice is None else f"{row.dice:.3f}",
+                further_runs(row),
                 str(row.best_epoch or "-"),
                 str(row.epochs_run),
                 *(_cell(row.parameters[name]) for name in _PARAMETERS),
             )
-            for row in rows[:_HEAD]
+            for row in [row for row in rows if row.confirms is None][:_HEAD]
         ],
     )
+
+
+def further_runs(row: LeaderboardRow) -> str:
+    """Return the mean, spread and number of a trial's further runs, or a dash."""
+    if row.mean_dice is None:
+        return "-"
+    spread = "" if row.seed_spread is None else f" ± {row.seed_spread:.3f}"
+    return f"{row.mean_dice:.3f}{spread} ({row.runs})"
 
 
 def _cell(value: object) -> str:

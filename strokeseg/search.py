@@ -44,6 +44,7 @@ from strokeseg.leaderboard import (
     write_leaderboard,
 )
 from strokeseg.leakage import LeakageRow, means, sentences, write_leakage
+from strokeseg.pages import further_runs
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
@@ -332,7 +333,7 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
             (
                 str(row.trial),
                 f"{row.dice:.3f}",
-                _confirmed(row),
+                further_runs(row),
                 f"{row.epochs_run}",
                 row.state,
                 row.config.encoder,
@@ -346,13 +347,6 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
     for line in (_gain(rows), _transfer(rows)):
         if line:
             print(line)
-
-
-def _confirmed(row: LeaderboardRow) -> str:
-    if row.mean_dice is None:
-        return "-"
-    spread = "" if row.seed_spread is None else f" ± {row.seed_spread:.3f}"
-    return f"{row.mean_dice:.3f}{spread} ({row.runs})"
 
 
 def _gain(rows: Sequence[LeaderboardRow]) -> str:

@@ -65,7 +65,8 @@ def tiny_run(tmp_path_factory):
     (experiment / "experiment.yaml").write_text(
         "data: {phantom: {cases: 8, spacing_mm: 5.0}}\n"
         "splits: {folds: 2, test_share: 0.25}\n"
-        "search: {space: space.yaml, trials: 1, epochs: 3, slices_per_epoch: 192}\n"
+        "search: {space: space.yaml, trials: 1, epochs: 3, slices_per_epoch: 192,\n"
+        "  confirm_trials: 0}\n"
     )
     assert run.main(["--experiment", str(experiment), "--storage", str(folder)]) == 0
     return folder / "tiny"

@@ -13,8 +13,11 @@ from strokeseg.leaderboard import (
     LeaderboardRow,
     best_by_start,
     best_members,
+    epochs_until,
+    ranked,
     read_leaderboard,
     trials_to_keep,
+    with_confirmations,
     write_leaderboard,
 )
 
@@ -26,6 +29,7 @@ def row(
     *,
     pretrained: bool = False,
     reason: str = "",
+    confirms: int | None = None,
 ) -> LeaderboardRow:
     return LeaderboardRow(
         trial=trial,
@@ -34,6 +38,9 @@ def row(
         best_epoch=None if dice is None else 3,
         epochs_run=0 if dice is None else 4,
         seconds=12.5,
+        spread=None if dice is None else 0.125,
+        device_hours=0.25,
+        confirms=confirms,
         reason=reason,
         parameters=TrialConfig(pretrained=pretrained, learning_rate=3.3e-4).model_dump(),
     )
@@ -45,8 +52,10 @@ def test_columns_are_those_that_scripts_rely_on(tmp_path: Path) -> None:
     with path.open(newline="") as file:
         header, line = csv.reader(file)
     fixed = ["trial", "state", "dice", "best_epoch", "epochs_run", "seconds", "reason"]
+    fixed += ["spread", "device_hours", "origin", "confirms", "runs", "mean_dice", "seed_spread"]
     assert header == [*fixed, *TrialConfig.model_fields]
     assert line[:7] == ["0", "COMPLETE", "0.500000", "3", "4", "12.5", ""]
+    assert line[7:14] == ["0.125000", "0.250000", "sampler", "", "0", "", ""]
 
 
 def test_best_trials_come_first_and_those_without_a_score_last(tmp_path: Path) -> None:
@@ -158,3 +167,54 @@ def test_weights_are_kept_of_all_that_promote_may_ask_for(
     rows: list[LeaderboardRow], count: int, kept: set[int]
 ) -> None:
     assert trials_to_keep(rows, count) == kept
+
+
+# Trial 1 scored best and was not as good again; trial 0's further runs are the better ones.
+CONFIRMED = with_confirmations(
+    [
+        row(0, 0.7),
+        row(1, 0.8),
+        row(2, 0.75),
+        row(3, 0.72, confirms=0),
+        row(4, 0.66, confirms=0),
+        row(5, 0.6, confirms=1),
+        row(6, None, "FAIL", confirms=1),
+        row(7, 0.99, "RUNNING", confirms=1),
+    ]
+)
+
+
+def test_further_runs_give_a_trial_its_mean_and_spread() -> None:
+    assert (CONFIRMED[0].runs, CONFIRMED[0].mean_dice) == (2, pytest.approx(0.69))
+    # 0.72 and 0.66 are 0.03 from their mean: sqrt(2 * 0.03 ** 2 / 1).
+    assert CONFIRMED[0].seed_spread == pytest.approx(0.0424264)
+    assert (CONFIRMED[1].runs, CONFIRMED[1].mean_dice, CONFIRMED[1].seed_spread) == (1, 0.6, None)
+    assert (CONFIRMED[2].runs, CONFIRMED[2].mean_dice) == (0, None)
+
+
+def test_confirmed_trials_lead_the_board_and_luck_is_not_promoted(tmp_path: Path) -> None:
+    assert [r.trial for r in ranked(CONFIRMED)][:3] == [0, 1, 7]
+    write_leaderboard(tmp_path / "a.csv", CONFIRMED)
+    read = read_leaderboard(tmp_path / "a.csv")
+    assert (read[0].trial, read[0].runs, read[0].mean_dice) == (0, 2, pytest.approx(0.69))
+    # Of the best configuration its best run; then the next one's; then the unconfirmed.
+    assert [r.trial for r in best_members(CONFIRMED, 1)] == [3]
+    assert [r.trial for r in best_members(CONFIRMED, 3)] == [3, 1, 2]
+    assert {0, 1, 2, 3} <= trials_to_keep(CONFIRMED, 3)
+    # A further run is never the best of its start by itself.
+    best = best_by_start(CONFIRMED, pretrained=False)
+    assert best is not None and best.trial == 0
+
+
+@pytest.mark.parametrize(
+    ("dice", "epochs"),
+    [
+        # The first trial's best is of epoch 3; the second comes after all 4 of the first.
+        (0.5, 3),
+        (0.51, 4 + 3),
+        (0.6, 4 + 3),
+        (0.61, None),
+    ],
+)
+def test_epochs_until_a_score_are_counted_trial_by_trial(dice: float, epochs: int | None) -> None:
+    assert epochs_until([row(1, 0.6), row(0, 0.5)], dice) == epochs

@@ -49,6 +49,7 @@ search:
   epochs: {EPOCHS}
   slices_per_epoch: 32
   grace_epochs: {EPOCHS}
+  confirm_trials: 0
 """
 
 SPACE = """\

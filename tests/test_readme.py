@@ -21,6 +21,8 @@ search:
   trials: 2
   epochs: 1
   slices_per_epoch: 48
+  confirm_trials: 1
+  confirm_seeds: 1
 """
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ class Ledger:
         scoring: What a trial's score is, and when a trial is beaten.
         budget: How much may be spent.
         trials: How many trials the study shall have in the end.
+        clock: Seconds that only grow.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Ledger:
         budget: SearchConfig,
         *,
         trials: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study = study
         self._space = space
@@ -94,7 +96,8 @@ class Ledger:
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self._waiting = [trial.number for trial in waiting]
         self._seconds_before = float(study.user_attrs.get(_SEARCHED_SECONDS, 0.0))
-        self._noted = self._opened = time.monotonic()
+        self._clock = clock
+        self._noted = self._opened = clock()
 
     @property
     def epochs(self) -> int:
@@ -229,15 +232,15 @@ class Ledger:
 
     def searched_seconds(self) -> float:
         """Wall time of the search in seconds, earlier sessions included."""
-        return self._seconds_before + time.monotonic() - self._opened
+        return self._seconds_before + self._clock() - self._opened
 
     def close(self) -> None:
         """Write down how long this session took."""
         self._study.set_user_attr(_SEARCHED_SECONDS, self.searched_seconds())
 
     def _note_time(self) -> None:
-        if time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES:
-            self._noted = time.monotonic()
+        if self._clock() - self._noted > _SECONDS_BETWEEN_NOTES:
+            self._noted = self._clock()
             self.close()
 
     def _own(self) -> list[LeaderboardRow]:
@@ -358,12 +361,14 @@ class Ledger:
                 number, TrialState.COMPLETE, f"reached the target after {row.epochs_run} epochs"
             )
             return True
-        spared = number == 0 or row.confirms is not None
-        if not spared and self._scoring.is_beaten(self._study, self._frozen(number)):
+        if row.confirms is not None:
+            return False
+        # The default competes with the others, but it always runs to its end.
+        beaten = self._scoring.is_beaten(self._study, self._frozen(number))
+        if beaten and number != 0:
             reason = f"stopped after epoch {row.epochs_run}: others were better"
             self._end(number, TrialState.PRUNED, reason)
-            return True
-        return False
+        return beaten and number != 0
 
     def _is_enough(self, row: LeaderboardRow) -> bool:
         """Whether a trial need not go on; a k-fold score is none before the last fold."""

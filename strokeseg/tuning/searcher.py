@@ -84,8 +84,9 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if result.get("failure"):
             self._ledger.fail(number, result["failure"])
             return str(TrialScheduler.STOP)
-        # A process that is lost may be lost again: tries count anew with every epoch.
-        trial.max_failures = trial.run_metadata.num_failures + RETRIES_OF_A_LOST_PROCESS
+        if result["epoch"] > self._ledger.last_epoch(number):
+            # A process that is lost may be lost again: tries count anew with every new epoch.
+            trial.max_failures = trial.run_metadata.num_failures + RETRIES_OF_A_LOST_PROCESS
         stop = self._ledger.report(number, result)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 

@@ -24,7 +24,7 @@ from ray import tune
 
 from strokeseg.config import SearchConfig, Show
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
+from strokeseg.experiment import Experiment, trials_in
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
 from strokeseg.tuning.allotment import Allotment, allot
@@ -234,8 +234,10 @@ def _fit(
     scratch: Path,
 ) -> None:
     os.environ.update(_QUIET_TUNE)
-    # Left by a driver that was killed: nothing in it is ever read again.
+    # Left by a driver that was killed: nothing of it is ever read again.
     shutil.rmtree(scratch, ignore_errors=True)
+    for half_written in trials_in(scratch.parent).glob("*/.partial-*"):
+        half_written.unlink(missing_ok=True)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

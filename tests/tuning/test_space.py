@@ -72,8 +72,11 @@ def test_first_points_of_a_shipped_space_are_tried_as_they_stand(
 ) -> None:
     space = shipped_space(path)
     assert space.first
-    for wanted, point in zip(space.first, points(space, len(space.first)), strict=True):
+    tried = points(space, len(space.first))
+    for wanted, point in zip(space.first, tried, strict=True):
         assert wanted.items() <= plain(point).items()
+    # The first of them is the same whatever the seed, since nothing of it is left to chance.
+    assert space.default_point().items() <= plain(tried[0]).items()
 
 
 def test_a_range_is_sampled_between_its_ends_by_its_kind(tmp_path: Path) -> None:
@@ -185,14 +188,13 @@ def test_a_missing_base_is_named(tmp_path: Path) -> None:
         load_space(written(tmp_path, "base: nowhere.yaml\n"))
 
 
-def test_first_points_come_first_and_only_once(tmp_path: Path) -> None:
+def test_first_points_come_first(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
         "  batch_size: {choices: [8, 16]}\n  lesion_share: {low: 0.1, high: 0.9}\n",
         "[{batch_size: 16, lesion_share: 0.5}, {batch_size: 8}]",
     )
     asked = study()
-    enqueue_first(asked, space)
     enqueue_first(asked, space)
     drawn = [space.ask(asked.ask()) for _ in range(3)]
     assert (drawn[0].batch_size, drawn[0].lesion_share) == (16, 0.5)
@@ -347,3 +349,66 @@ def test_encoders_that_need_weights_are_those_of_pretrained_points(
         for name, values in {"encoder": {"choices": ("a", "b")}, **parameters}.items()
     }
     assert Space(dimensions=dimensions, first=()).pretrained_encoders() == encoders
+
+
+def test_the_default_is_the_first_point_completed_by_what_is_usual(tmp_path: Path) -> None:
+    space = space_of(
+        tmp_path,
+        """\
+  learning_rate: {low: 1.0e-5, high: 1.0e-1, log: true}
+  weight_decay: {low: 0.5, high: 2.0, log: true}
+  encoder_depth: {low: 3, high: 4}
+  batch_size: {choices: [4, 8]}
+  augmentation: {value: 0.25}
+  lesion_share: {low: 0.5, high: 1.0, when: {batch_size: [8]}}
+""",
+        first="[{learning_rate: 0.02}]",
+    )
+    assert space.default_point() == {
+        "learning_rate": 0.02,
+        # TrialConfig's 1e-4, 5 and 16 are no points here: the middle of the range, in
+        # logarithms the square root of 0.5 * 2; 3.5, which rounds to the even 4; the first.
+        "weight_decay": 1.0,
+        "encoder_depth": 4,
+        "batch_size": 4,
+    }
+    (point,) = points(space, 1)
+    assert (point.learning_rate, point.batch_size, point.augmentation) == (0.02, 4, 0.25)
+
+
+def test_a_space_without_first_points_has_a_default_all_the_same(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "  batch_size: {choices: [8, 16]}\n")
+    assert space.default_point() == {"batch_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("change", "parameters"),
+    [
+        ({}, {"batch_size": 16}),
+        ({"batch_size": 8}, {"batch_size": 8, "focal_weight": 0.25}),
+        # Out of the range, not a choice, not what the space fixes, not a parameter of it.
+        ({"batch_size": 8, "focal_weight": 0.75}, None),
+        ({"batch_size": 32}, None),
+        ({"encoder": "resnet34"}, None),
+        ({"learning_rate": 0.5}, None),
+        # Where it does not vary it has a value of its own.
+        ({"focal_weight": 0.25}, None),
+    ],
+)
+def test_a_configuration_is_a_point_of_a_space_or_not(
+    tmp_path: Path, change: dict[str, Any], parameters: dict[str, Any] | None
+) -> None:
+    space = space_of(
+        tmp_path,
+        "  batch_size: {choices: [8, 16]}\n"
+        "  focal_weight: {low: 0.0, high: 0.5, when: {batch_size: [8]}, otherwise: 0.125}\n",
+    )
+    usual = {"encoder": "resnet18", "batch_size": 16}
+    given = {"focal_weight": 0.25 if change.get("batch_size") == 8 else 0.125}
+    config = TrialConfig.model_validate({**usual, **given, **change})
+    assert space.parameters_of(config) == parameters
+    if parameters is not None:
+        asked = study()
+        asked.enqueue_trial(parameters)
+        assert space.ask(asked.ask()) == config
+        assert space.distributions_of(parameters).keys() == parameters.keys()

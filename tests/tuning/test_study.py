@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
+from strokeseg.experiment import Experiment, trial_weights
+from strokeseg.leaderboard import write_leaderboard
 from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.study import PreparedSlices, Study, open_study
 
@@ -21,6 +23,7 @@ parameters:
   encoder: {value: resnet18}
   encoder_depth: {value: 3}
   batch_size: {choices: [8, 16]}
+  learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
 """
 # Small, and in no place where pretrained weights are looked for.
 WITHOUT_WEIGHTS = "tu-mnasnet_050"
@@ -43,23 +46,34 @@ class Bench:
 
     @contextmanager
     def open(
-        self, weights_dir: Path | None = None, fingerprint: str = "abc", **budget: Any
+        self,
+        weights_dir: Path | None = None,
+        fingerprint: str = "abc",
+        axis: str = "axial",
+        extend: int = 0,
+        new_study: bool = False,
+        **budget: Any,
     ) -> Iterator[Study]:
         data = PreparedSlices(
             folder=self.folder / "slices",
-            training_cases=("1", "2"),
-            validation_cases=("3",),
+            folds=(("3",), ("1", "2")),
+            validation_fold=0,
             spacing_mm=(1.0, 1.0, 1.0),
             fingerprint=fingerprint,
         )
-        settings = {"trials": 2, "epochs": 3, "slices_per_epoch": 32, **budget}
+        settings = {
+            **{"trials": 2, "epochs": 6, "slices_per_epoch": 32, "confirm_trials": 0},
+            **budget,
+        }
         with open_study(
             self.experiment,
-            "axial",
+            axis,
             data,
             budget=SearchConfig.model_validate(settings),
             space_path=self.space,
             weights_dir=weights_dir,
+            extend=extend,
+            new_study=new_study,
         ) as study:
             yield study
 
@@ -144,7 +158,7 @@ def test_a_new_study_has_all_its_trials_before_it(bench: Bench) -> None:
     with bench.open() as study:
         assert study.ledger.remaining() == 2
         proposal = study.ledger.ask()
-        assert proposal is not None and proposal[1].batch_size == 8
+        assert proposal is not None and proposal.config.batch_size == 8
         assert study.weights == {}
 
 
@@ -161,9 +175,11 @@ def test_a_study_goes_on_with_more_trials(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"epochs": 4}, "epochs was 3, now 4"),
+        ({"epochs": 7}, "epochs was 6, now 7"),
         ({"slices_per_epoch": 64}, "slices_per_epoch was 32, now 64"),
-        ({"grace_epochs": 2}, "grace_epochs was 1, now 2"),
+        ({"grace_epochs": 2}, "grace_epochs was 3, now 2"),
+        ({"sampler": "gp"}, "sampler was 'tpe', now 'gp'"),
+        ({"scoring": "k-fold"}, "scoring was 'fold', now 'k-fold'"),
         ({"reduction_factor": 2}, "reduction_factor was 3, now 2"),
         ({"seed": 1}, "seed was 0, now 1"),
         ({"fingerprint": "xyz"}, "data was 'abc', now 'xyz'"),
@@ -187,7 +203,7 @@ def test_a_changed_space_is_refused_with_the_difference(bench: Bench) -> None:
     with bench.open() as study:
         study.ledger.ask()
     bench.space.write_text(SCRATCH.replace("[8, 16]", "[8, 32]"))
-    words = r"space\.dimensions\.batch_size\.choices was \[8, 16\]"
+    words = r"space\.dimensions\.batch_size\.choices was \[8, 16\], now \[8, 32\].*--new-study"
     with pytest.raises(UserError, match=words), bench.open():
         pass
 
@@ -200,12 +216,135 @@ def test_a_study_without_a_trial_takes_on_new_settings(bench: Bench) -> None:
         assert (study.ledger.remaining(), study.ledger.epochs) == (2, 9)
 
 
+def ran(study: Study, *scores: float) -> int:
+    """Run the next trial with a score an epoch, and leave weights as a trial does."""
+    proposal = study.ledger.ask()
+    assert proposal is not None
+    for epoch, score in enumerate(scores, start=1):
+        spent = {"seconds": 1.0, "device_hours": 0.1, "spread": 0.1}
+        if study.ledger.report(proposal.number, {"epoch": epoch, "dice": score, **spent}):
+            break
+    return proposal.number
+
+
+def keep_weights(bench: Bench, axis: str, number: int, content: bytes) -> None:
+    path = trial_weights(bench.experiment.trials_folder(axis), number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_extending_adds_trials_once_all_are_done_and_not_twice(bench: Bench) -> None:
+    with bench.open(trials=2) as study:
+        ran(study, *[0.5] * 6)
+    # The command that was to extend it came while a trial was left.
+    with bench.open(trials=2, extend=3) as study:
+        assert (study.ledger.trials, study.ledger.remaining()) == (2, 1)
+        ran(study, *[0.5] * 6)
+    for _ in range(2):
+        # The second time stands for the same command after an interruption.
+        with bench.open(trials=2, extend=3) as study:
+            assert (study.ledger.trials, study.ledger.remaining()) == (5, 3)
+    # Plain commands know of the extension.
+    with bench.open(trials=2) as study:
+        assert study.ledger.remaining() == 3
+
+
+def test_a_new_study_inherits_the_trials_that_fit_the_changed_space(bench: Bench) -> None:
+    with bench.open(trials=3, grace_epochs=6) as study:
+        numbers = [ran(study, *[score] * 6) for score in (0.4, 0.6, 0.5)]
+        boards = {row.trial: row for row in study.ledger.rows()}
+    keep_weights(bench, "axial", 1, b"the best")
+    small = [number for number in numbers if boards[number].config.batch_size == 8]
+    assert 0 in small
+    # Only points of 8 slices are left, and a parameter is new.
+    bench.space.write_text(
+        SCRATCH.replace("[8, 16]", "[8, 32]") + "  lesion_share: {low: 0.1, high: 0.9}\n"
+    )
+    with bench.open(trials=3, grace_epochs=6, new_study=True) as study:
+        assert study.ledger.remaining() == 3
+        known = [t for t in study.optuna.trials if "inherited" in t.user_attrs]
+        assert [trial.value for trial in known] == [boards[number].dice for number in small]
+        for trial in known:
+            assert trial.params["lesion_share"] == 0.5
+            assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+        # Only what has its weights stands on the leaderboard.
+        listed = study.ledger.rows()
+        assert len(listed) == (1 if 1 in small else 0)
+        for row in listed:
+            assert (row.origin, row.dice, row.state) == ("axial-1 trial 1", 0.6, "COMPLETE")
+            weights = trial_weights(bench.experiment.trials_folder("axial"), row.trial)
+            assert weights.read_bytes() == b"the best"
+        first = ran(study, 0.3)
+        assert first == 0
+    # What was put aside is whole, and the new study goes on without the option.
+    (earlier,) = bench.experiment.earlier_search_folders("axial")
+    assert (earlier / "journal.log").stat().st_size
+    assert (earlier / "trials" / "0001" / "best.safetensors").read_bytes() == b"the best"
+    with bench.open(trials=3, grace_epochs=6) as study:
+        assert study.ledger.remaining() == 3
+
+
+def test_a_new_study_with_another_budget_tries_the_best_first(bench: Bench) -> None:
+    with bench.open(trials=3, grace_epochs=6) as study:
+        for score in (0.4, 0.6, 0.5):
+            ran(study, *[score] * 6)
+        best = max(study.ledger.rows(), key=lambda row: row.dice or 0.0)
+    with bench.open(trials=3, grace_epochs=6, epochs=9, new_study=True) as study:
+        # Scores of six epochs say nothing about nine: none is taken over.
+        assert not any("inherited" in trial.user_attrs for trial in study.optuna.trials)
+        first, second = study.ledger.ask(), study.ledger.ask()
+        assert first is not None and second is not None
+        assert first.number == 0 and study.ledger.rows()[0].origin == "default"
+        assert study.ledger.rows()[1].origin == f"axial-1 trial {best.trial}"
+        assert second.config == best.config
+
+
+def test_a_new_study_that_was_killed_at_its_beginning_begins_again(bench: Bench) -> None:
+    with bench.open(trials=2) as study:
+        ran(study, *[0.4] * 6)
+    bench.space.write_text(SCRATCH + "  lesion_share: {low: 0.1, high: 0.9}\n")
+    with bench.open(new_study=True):
+        pass
+    # Nothing of its own has run yet: as if killed just then.
+    with bench.open() as study:
+        assert len([t for t in study.optuna.trials if "inherited" in t.user_attrs]) == 1
+    assert len(bench.experiment.earlier_search_folders("axial")) == 1
+
+
+def test_the_next_axis_starts_from_the_best_of_the_first(bench: Bench) -> None:
+    bench.space.write_text(SCRATCH + "  lesion_share: {low: 0.1, high: 0.9}\n")
+    with bench.open(trials=4, grace_epochs=6) as study:
+        for score in (0.4, 0.6, 0.5, 0.3):
+            ran(study, *[score] * 6)
+        rows = study.ledger.rows()
+    write_leaderboard(bench.experiment.leaderboard_csv("axial"), rows)
+    with bench.open(axis="coronal", trials=4, grace_epochs=6, transfer_trials=2) as study:
+        proposals = [study.ledger.ask() for _ in range(4)]
+        origins = [row.origin for row in study.ledger.rows()]
+    assert origins == ["default", "axial trial 1", "axial trial 2", "sampler"]
+    configs = [proposal.config for proposal in proposals if proposal is not None]
+    assert configs[1:3] == [rows[1].config, rows[2].config]
+    with bench.open(axis="sagittal", transfer_trials=0) as study:
+        study.ledger.ask(), study.ledger.ask()
+        assert [row.origin for row in study.ledger.rows()] == ["default", "sampler"]
+
+
+def test_configurations_that_do_not_fit_the_next_axis_stay_behind(bench: Bench) -> None:
+    bench.space.write_text(SCRATCH + "  lesion_share: {low: 0.8, high: 0.9}\n")
+    with bench.open(trials=2) as study:
+        ran(study, *[0.4] * 6), ran(study, *[0.6] * 6)
+        write_leaderboard(bench.experiment.leaderboard_csv("axial"), study.ledger.rows())
+    bench.space.write_text(SCRATCH + "  lesion_share: {low: 0.1, high: 0.2}\n")
+    with bench.open(axis="coronal", transfer_trials=2) as study:
+        assert len(study.optuna.get_trials(states=(TrialState.WAITING,))) == 1
+
+
 def test_settings_that_come_to_the_same_are_no_change(bench: Bench) -> None:
     with bench.open() as study:
         study.ledger.ask()
     bench.space.write_text("# a comment\n" + SCRATCH)
-    # A third of three epochs is what nothing stands for.
-    with bench.open(grace_epochs=1) as study:
+    # Three of six epochs is what nothing stands for; the limits of a search may change.
+    with bench.open(grace_epochs=3, max_hours=2.0, target_dice=0.9, confirm_trials=3) as study:
         assert study.ledger.remaining() == 2
 
 

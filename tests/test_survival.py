@@ -1,0 +1,219 @@
+"""One search, killed twenty times at random: nothing is lost, nothing is run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+import strokeseg.prepare
+from strokeseg.experiment import Experiment, open_experiment
+from strokeseg.preparation.record import read_preparation
+from strokeseg.tuning.journal import open_journal
+from strokeseg.tuning.trial import TrialSettings, train_trial
+
+KILLS, TRIALS, EPOCHS = 20, 5, 50
+# The last few kills leave a whole search's worth of epochs to run: 20 x 6 of 5 x 50.
+MOST_EPOCHS_BETWEEN = 6
+MOST_SECONDS_AT_THE_START = 8.0
+PATIENCE_SECONDS = 240.0
+EXPERIMENT = f"""\
+data: {{phantom: {{cases: 6, spacing_mm: 6.0}}}}
+splits: {{folds: 2, test_share: 0.0}}
+search:
+  {{space: space.yaml, trials: {TRIALS}, epochs: {EPOCHS}, grace_epochs: {EPOCHS},
+   slices_per_epoch: 16, confirm_trials: 0}}
+"""
+SPACE = """\
+parameters:
+  encoder: {value: resnet18}
+  encoder_depth: {value: 3}
+  batch_size: {value: 8}
+  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, launch: Callable[..., Any]) -> tuple[str, ...]:
+    config = tmp_path / "struck" / "experiment.yaml"
+    config.parent.mkdir()
+    config.write_text(EXPERIMENT)
+    (config.parent / "space.yaml").write_text(SPACE)
+    options = ("--experiment", str(config), "--storage", str(tmp_path / "runs"))
+    assert launch(strokeseg.prepare.main, *options).code == 0
+    return options
+
+
+class Search:
+    """The command, started again whenever it was ended, and what the journal tells of it."""
+
+    def __init__(self, options: tuple[str, ...], log: Path) -> None:
+        self.experiment = open_experiment(options[1], options[3])
+        self._command = [sys.executable, "-m", "strokeseg.search", "--axis", "axial", *options]
+        self._log = log.open("w")
+        self.started = 0
+        self.begin()
+
+    def begin(self) -> None:
+        self.started += 1
+        self.driver = subprocess.Popen(
+            self._command,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+
+    def family(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.driver.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def trial_processes(self) -> list[psutil.Process]:
+        return [one for one in self.family() if _title(one).startswith("ray::ImplicitFunc")]
+
+    def trials(self) -> list[FrozenTrial]:
+        path = self.experiment.journal("axial")
+        if not path.exists():
+            return []
+        storage = open_journal(path)
+        if "axial" not in optuna.get_all_study_names(storage):
+            return []
+        return optuna.load_study(study_name="axial", storage=storage).trials
+
+    def epochs(self) -> int:
+        return sum(len(trial.intermediate_values) for trial in self.trials())
+
+    def wait_for(self, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not ready():
+            assert self.driver.poll() is None, "the search ended by itself"
+            assert time.monotonic() < deadline, "the search does not go on"
+            time.sleep(0.05)
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def strike(search: Search, what: str) -> None:
+    """Kill one part of a running search, and begin it again where that ends it."""
+    family = search.family()
+    if what == "trial":
+        _kill(search.trial_processes()[:1])
+        return
+    if what == "driver":
+        search.driver.kill()
+    else:
+        _kill([one for one in family if "raylet" in _title(one) or "gcs_server" in _title(one)])
+    # Whatever was killed, the rest must end by itself and leave nothing behind.
+    search.driver.wait(PATIENCE_SECONDS)
+    assert search.driver.returncode != 0
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive, [_title(one) for one in alive]
+    search.begin()
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_nothing_and_run_nothing_twice(
+    place: tuple[str, ...], tmp_path: Path
+) -> None:
+    dice = random.Random(20151106)
+    search = Search(place, tmp_path / "search.log")
+    kills: Counter[str] = Counter()
+    seen: dict[int, FrozenTrial] = {}
+    while sum(kills.values()) < KILLS:
+        what = dice.choice(["driver", "driver", "trial", "session"])
+        if what != "trial" and dice.random() < 0.3:
+            # In its first seconds, perhaps before there is a Ray at all.
+            time.sleep(dice.uniform(0, MOST_SECONDS_AT_THE_START))
+            assert search.driver.poll() is None
+            if what == "session":
+                search.wait_for(lambda: any("raylet" in _title(one) for one in search.family()))
+        else:
+            more = search.epochs() + dice.randint(1, MOST_EPOCHS_BETWEEN)
+            search.wait_for(lambda more=more: search.epochs() >= more)  # type: ignore[misc]
+        strike(search, what)
+        kills[what] += 1
+        seen = _nothing_is_forgotten(seen, search.trials())
+    assert search.driver.wait(PATIENCE_SECONDS * 2) == 0, (tmp_path / "search.log").read_text()
+
+    ended = search.trials()
+    _nothing_is_forgotten(seen, ended)
+    assert [trial.number for trial in ended] == list(range(TRIALS))
+    assert all(trial.state is TrialState.COMPLETE for trial in ended)
+    assert len({json.dumps(trial.params) for trial in ended}) == TRIALS
+    for trial in ended:
+        assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
+        assert trial.value == max(trial.intermediate_values.values())
+    # The first trial was struck often; alone and undisturbed it gives the same numbers.
+    undisturbed = _train_undisturbed(search.experiment, ended[0], tmp_path / "undisturbed")
+    assert undisturbed == ended[0].intermediate_values
+    print(f"{sum(kills.values())} kills ({dict(kills)}), {search.started} starts, {TRIALS} trials")
+
+
+def _nothing_is_forgotten(
+    before: dict[int, FrozenTrial], now: list[FrozenTrial]
+) -> dict[int, FrozenTrial]:
+    for number, trial in before.items():
+        assert trial.intermediate_values.items() <= now[number].intermediate_values.items()
+        assert trial.params.items() <= now[number].params.items()
+        if trial.state.is_finished():
+            assert (now[number].state, now[number].value) == (trial.state, trial.value)
+    return {trial.number: trial for trial in now}
+
+
+def _train_undisturbed(
+    experiment: Experiment, trial: FrozenTrial, folder: Path
+) -> dict[int, float]:
+    preparation = read_preparation(experiment)
+    settings = TrialSettings(
+        axis="axial",
+        epochs=EPOCHS,
+        slices_per_epoch=16,
+        seed=0,
+        folds=tuple(preparation.names(str(fold)) for fold in range(2)),
+        validation_fold=0,
+        trials_folder=str(folder),
+        threads=1,
+        gpus=0.0,
+        sequences=experiment.config.data.sequences,
+        spacing_mm=preparation.spacing_mm,
+        preparation_hash=preparation.fingerprint,
+        code_version="test",
+    )
+    files = sorted((experiment.slices_folder / "axis=axial").rglob("*.parquet"))
+    tables = [pq.read_table(path, partitioning=None) for path in files]
+    proposal = {"number": trial.number, "config": trial.user_attrs["config"], "reported_epoch": 0}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        results = train_trial(proposal, tables, {}, settings)
+        return {result["epoch"]: result["dice"] for result in results}
+    finally:
+        torch.set_num_threads(threads)
