@@ -138,6 +138,16 @@ def trial_state(trials_folder: Path, number: int) -> Path:
     return trial_folder(trials_folder, number) / "state.pt"
 
 
+def trial_events(tensorboard_folder: Path, number: int) -> Path:
+    """TensorBoard's files of one trial: its scalars and its row of the HParams table."""
+    return tensorboard_folder / f"{number:04d}"
+
+
+def trial_picture_events(tensorboard_folder: Path, number: int) -> Path:
+    """TensorBoard's files of one trial's slices, apart: it follows one file a folder."""
+    return trial_events(tensorboard_folder, number) / "slices"
+
+
 def open_experiment(name: str, storage: str, data: str | None = None) -> Experiment:
     """Find an experiment's YAML file, read it, and make its folder.
 

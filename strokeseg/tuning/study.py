@@ -170,6 +170,7 @@ def run_study(
         training_cases=data.training_cases,
         validation_cases=data.validation_cases,
         trials_folder=str(trials_folder),
+        tensorboard_folder=str(experiment.tensorboard_folder(axis)),
         threads=allotment.cpus,
         device="cuda" if allotment.gpus else "cpu",
         sequences=experiment.config.data.sequences,

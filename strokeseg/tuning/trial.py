@@ -21,13 +21,16 @@ from ray import tune
 
 from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
-from strokeseg.experiment import trial_state, trial_weights
+from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
+from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import MemberRecord, load_state, save_member, save_state
 from strokeseg.learning.networks import build_network
+from strokeseg.learning.pictures import draw_picture
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training, TrialFailure
 from strokeseg.learning.weights import EncoderWeights
 from strokeseg.tuning.feed import slice_set
+from strokeseg.tuning.picture_events import replace_pictures
 
 # Distinguishes one trial's seed from the next: trial n of a study uses seed + n * stride.
 _SEED_STRIDE = 100_003
@@ -45,6 +48,7 @@ class TrialSettings:
         training_cases: Cases to train on.
         validation_cases: Cases that score the trial.
         trials_folder: Where trials leave their files; every node sees it.
+        tensorboard_folder: Where they leave their pictures; every node sees it.
         threads: CPU threads of a trial.
         device: `cpu` or `cuda`.
         sequences: Sequences in the order of the channels.
@@ -60,6 +64,7 @@ class TrialSettings:
     training_cases: tuple[str, ...]
     validation_cases: tuple[str, ...]
     trials_folder: str
+    tensorboard_folder: str
     threads: int
     device: str
     sequences: tuple[str, ...]
@@ -127,6 +132,7 @@ def train_trial(
         if result.dice > best:
             record = _record(number, config, weights, settings, result, slices.size)
             save_member(trial_weights(folder, number), training.network, record)
+            _keep_pictures(number, training, result.epoch, settings)
         save_state(state_path, {"training": training.state(), "history": history})
         yield history[-1]
 
@@ -158,6 +164,20 @@ def _training(
         # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
         mirror=settings.axis != "sagittal",
     )
+
+
+def _keep_pictures(number: int, training: Training, epoch: int, settings: TrialSettings) -> None:
+    pictures = {
+        f"slices/{name}": draw_picture(
+            seen,
+            settings.sequences,
+            pixel_mm(settings.spacing_mm, settings.axis),
+            left_side="A" if settings.axis == "sagittal" else "R",
+        )
+        for name, seen in training.seen_slices().items()
+    }
+    folder = trial_picture_events(Path(settings.tensorboard_folder), number)
+    replace_pictures(folder, pictures, epoch)
 
 
 def _metrics(result: EpochResult, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
