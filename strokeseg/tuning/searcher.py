@@ -115,6 +115,10 @@ class Ledger:
         """Return the leaderboard's records of all trials that were started."""
         return [_row(trial) for trial in self._started() if _CONFIG in trial.user_attrs]
 
+    def row(self, number: int) -> LeaderboardRow:
+        """Return the record of one trial that was started."""
+        return _row(self._frozen(number))
+
     def epochs_done(self) -> int:
         """Return the epochs run, with finished trials counted as if never stopped early."""
         return sum(

@@ -71,6 +71,7 @@ class Study:
     """A study opened: its ledger, and what it was opened with."""
 
     ledger: Ledger
+    space: Space
     weights: Mapping[str, EncoderWeights]
 
 
@@ -132,7 +133,7 @@ def open_study(
         if weights:
             hashes = {encoder: found.sha256 for encoder, found in weights.items()}
             _keep_settings(study, _WEIGHTS, hashes, folder)
-        yield Study(ledger=ledger, weights=weights)
+        yield Study(ledger=ledger, space=space, weights=weights)
     finally:
         lock.release()
 
@@ -183,6 +184,7 @@ def run_study(
     monitor = Monitor(
         ledger=ledger,
         searcher=searcher,
+        space=study.space,
         leaderboard_csv=experiment.leaderboard_csv(axis),
         tensorboard_folder=experiment.tensorboard_folder(axis),
         trials_folder=trials_folder,
