@@ -95,6 +95,10 @@ class Experiment:
         """TensorBoard's files, one folder a trial."""
         return self.search_folder(axis) / "tensorboard"
 
+    def importances_csv(self, axis: str) -> Path:
+        """A row a parameter that was searched, once there are trials enough to tell."""
+        return self.search_folder(axis) / "importances.csv"
+
     @property
     def ensemble_folder(self) -> Path:
         """The promoted members and how they vote."""

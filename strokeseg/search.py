@@ -7,7 +7,7 @@ goes on where it stopped; a search with more --trials than before adds the diffe
 
     strokeseg search --axis coronal
     strokeseg search --axis axial --experiment siss-like --trials 40 --gpus-per-trial 0.5
-    tensorboard --logdir runs
+    tensorboard --logdir runs/demo/search/coronal/tensorboard
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
+from strokeseg.tuning.importances import write_importances
 from strokeseg.tuning.space import load_space
 from strokeseg.tuning.study import PreparedSlices, find_weights, open_study, run_study
 
@@ -77,7 +78,9 @@ def _work(options: argparse.Namespace) -> int:
             experiment, cli.progress, compare_files=options.data is not None
         )
         rows = search_axis(experiment, options.axis, preparation, options)
+        importances = axis_importances(experiment, options.axis)
     print_leaderboard(options.axis, rows)
+    print(importances)
     print(
         f"\nAll trials: {experiment.leaderboard_csv(options.axis)}\n"
         f"To see how they learned: tensorboard --logdir "
@@ -170,6 +173,11 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
             for row in scored[:_SHOWN]
         ],
     )
+
+
+def axis_importances(experiment: Experiment, axis: str) -> str:
+    """Write which parameters mattered along an axis, and return what to print of it."""
+    return write_importances(experiment.journal(axis), axis, experiment.importances_csv(axis))
 
 
 def _usable(experiment: Experiment, axis: str, rows: list[LeaderboardRow]) -> list[LeaderboardRow]:
