@@ -109,6 +109,10 @@ class Experiment:
         """TensorBoard's files, one folder a trial."""
         return self.search_folder(axis) / "tensorboard"
 
+    def importances_csv(self, axis: str) -> Path:
+        """A row a parameter that was searched, once there are trials enough to tell."""
+        return self.search_folder(axis) / "importances.csv"
+
     def leakage_csv(self, axis: str) -> Path:
         """A row a run of the measurement of leakage."""
         return self.search_folder(axis) / "leakage.csv"
@@ -174,6 +178,16 @@ def weights_files(trials_folder: Path, number: int) -> list[Path]:
 def trial_state(trials_folder: Path, number: int) -> Path:
     """A running trial's last state, from which it goes on after an interruption."""
     return trial_folder(trials_folder, number) / "state.pt"
+
+
+def trial_events(tensorboard_folder: Path, number: int) -> Path:
+    """TensorBoard's files of one trial: its scalars and its row of the HParams table."""
+    return tensorboard_folder / f"{number:04d}"
+
+
+def trial_picture_events(tensorboard_folder: Path, number: int) -> Path:
+    """TensorBoard's files of one trial's slices, apart: it follows one file a folder."""
+    return trial_events(tensorboard_folder, number) / "slices"
 
 
 def open_experiment(name: str, storage: str, data: str | None = None) -> Experiment:

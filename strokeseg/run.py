@@ -23,7 +23,13 @@ from strokeseg.prepare import prepare_experiment
 from strokeseg.promote import promote
 from strokeseg.ray_session import ray_session
 from strokeseg.report import report
-from strokeseg.search import add_search_options, check_search, print_leaderboard, search_axis
+from strokeseg.search import (
+    add_search_options,
+    axis_importances,
+    check_search,
+    print_leaderboard,
+    search_axis,
+)
 from strokeseg.summary import current_summary
 
 
@@ -52,7 +58,9 @@ def _work(options: argparse.Namespace, command: str) -> int:
             prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
             preparation = read_preparation(experiment)
             for axis in AXES:
-                print_leaderboard(axis, search_axis(experiment, axis, preparation, options))
+                rows = search_axis(experiment, axis, preparation, options)
+                print_leaderboard(axis, rows)
+                print(axis_importances(experiment, axis, rows))
         promote(experiment)
         summary = current_summary(experiment, (options.on,))
         if summary is None or summary["failed"]:

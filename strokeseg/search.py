@@ -21,7 +21,7 @@ stands beside what it scores on the validation fold's patients, whom neither has
     strokeseg search --axis axial --max-hours 12 --target-dice 0.8
     strokeseg search --axis axial --extend 20
     strokeseg search --axis coronal --measure-leakage
-    tensorboard --logdir runs
+    tensorboard --logdir runs/demo/search/coronal/tensorboard
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from strokeseg.pages import further_runs
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
+from strokeseg.tuning.importances import write_importances
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.ledger import Ledger
@@ -155,7 +156,9 @@ def _work(options: argparse.Namespace) -> int:
             experiment, cli.progress, compare_files=options.data is not None
         )
         rows = search_axis(experiment, options.axis, preparation, options)
+        importances = axis_importances(experiment, options.axis, rows)
     print_leaderboard(options.axis, rows)
+    print(importances)
     print(
         f"\nAll trials: {experiment.leaderboard_csv(options.axis)}\n"
         f"To see how they learned: tensorboard --logdir "
@@ -387,6 +390,11 @@ def _transfer(rows: Sequence[LeaderboardRow]) -> str:
             else f"this axis's own proposals did not reach that in {ran} epochs"
         )
     )
+
+
+def axis_importances(experiment: Experiment, axis: str, rows: Sequence[LeaderboardRow]) -> str:
+    """Write which parameters mattered along an axis, and return what to print of it."""
+    return write_importances(experiment.journal(axis), axis, rows, experiment.importances_csv(axis))
 
 
 def _budget(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:

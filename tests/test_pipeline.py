@@ -7,9 +7,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import api_pb2, metadata
 
 import strokeseg.evaluate
 import strokeseg.predict
@@ -129,7 +133,10 @@ def finished(
     place = Place(config=config, storage=folder / "runs")
     outcome = launch(strokeseg.run.main, *place.options, "--device", "cpu")
     assert outcome.code == 0, outcome.err
-    for word in ("vote", "unseen test cases", "Next:", str(place.folder / "bundle.zip")):
+    for word in (
+        *("vote", "unseen test cases", "Next:", str(place.folder / "bundle.zip")),
+        f"axial: no parameter importances, since {TRIALS} trials have a score",
+    ):
         assert word in outcome.out
     assert "Traceback" not in outcome.err
     return place
@@ -182,14 +189,108 @@ def test_journal_and_leaderboard_agree(finished: Place, axis: str) -> None:
         assert board[trial.number] == pytest.approx(trial.value, abs=1e-6)
 
 
-def test_tensorboard_shows_the_validation_dice_of_every_epoch(finished: Place) -> None:
+def shown_trial(place: Place, axis: str, *parts: str) -> EventAccumulator:
+    """Read what TensorBoard is shown of a trial."""
+    return EventAccumulator(
+        str(place.folder.joinpath("search", axis, "tensorboard", *parts)), {"scalars": 0}
+    ).Reload()
+
+
+def scalars_of(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def status_of(events: EventAccumulator) -> int:
+    content = events.PluginTagToContent("hparams")[metadata.SESSION_END_INFO_TAG]
+    return int(metadata.parse_session_end_info_plugin_data(content).status)
+
+
+def test_tensorboard_shows_every_epoch(finished: Place) -> None:
     for axis in AXES:
         for trial in trials_of(finished.journal(axis), axis):
-            events = EventAccumulator(
-                str(finished.folder / "search" / axis / "tensorboard" / f"{trial.number:04d}")
-            ).Reload()
-            shown = {event.step: event.value for event in events.Scalars("validation/dice")}
+            events = shown_trial(finished, axis, f"{trial.number:04d}")
+            shown = dict(scalars_of(events, "validation/dice"))
             assert shown == pytest.approx(trial.intermediate_values)
+            assert set(events.Tags()["scalars"]) >= {
+                *("loss/total", "loss/dice", "loss/cross_entropy", "training/learning_rate"),
+                *("training/slices_per_second", "training/wait_share", "training/memory_gb"),
+            }
+
+
+def test_tensorboard_has_a_table_of_parameters_and_best_scores(finished: Place) -> None:
+    for axis in AXES:
+        content = shown_trial(finished, axis).PluginTagToContent("hparams")
+        described = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])
+        # Depth and batch size are fixed.
+        assert {info.name for info in described.hparam_infos} == {
+            *("encoder", "pretrained", "learning_rate"),
+        }
+        for trial in trials_of(finished.journal(axis), axis):
+            events = shown_trial(finished, axis, f"{trial.number:04d}")
+            assert status_of(events) == api_pb2.STATUS_SUCCESS
+            last = {
+                metric.name.tag: scalars_of(events, metric.name.tag)[-1][1]
+                for metric in described.metric_infos
+            }
+            assert last == pytest.approx(
+                {"validation/best_dice": trial.value, "training/epochs_run": EPOCHS}
+            )
+
+
+def test_tensorboard_shows_the_slices_of_a_trials_best_epoch(finished: Place) -> None:
+    for axis in AXES:
+        for row in finished.leaderboard(axis):
+            name = f"{int(row['trial']):04d}"
+            events = shown_trial(finished, axis, name, "slices")
+            assert {"slices/best", "slices/worst"} <= set(events.Tags()["images"])
+            for tag in events.Tags()["images"]:
+                assert [image.step for image in events.Images(tag)] == [int(row["best_epoch"])]
+            folder = finished.folder / "search" / axis / "tensorboard" / name / "slices"
+            (file,) = folder.iterdir()
+            assert file.stat().st_size < 200_000
+
+
+def test_the_journal_opens_in_optuna_dashboard(finished: Place, tmp_path: Path) -> None:
+    place = finished.copy(tmp_path, "search/axial")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    dashboard = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "optuna_dashboard._cli", str(place.journal("axial"))),
+            *("--host", "127.0.0.1", "--port", str(port), "--server", "wsgiref", "--quiet"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = f"http://127.0.0.1:{port}/api/studies"
+        (study,) = _answer(dashboard, address)["study_summaries"]
+        assert (study["study_name"], study["directions"]) == ("axial", ["maximize"])
+        shown = _answer(dashboard, f"{address}/{study['study_id']}")["trials"]
+    finally:
+        dashboard.kill()
+        dashboard.communicate()
+    for trial, original in zip(shown, trials_of(place.journal("axial"), "axial"), strict=True):
+        assert (trial["number"], trial["state"]) == (original.number, "Complete")
+        assert trial["values"] == original.values
+        assert {param["name"] for param in trial["params"]} == set(original.params)
+
+
+def _answer(server: subprocess.Popen[str], address: str) -> Any:
+    """Return what a server that has just been started says in JSON, once it answers."""
+    deadline = time.monotonic() + PROGRESS_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                return json.load(answer)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            try:
+                out, _ = server.communicate(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            pytest.fail(f"the server ended by itself: {server.returncode} {out}")
+    pytest.fail(f"{address}: no answer in {PROGRESS_SECONDS:g} s")
 
 
 def test_test_patients_are_in_no_slice(finished: Place) -> None:
@@ -522,3 +623,18 @@ def test_a_search_that_was_struck_goes_on_to_the_exact_total(
         assert trial.params == before.params or not before.params
         assert before.intermediate_values.items() <= trial.intermediate_values.items()
     assert sorted(row["trial"] for row in place.leaderboard("axial")) == ["0", "1", "2"]
+    _check_what_is_shown_of_resumed_trials(place, ended)
+
+
+def _check_what_is_shown_of_resumed_trials(
+    place: Place, trials: list[optuna.trial.FrozenTrial]
+) -> None:
+    for trial in trials:
+        events = shown_trial(place, "axial", f"{trial.number:04d}")
+        shown = scalars_of(events, "validation/dice")
+        # Each epoch once; the blow may fall between the journal's note of one and its picture.
+        assert [step for step, _ in shown] == sorted({step for step, _ in shown})
+        assert len(shown) >= len(trial.intermediate_values) - 1
+        best = max(trial.intermediate_values.values())
+        assert scalars_of(events, "validation/best_dice")[-1][1] == pytest.approx(best)
+        assert status_of(events) == api_pb2.STATUS_SUCCESS

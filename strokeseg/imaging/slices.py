@@ -110,6 +110,30 @@ def slice_size(shape: tuple[int, int, int], axis: str, multiple: int = 32) -> Si
     return height, width
 
 
+def pixel_mm(spacing_mm: tuple[float, float, float], axis: str) -> tuple[float, float]:
+    """The height and width of a slice's pixels in mm, of voxels of (x, y, z) mm."""
+    sides = list(spacing_mm)
+    del sides[_position(axis)]
+    height, width = sides
+    return height, width
+
+
+def upright(slices: NDArray[Any]) -> NDArray[Any]:
+    """Turn slices of any axis the way radiologists look at them.
+
+    Superior is up, on axial slices anterior. The patient's right is on the left, on sagittal
+    slices anterior.
+
+    Args:
+        slices: (..., H, W).
+
+    Returns:
+        (..., W, H), a view: rows from above, columns from the left.
+    """
+    # H and W grow to the right, the front or above: pictures grow down and to the right.
+    return np.flip(np.swapaxes(slices, -1, -2), axis=(-1, -2))
+
+
 def _position(axis: str) -> int:
     if axis not in _POSITION:
         raise ValueError(f"axis must be one of {AXES}, got {axis!r}")

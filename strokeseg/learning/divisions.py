@@ -115,13 +115,8 @@ def measure(
     if best is None:
         raise ValueError("a measurement needs a training with epochs left to run, got none")
     training.network.load_state_dict(weights)
-    case_dice = score_slices(
-        training.network,
-        unseen,
-        device,
-        holds_brain=unseen.hold_brain(),
-        where=f"epoch {best.epoch}, on unseen patients",
-    )
+    where = f"epoch {best.epoch}, on unseen patients"
+    case_dice = score_slices(training.network, unseen, device, where=where)
     yield LeakageScore(
         printed_dice=best.dice, unseen_dice=fmean(case_dice.values()), best_epoch=best.epoch
     )

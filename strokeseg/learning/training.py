@@ -30,6 +30,7 @@ from strokeseg.errors import UserError
 from strokeseg.learning.augment import augment
 from strokeseg.learning.inference import autocast, predict_batch
 from strokeseg.learning.losses import MixedLoss
+from strokeseg.learning.pictures import SeenSlice, telling_slices
 from strokeseg.learning.sampling import cut_batches, draw_epoch
 from strokeseg.learning.slice_set import SliceSet
 
@@ -121,6 +122,7 @@ class Training:
         self._seed = seed
         self._mirror = mirror
         self._epoch = 0
+        self._telling: dict[str, int] = {}
         # Module.to knows memory formats, but its declaration does not.
         layout: dict[str, Any] = {"memory_format": torch.channels_last}
         self.network = network.to(self._device, **layout)
@@ -165,6 +167,34 @@ class Training:
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._epoch = int(state["epoch"])
+
+    def seen_slices(self) -> dict[str, SeenSlice]:
+        """Return the slices that tell most about the last epoch's validation.
+
+        Returns:
+            By the names of `telling_slices`; none before the first epoch.
+        """
+        if not self._telling:
+            return {}
+        validation = self._validation
+        asked = np.array(list(self._telling.values()))
+        images, masks = validation.gather(asked, self._device)
+        self.network.eval()
+        lesion = predict_batch(self.network, images) >= _THRESHOLD
+        layers = [layer.cpu().numpy() for layer in (images, masks[:, 0] > 0, lesion[:, 0])]
+        return {
+            name: SeenSlice(
+                case=str(validation.cases[position]),
+                # A case's slices follow each other, all of them.
+                index=position - int(np.argmax(validation.cases == validation.cases[position])),
+                image=image,
+                truth=truth,
+                prediction=prediction,
+            )
+            for (name, position), image, truth, prediction in zip(
+                self._telling.items(), *layers, strict=True
+            )
+        }
 
     def _run_epoch(self, epoch: int) -> EpochResult:
         started = time.perf_counter()
@@ -233,37 +263,50 @@ class Training:
 
     def _validate(self) -> dict[str, float]:
         """Return the 3D Dice of every validation case."""
-        return score_slices(
+        validation = self._validation
+        overlap, predicted = _count_voxels(
             self.network,
-            self._validation,
+            validation,
             self._device,
             holds_brain=self._validation_holds_brain,
             where=f"epoch {self._epoch + 1}, in validation",
         )
+        self._telling = telling_slices(validation.lesion_voxels, overlap, predicted)
+        return dice_by_case(validation.cases, overlap, predicted, validation.lesion_voxels)
 
 
 def score_slices(
-    network: nn.Module,
-    slices: SliceSet,
-    device: torch.device,
-    *,
-    holds_brain: NDArray[np.bool_],
-    where: str,
+    network: nn.Module, slices: SliceSet, device: torch.device, *, where: str
 ) -> dict[str, float]:
     """Return the 3D Dice of every case, its voxels counted over those of its slices given.
+
+    Slices without brain are taken for lesion-free without asking the network.
 
     Args:
         network: Logits (B, 1, H, W) of slices (B, C, H, W), on `device`; in evaluation mode
             afterwards.
         slices: N slices.
         device: Where to compute.
-        holds_brain: (N,) what `slices.hold_brain()` returns; the other slices are taken for
-            lesion-free without asking the network.
         where: When this is, for the failure's message.
 
     Raises:
         TrialFailure: When a probability is not finite.
     """
+    overlap, predicted = _count_voxels(
+        network, slices, device, holds_brain=slices.hold_brain(), where=where
+    )
+    return dice_by_case(slices.cases, overlap, predicted, slices.lesion_voxels)
+
+
+def _count_voxels(
+    network: nn.Module,
+    slices: SliceSet,
+    device: torch.device,
+    *,
+    holds_brain: NDArray[np.bool_],
+    where: str,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many lesion voxels of each slice were met, and how many predicted, (N,)."""
     overlap = np.zeros(len(slices), dtype=np.int64)
     predicted = np.zeros(len(slices), dtype=np.int64)
     asked = np.flatnonzero(holds_brain)
@@ -276,7 +319,7 @@ def score_slices(
         lesion = probability >= _THRESHOLD
         predicted[batch] = lesion.sum(dim=(1, 2, 3)).cpu().numpy()
         overlap[batch] = (lesion & (masks > 0)).sum(dim=(1, 2, 3)).cpu().numpy()
-    return dice_by_case(slices.cases, overlap, predicted, slices.lesion_voxels)
+    return overlap, predicted
 
 
 def dice_by_case(

@@ -191,6 +191,10 @@ class Ledger:
         rows = [row for row in self._rows.values() if row.parameters and row.listed]
         return with_confirmations(sorted(rows, key=lambda row: row.trial))
 
+    def row(self, number: int) -> LeaderboardRow:
+        """Return the record of one trial that was started."""
+        return self._rows[number]
+
     def epochs_done(self) -> int:
         """Return the epochs run, with ended trials counted as if never stopped early."""
         return sum(

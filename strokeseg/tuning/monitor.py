@@ -1,23 +1,38 @@
 """A running study to look at: TensorBoard, the leaderboard, one line of progress.
 
-Everything is written by the driver, from what the trials report, to the experiment's own
-folder, so that it looks the same however many nodes there are.
+Everything but the pictures is written by the driver, from what the trials report, to the
+experiment's own folder, so that it looks the same however many nodes there are. A trial has
+one event file for each process that drove it, and is *closed* once its end is written.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune import experiment as tune_experiment
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
-from strokeseg.experiment import trial_state, weights_files
+from strokeseg.experiment import trial_events, trial_state, weights_files
 from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
+from strokeseg.tuning.hparams import (
+    BEST_DICE,
+    CONFIGURATION,
+    END,
+    EPOCHS_RUN,
+    START,
+    configuration_summary,
+    end_summary,
+    is_written,
+    start_summary,
+)
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.searcher import StudySearcher
+from strokeseg.tuning.space import Space
 
 
 class Monitor(Callback):  # type: ignore[misc]
@@ -26,6 +41,7 @@ class Monitor(Callback):  # type: ignore[misc]
     Args:
         ledger: The study's truth.
         searcher: Knows the numbers of Tune's trials.
+        space: What the study searches.
         leaderboard_csv: Written whenever a trial has ended.
         tensorboard_folder: One folder of event files a trial.
         trials_folder: Where trials leave their files; those of losers are removed.
@@ -38,6 +54,7 @@ class Monitor(Callback):  # type: ignore[misc]
         *,
         ledger: Ledger,
         searcher: StudySearcher,
+        space: Space,
         leaderboard_csv: Path,
         tensorboard_folder: Path,
         trials_folder: Path,
@@ -46,6 +63,7 @@ class Monitor(Callback):  # type: ignore[misc]
     ) -> None:
         self._ledger = ledger
         self._searcher = searcher
+        self._space = space
         self._leaderboard_csv = leaderboard_csv
         self._tensorboard_folder = tensorboard_folder
         self._trials_folder = trials_folder
@@ -53,6 +71,35 @@ class Monitor(Callback):  # type: ignore[misc]
         self._show = show
         self._writers: dict[int, SummaryWriter] = {}
         self._ended = ledger.ended
+        self._epochs_shown = {
+            row.trial: row.epochs_run for row in ledger.rows() if row.state == "RUNNING"
+        }
+        self._closed: set[int] = set()
+        self._with_weights: set[int] = set()
+
+    def setup(self, **info: object) -> None:
+        """Write what earlier processes left unwritten: the configuration, ends of trials."""
+        if not is_written(self._tensorboard_folder, CONFIGURATION):
+            with SummaryWriter(str(self._tensorboard_folder)) as writer:
+                _add(writer, configuration_summary(self._space, time.time()))
+        for row in self._ledger.rows():
+            if row.state == "RUNNING":
+                continue
+            trial_state(self._trials_folder, row.trial).unlink(missing_ok=True)
+            self._with_weights.add(row.trial)
+            if is_written(self._folder(row.trial), END):
+                self._closed.add(row.trial)
+        self.tidy()
+
+    def on_trial_start(
+        self,
+        iteration: int,
+        trials: list[tune_experiment.Trial],
+        trial: tune_experiment.Trial,
+        **info: object,
+    ) -> None:
+        """Enter a trial into the HParams table before its first epoch is over."""
+        self._writer(self._row(trial)).flush()
 
     def on_trial_result(
         self,
@@ -65,21 +112,23 @@ class Monitor(Callback):  # type: ignore[misc]
         """Write an epoch's scalars and move the progress on."""
         if "epoch" not in result:
             return
-        number = self._searcher.numbers[trial.trial_id]
-        writer = self._writers.get(number)
-        if writer is None:
-            writer = SummaryWriter(str(self._tensorboard_folder / f"{number:04d}"))
-            self._writers[number] = writer
-        scalars = {
-            "validation/dice": result["dice"],
-            "training/learning_rate": result["learning_rate"],
-            "training/slices_per_second": result["slices_per_second"],
-            **{f"loss/{term}": loss for term, loss in result["losses"].items()},
-        }
-        for name, scalar in scalars.items():
-            writer.add_scalar(name, scalar, result["epoch"])
+        row = self._row(trial)
+        epoch = result["epoch"]
+        # A trial whose process was lost goes on in another one, which reports anew.
+        if epoch <= self._epochs_shown.get(row.trial, 0):
+            return
+        writer = self._writer(row)
+        for name, scalar in _scalars(result).items():
+            writer.add_scalar(name, scalar, epoch)
+        self._show_progress_of(row)
         writer.flush()
         self.show()
+
+    def on_experiment_end(self, trials: list[tune_experiment.Trial], **info: object) -> None:
+        """Let go of the files of trials that were interrupted."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
 
     def on_step_end(
         self, iteration: int, trials: list[tune_experiment.Trial], **info: object
@@ -104,18 +153,69 @@ class Monitor(Callback):  # type: ignore[misc]
         """Write the leaderboard; remove the states of ended trials and the losers' weights."""
         rows = self._ledger.rows()
         write_leaderboard(self._leaderboard_csv, rows)
-        kept = self._kept(rows)
         for row in rows:
-            if row.state == "RUNNING":
-                continue
-            trial_state(self._trials_folder, row.trial).unlink(missing_ok=True)
-            if row.trial not in kept:
-                for path in weights_files(self._trials_folder, row.trial):
-                    path.unlink(missing_ok=True)
-            if (writer := self._writers.pop(row.trial, None)) is not None:
-                writer.close()
+            if row.state != "RUNNING" and row.trial not in self._closed:
+                self._close(row)
+        kept = self._kept(rows)
+        for number in self._with_weights - kept:
+            for path in weights_files(self._trials_folder, number):
+                path.unlink(missing_ok=True)
+        self._with_weights &= kept
         self.show()
+
+    def _row(self, trial: tune_experiment.Trial) -> LeaderboardRow:
+        return self._ledger.row(self._searcher.numbers[trial.trial_id])
+
+    def _folder(self, number: int) -> Path:
+        return trial_events(self._tensorboard_folder, number)
+
+    def _writer(self, row: LeaderboardRow) -> SummaryWriter:
+        """Return a trial's open writer, with its session started."""
+        writer = self._writers.get(row.trial)
+        if writer is None:
+            started = is_written(self._folder(row.trial), START)
+            writer = SummaryWriter(str(self._folder(row.trial)))
+            self._writers[row.trial] = writer
+            if not started:
+                _add(writer, start_summary(self._space, row.parameters, time.time()))
+        return writer
+
+    def _show_progress_of(self, row: LeaderboardRow) -> None:
+        """Write the metrics of the HParams table, as the ledger knows them."""
+        writer = self._writer(row)
+        writer.add_scalar(BEST_DICE, row.dice, row.epochs_run)
+        writer.add_scalar(EPOCHS_RUN, row.epochs_run, row.epochs_run)
+        self._epochs_shown[row.trial] = row.epochs_run
+
+    def _close(self, row: LeaderboardRow) -> None:
+        """Remove a trial's state and write its end, with what a lost driver had left out."""
+        trial_state(self._trials_folder, row.trial).unlink(missing_ok=True)
+        self._with_weights.add(row.trial)
+        writer = self._writer(row)
+        if row.epochs_run > self._epochs_shown.pop(row.trial, 0):
+            self._show_progress_of(row)
+        _add(writer, end_summary(row.state, time.time()))
+        writer.close()
+        del self._writers[row.trial]
+        self._closed.add(row.trial)
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for a restore that we never ask for.
         return {}
+
+
+def _scalars(result: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        "validation/dice": result["dice"],
+        "training/learning_rate": result["learning_rate"],
+        "training/slices_per_second": result["slices_per_second"],
+        "training/wait_share": result["wait_share"],
+        "training/memory_gb": result["memory_gb"],
+        **{f"loss/{term}": loss for term, loss in result["losses"].items()},
+    }
+
+
+def _add(writer: SummaryWriter, summary: Summary) -> None:
+    # Declared as if there never were one.
+    file_writer: Any = writer.file_writer
+    file_writer.add_summary(summary)

@@ -233,7 +233,7 @@ def _wrong_values(space: Space) -> list[str]:
             if strange:
                 faults.append(f"{name}: `when` lists {strange}, which {other} never takes")
     lowest: dict[str, Value] = {
-        name: min(_numbers(_all_values(name, space.dimensions[name])))
+        name: min(_numbers(all_values(name, space.dimensions[name])))
         for name in ("cross_entropy_weight", "focal_weight")
         if not faults and name in space.dimensions
     }
@@ -242,7 +242,7 @@ def _wrong_values(space: Space) -> list[str]:
     return faults
 
 
-def _all_values(name: str, dimension: Dimension) -> tuple[Value, ...]:
+def all_values(name: str, dimension: Dimension) -> tuple[Value, ...]:
     """The extremes, and what the parameter is where its condition does not hold."""
     if not dimension.when:
         return dimension.extremes

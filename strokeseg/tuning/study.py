@@ -72,6 +72,7 @@ class Study:
     """A study opened: its ledger, and what it was opened with."""
 
     ledger: Ledger
+    space: Space
     weights: Mapping[str, EncoderWeights]
     optuna: optuna.Study
 
@@ -150,7 +151,7 @@ def open_study(
             weights = find_weights(space, weights_dir)
         if weights:
             _keep_weights(study, weights, experiment.search_folder(axis))
-        yield Study(ledger=ledger, weights=weights, optuna=study)
+        yield Study(ledger=ledger, space=space, weights=weights, optuna=study)
 
 
 def run_study(
@@ -185,6 +186,7 @@ def run_study(
         folds=data.folds,
         validation_fold=None if budget.scoring == "k-fold" else data.validation_fold,
         trials_folder=str(trials_folder),
+        tensorboard_folder=str(experiment.tensorboard_folder(axis)),
         threads=allotment.cpus,
         gpus=allotment.gpus,
         sequences=experiment.config.data.sequences,
@@ -197,6 +199,7 @@ def run_study(
     monitor = Monitor(
         ledger=ledger,
         searcher=searcher,
+        space=study.space,
         leaderboard_csv=experiment.leaderboard_csv(axis),
         tensorboard_folder=experiment.tensorboard_folder(axis),
         trials_folder=trials_folder,

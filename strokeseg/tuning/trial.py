@@ -22,13 +22,16 @@ from ray import tune
 
 from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
-from strokeseg.experiment import trial_state, trial_weights
+from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
+from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import MemberRecord, load_state, save_member, save_state
 from strokeseg.learning.networks import build_network
+from strokeseg.learning.pictures import draw_picture
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training, TrialFailure
 from strokeseg.learning.weights import EncoderWeights
 from strokeseg.tuning.feed import slice_set
+from strokeseg.tuning.picture_events import replace_pictures
 
 _log = logging.getLogger(__name__)
 # Distinguishes one trial's seed from the next: trial n of a study uses seed + n * stride.
@@ -48,6 +51,7 @@ class TrialSettings:
         validation_fold: The fold that scores trials, the others train; nothing for k-fold
             scoring, one fold after the other.
         trials_folder: Where trials leave their files; every node sees it.
+        tensorboard_folder: Where they leave their pictures; every node sees it.
         threads: CPU threads of a trial.
         gpus: GPUs of a trial, or the fraction of one; 0 to train on CPUs.
         sequences: Sequences in the order of the channels.
@@ -63,6 +67,7 @@ class TrialSettings:
     folds: tuple[tuple[str, ...], ...]
     validation_fold: int | None
     trials_folder: str
+    tensorboard_folder: str
     threads: int
     gpus: float
     sequences: tuple[str, ...]
@@ -147,6 +152,7 @@ def train_trial(
             if is_best:
                 record = _record(number, config, weights, settings, result, slices.size, fold)
                 save_member(path, training.network, record)
+                _keep_pictures(number, training, metrics["epoch"], settings)
             state = {"training": training.state(), "history": history, "best": best}
             save_state(state_path, state)
             yield metrics
@@ -183,6 +189,20 @@ def _training(
         # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
         mirror=settings.axis != "sagittal",
     )
+
+
+def _keep_pictures(number: int, training: Training, epoch: int, settings: TrialSettings) -> None:
+    pictures = {
+        f"slices/{name}": draw_picture(
+            seen,
+            settings.sequences,
+            pixel_mm(settings.spacing_mm, settings.axis),
+            left_side="A" if settings.axis == "sagittal" else "R",
+        )
+        for name, seen in training.seen_slices().items()
+    }
+    folder = trial_picture_events(Path(settings.tensorboard_folder), number)
+    replace_pictures(folder, pictures, epoch)
 
 
 def _metrics(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.imaging.slices import AXES, cut, join, pad, slice_size, unpad
+from strokeseg.imaging.slices import AXES, cut, join, pad, pixel_mm, slice_size, unpad, upright
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,28 @@ def test_slice_size_rounds_up_to_multiples(axis, size):
 def test_an_unknown_axis_is_refused():
     with pytest.raises(ValueError, match="axial.*got 'oblique'"):
         cut(np.zeros((2, 2, 2)), "oblique")
+
+
+@pytest.mark.parametrize(
+    ("axis", "top", "left"),
+    [
+        # Voxels of a 2 x 3 x 4 volume in RAS+: the highest x is right, y anterior, z superior.
+        ("axial", (0, 2, 0), (1, 0, 0)),
+        ("coronal", (0, 0, 3), (1, 0, 0)),
+        ("sagittal", (0, 0, 3), (0, 2, 0)),
+    ],
+)
+def test_upright_slices_have_superior_or_anterior_above_and_right_or_anterior_on_the_left(
+    axis, top, left
+):
+    for voxel, edge in ((top, (0, slice(None))), (left, (slice(None), 0))):
+        volume = np.zeros((2, 3, 4), dtype=bool)
+        volume[voxel] = True
+        assert upright(cut(volume, axis)[0])[edge].any()
+
+
+@pytest.mark.parametrize(
+    ("axis", "expected"), [("axial", (1, 2)), ("coronal", (1, 5)), ("sagittal", (2, 5))]
+)
+def test_pixels_have_the_size_of_the_two_axes_that_remain(axis, expected):
+    assert pixel_mm((1, 2, 5), axis) == expected

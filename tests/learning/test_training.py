@@ -46,6 +46,8 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     expected = list(undisturbed.run())
     interrupted = _training(toy_slices())
     first = next(interrupted.run())
+    # Looking at slices leaves no trace.
+    assert interrupted.seen_slices()
     save_state(tmp_path / "state.pt", interrupted.state())
     resumed = _training(toy_slices())
     torch.manual_seed(1234)

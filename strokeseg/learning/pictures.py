@@ -1,0 +1,204 @@
+"""Pictures of slices, with the true and the predicted lesion outlined.
+
+A *seen slice* is a slice of a validation case together with what a network makes of it. A
+*panel* shows one sequence of it; a *picture* is a row of panels under a caption.
+
+The truth is outlined from outside and the prediction from inside, so that both lines are to
+be seen where they agree; their colours differ for the colour-blind too.
+
+Source of the colours: Okabe and Ito, Color universal design, 2008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from strokeseg.imaging.slices import upright
+
+TRUTH_COLOUR, PREDICTION_COLOUR = (86, 180, 233), (230, 159, 0)
+_TEXT_COLOUR = (255, 255, 255)
+# Levels of grey are dropped that no eye tells apart and that make a file twice as large.
+_GREY_STEP = 4
+_DARKEST, _BRIGHTEST = 1, 99
+_PANEL_SIDE, _GAP, _NARROWEST = 208, 4, 330
+# TensorBoard shrinks a picture to some 350 pixels until somebody clicks on it.
+_WIDTH_BY_TEXT_SIZE = 34
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeenSlice:
+    """A slice of a validation case, and what a network makes of it.
+
+    Attributes:
+        case: Its case.
+        index: Its place along the axis, from 0.
+        image: (C, H, W) float32, z-scored intensities, 0 outside the brain.
+        truth: (H, W) bool.
+        prediction: (H, W) bool.
+    """
+
+    case: str
+    index: int
+    image: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+    prediction: NDArray[np.bool_]
+
+    @property
+    def caption(self) -> str:
+        """Which slice it is, and how well it was segmented."""
+        overlap = int((self.truth & self.prediction).sum())
+        either = int(self.truth.sum()) + int(self.prediction.sum())
+        false = int(self.prediction.sum()) - overlap
+        dice = f"Dice {2 * overlap / either:.2f}" if either else "no lesion"
+        return f"case {self.case}, slice {self.index}: {dice}, {false} false positives"
+
+
+def telling_slices(
+    lesion_voxels: NDArray[np.int64], overlap: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> dict[str, int]:
+    """Choose the slices that tell most about a network.
+
+    Args:
+        lesion_voxels: (N,) true lesion voxels of each slice.
+        overlap: (N,) those of them that are predicted.
+        predicted: (N,) predicted lesion voxels.
+
+    Returns:
+        Positions by name: of the slices that show a lesion `best` and `worst` by Dice, of
+        equals the one with the most lesion; `most_false_positives` where there are any.
+    """
+    chosen: dict[str, int] = {}
+    shown = np.flatnonzero(lesion_voxels > 0)
+    if len(shown):
+        dice = 2 * overlap[shown] / (lesion_voxels[shown] + predicted[shown])
+        chosen["best"] = int(shown[np.lexsort((lesion_voxels[shown], dice))[-1]])
+        chosen["worst"] = int(shown[np.lexsort((-lesion_voxels[shown], dice))[0]])
+    false = predicted - overlap
+    if len(false) and false.max() > 0:
+        chosen["most_false_positives"] = int(false.argmax())
+    return chosen
+
+
+def outlines(
+    truth: NDArray[np.bool_], prediction: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the pixels just outside the truth and those just inside the prediction.
+
+    Pixels touch each other by their sides, not by their corners.
+
+    Args:
+        truth: (H, W) bool.
+        prediction: (H, W) bool.
+
+    Returns:
+        Two arrays (H, W) bool.
+    """
+    outside = ndimage.binary_dilation(truth) & ~truth
+    # Beyond the picture's edge counts as lesion: a line there would be none of its outline.
+    inside = prediction & ~ndimage.binary_erosion(prediction, border_value=1)
+    return outside, inside
+
+
+def draw_picture(
+    seen: SeenSlice,
+    sequences: Sequence[str],
+    pixel_mm: tuple[float, float],
+    *,
+    left_side: str,
+) -> NDArray[np.uint8]:
+    """Draw a slice upright and as wide as it is, one panel a sequence.
+
+    Args:
+        seen: The slice.
+        sequences: Names of its channels.
+        pixel_mm: Height and width of its pixels.
+        left_side: What is on the left of an upright slice, in a letter.
+
+    Returns:
+        (rows, columns, 3) uint8, red, green and blue.
+    """
+    rows, columns = _brain_box(seen)
+    size = _panel_size((rows.stop - rows.start, columns.stop - columns.start), pixel_mm)
+    image, truth, prediction = (
+        _enlarge(upright(layer[..., rows, columns]), size)
+        for layer in (seen.image, seen.truth, seen.prediction)
+    )
+    outside, inside = outlines(truth, prediction)
+    panels = []
+    for channel in image:
+        panel = np.repeat(_grey(channel)[..., None], 3, axis=-1)
+        panel[outside], panel[inside] = TRUTH_COLOUR, PREDICTION_COLOUR
+        panels.append(panel)
+    return _set_out(panels, seen.caption, sequences, left_side)
+
+
+def _brain_box(seen: SeenSlice) -> tuple[slice, slice]:
+    """The rows and columns that hold brain or lesion, with a margin for the outline."""
+    filled = (seen.image != 0).any(axis=0) | seen.truth | seen.prediction
+    boxes = ndimage.find_objects(filled.astype(np.uint8))
+    height, width = filled.shape
+    if not boxes:
+        return slice(0, height), slice(0, width)
+    rows, columns = boxes[0]
+    return (
+        slice(max(0, rows.start - 2), min(height, rows.stop + 2)),
+        slice(max(0, columns.start - 2), min(width, columns.stop + 2)),
+    )
+
+
+def _panel_size(shape: tuple[int, int], pixel_mm: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns of an upright panel for (H, W) pixels: a whole enlargement of the finer."""
+    finest = min(pixel_mm)
+    height, width = (side * side_mm / finest for side, side_mm in zip(shape, pixel_mm, strict=True))
+    factor = max(1, int(_PANEL_SIDE / max(height, width)))
+    return round(width * factor), round(height * factor)
+
+
+def _enlarge(layer: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Repeat pixels of (..., h, w) until they fill (..., rows, columns)."""
+    rows, columns = (
+        np.arange(large) * small // large
+        for large, small in zip(size, layer.shape[-2:], strict=True)
+    )
+    return np.asarray(layer[..., rows[:, None], columns])
+
+
+def _grey(channel: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Spread the brain's intensities over the levels of grey; what is no brain stays black."""
+    brain = channel != 0
+    if not brain.any():
+        return np.zeros(channel.shape, dtype=np.uint8)
+    darkest, brightest = np.percentile(channel[brain], (_DARKEST, _BRIGHTEST))
+    share = np.clip((channel - darkest) / max(brightest - darkest, 1e-6), 0, 1)
+    steps = np.rint(share * (255 // _GREY_STEP)).astype(np.uint8)
+    return np.where(brain, steps * _GREY_STEP, 0).astype(np.uint8)
+
+
+def _set_out(
+    panels: Sequence[NDArray[np.uint8]], caption: str, sequences: Sequence[str], left_side: str
+) -> NDArray[np.uint8]:
+    """Put panels side by side, with the caption and the meaning of the colours above them."""
+    height, width = panels[0].shape[:2]
+    across = max(_NARROWEST, len(panels) * (width + _GAP) - _GAP)
+    text_size = across // _WIDTH_BY_TEXT_SIZE
+    line = round(1.4 * text_size)
+    picture = Image.new("RGB", (across, 2 * line + height))
+    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(text_size)
+    label = partial(canvas.text, fill=_TEXT_COLOUR, font=font, stroke_width=1, stroke_fill="black")
+    canvas.text((2, 0), caption, _TEXT_COLOUR, font)
+    canvas.text((2, line), "truth", TRUTH_COLOUR, font)
+    canvas.text((2 + 4 * text_size, line), "prediction", PREDICTION_COLOUR, font)
+    for place, (panel, sequence) in enumerate(zip(panels, sequences, strict=True)):
+        left = place * (width + _GAP)
+        picture.paste(Image.fromarray(panel), (left, 2 * line))
+        label((left + 2, 2 * line), sequence)
+    label((2, 2 * line + height // 2), left_side, anchor="lm")
+    return np.asarray(picture)
