@@ -17,6 +17,10 @@ from typing import Any
 from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.files import read_csv, write_csv
+from strokeseg.imaging.slices import AXES
+
+# Where a trial's configuration came from, if from no other trial.
+DEFAULT, FIRST_POINT, SAMPLER = "default", "first point", "sampler"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class LeaderboardRow:
     seconds: float
     device_hours: float = 0.0
     reason: str
-    origin: str = "sampler"
+    origin: str = SAMPLER
     confirms: int | None = None
     runs: int = 0
     mean_dice: float | None = None
@@ -66,6 +70,11 @@ class LeaderboardRow:
     def config(self) -> TrialConfig:
         """The trial's configuration."""
         return TrialConfig.model_validate(self.parameters)
+
+    @property
+    def transferred(self) -> bool:
+        """Whether another axis's trial had this configuration first."""
+        return self.origin.partition(" ")[0] in AXES
 
 
 _COLUMNS = (

@@ -35,10 +35,10 @@ from strokeseg import cli
 from strokeseg.config import SearchConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
+from strokeseg.gains import gain_by_transfer, gain_over_default
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import (
     LeaderboardRow,
-    epochs_until,
     ranked,
     read_leaderboard,
     write_leaderboard,
@@ -52,7 +52,7 @@ from strokeseg.tuning.importances import write_importances
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.ledger import Ledger
-from strokeseg.tuning.space import DEFAULT, load_space
+from strokeseg.tuning.space import load_space
 from strokeseg.tuning.study import PreparedSlices, find_weights, open_study, run_study
 
 _SHOWN = 5
@@ -347,49 +347,9 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
             for row in own[:_SHOWN]
         ],
     )
-    for line in (_gain(rows), _transfer(rows)):
-        if line:
-            print(line)
-
-
-def _gain(rows: Sequence[LeaderboardRow]) -> str:
-    """Say what the best configuration is better than the default by."""
-    default = next((row for row in rows if row.origin == DEFAULT), None)
-    complete = [row for row in ranked(rows) if row.state == "COMPLETE" and row.confirms is None]
-    if default is None or default.dice is None or not complete:
-        return "The default (trial 0) has no score, so the gain over it cannot be told"
-    best = complete[0]
-    if best.trial == default.trial:
-        return f"No trial was better than the default (trial 0, Dice {default.dice:.3f})"
-    score = best.dice or 0.0
-    text = (
-        f"Gain over the default (trial 0, Dice {default.dice:.3f}): {score - default.dice:+.3f} "
-        f"by trial {best.trial}, as it was chosen"
-    )
-    if best.mean_dice is None:
-        return text
-    return f"{text}; {best.mean_dice - default.dice:+.3f} by the mean of its further runs"
-
-
-def _transfer(rows: Sequence[LeaderboardRow]) -> str:
-    """Say how soon configurations of other axes were as good as this axis's own proposals."""
-    taken = [r for r in rows if r.dice is not None and r.origin.split(" ")[0] in AXES]
-    own = [row for row in rows if row.confirms is None and row.origin == "sampler"]
-    if not taken or any(row.best_epoch is None for row in taken):
-        return ""
-    best = max(taken, key=lambda row: row.dice or 0.0)
-    score = best.dice or 0.0
-    soon = epochs_until([row for row in rows if row.confirms is None], score)
-    late = epochs_until(own, score)
-    ran = sum(row.epochs_run for row in own)
-    return (
-        f"Transfer: {best.origin} gave Dice {score:.3f} here after {soon} epochs of the search; "
-        + (
-            f"this axis's own proposals reached that after {late} epochs of theirs"
-            if late is not None
-            else f"this axis's own proposals did not reach that in {ran} epochs"
-        )
-    )
+    print(gain_over_default(rows))
+    if transferred := gain_by_transfer(rows):
+        print(transferred)
 
 
 def axis_importances(experiment: Experiment, axis: str, rows: Sequence[LeaderboardRow]) -> str:

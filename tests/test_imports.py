@@ -32,7 +32,8 @@ ALLOWED = {
     "imaging": _LOWEST,
     "learning": {*_LOWEST, "config", "imaging"},
     "experiment": {*_LOWEST, "config"},
-    "leaderboard": {*_LOWEST, "config"},
+    "leaderboard": {*_LOWEST, "config", "imaging"},
+    "gains": {*_LOWEST, "leaderboard"},
     "leakage": {*_LOWEST, "config"},
     "ray_session": _LOWEST,
     "preparation": {*_SERVICES, "ray_session"},
@@ -53,6 +54,7 @@ FORBIDDEN = {
     "learning": {"ray", "optuna"},
     "experiment": {"torch", "ray", "optuna"},
     "leaderboard": {"torch", "ray", "optuna"},
+    "gains": {"torch", "ray", "optuna"},
     "leakage": {"torch", "ray", "optuna"},
     "preparation": {"torch", "optuna"},
 }

@@ -19,10 +19,10 @@ from strokeseg.config import SearchConfig, TrialConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.files import read_json, values_sha256, write_json
-from strokeseg.leaderboard import LeaderboardRow, ranked
+from strokeseg.leaderboard import DEFAULT, LeaderboardRow, ranked
 from strokeseg.leakage import LEVELS, Finding, LeakageRow
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
-from strokeseg.tuning.space import DEFAULT, Space
+from strokeseg.tuning.space import Space
 
 
 @dataclass(frozen=True, kw_only=True)

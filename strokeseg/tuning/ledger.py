@@ -24,7 +24,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from strokeseg.config import SearchConfig, TrialConfig
-from strokeseg.leaderboard import LeaderboardRow, best_complete, with_confirmations
+from strokeseg.leaderboard import SAMPLER, LeaderboardRow, best_complete, with_confirmations
 from strokeseg.tuning.samplers import make_sampler
 from strokeseg.tuning.scoring import Scoring
 from strokeseg.tuning.space import ORIGIN, Space, plain
@@ -408,7 +408,7 @@ class Ledger:
             seconds=standing.seconds,
             device_hours=standing.device_hours,
             reason=str(attributes.get(_ENDING, {}).get("reason", "")),
-            origin=str(attributes.get(ORIGIN, "sampler")),
+            origin=str(attributes.get(ORIGIN, SAMPLER)),
             confirms=attributes.get(_CONFIRMS),
             inherited=INHERITED in attributes,
             listed=attributes.get(INHERITED, True),

@@ -28,13 +28,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from strokeseg.config import Record, TrialConfig, load_yaml, parse_record
 from strokeseg.errors import UserError
+from strokeseg.leaderboard import DEFAULT, FIRST_POINT
 from strokeseg.learning.networks import check_encoder
 
 Value: TypeAlias = bool | int | float | str
 
 # The note in the journal that says where a trial's configuration came from.
 ORIGIN = "origin"
-DEFAULT = "default"
 
 
 class Dimension(Record):
@@ -357,7 +357,7 @@ def enqueue_first(study: optuna.Study, space: Space) -> None:
     """Queue the default point, then the space's other first points."""
     study.enqueue_trial(space.default_point(), user_attrs={ORIGIN: DEFAULT})
     for point in space.first[1:]:
-        study.enqueue_trial(dict(point), user_attrs={ORIGIN: "first point"})
+        study.enqueue_trial(dict(point), user_attrs={ORIGIN: FIRST_POINT})
 
 
 def plain(config: TrialConfig) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""What a search has gained, in sentences: over the default, and by what other axes knew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from strokeseg.leaderboard import DEFAULT, SAMPLER, LeaderboardRow, epochs_until, ranked
+
+
+def gain_over_default(rows: Sequence[LeaderboardRow]) -> str:
+    """Say what the best configuration is better than the default by.
+
+    The score that a trial was chosen for flatters it; the mean of its further runs does not.
+    """
+    default = next((row for row in rows if row.origin == DEFAULT), None)
+    complete = [row for row in ranked(rows) if row.state == "COMPLETE" and row.confirms is None]
+    if default is None or default.dice is None or not complete:
+        return "The default (trial 0) has no score, so the gain over it cannot be told"
+    best = complete[0]
+    named = f"the default (trial {default.trial}, Dice {default.dice:.3f})"
+    if best.trial == default.trial:
+        return f"No trial was better than {named}"
+    text = f"Gain over {named}: {(best.dice or 0.0) - default.dice:+.3f} by trial {best.trial}"
+    if best.mean_dice is None:
+        return f"{text}, as it was chosen for its score"
+    return (
+        f"{text}, as it was chosen for its score; {best.mean_dice - default.dice:+.3f} by the mean "
+        "of its further runs"
+    )
+
+
+def gain_by_transfer(rows: Sequence[LeaderboardRow]) -> str:
+    """Say how soon configurations of other axes were as good as this axis's own proposals.
+
+    Returns:
+        A sentence, or nothing where none was taken over, or scores have no epoch of their own.
+    """
+    own = [row for row in rows if row.confirms is None]
+    taken = [row for row in own if row.transferred and row.dice is not None]
+    sampled = [row for row in own if row.origin == SAMPLER]
+    if not taken or any(row.best_epoch is None for row in taken):
+        return ""
+    best = max(taken, key=lambda row: row.dice or 0.0)
+    score = best.dice or 0.0
+    late = epochs_until(sampled, score)
+    ran = sum(row.epochs_run for row in sampled)
+    return (
+        f"Transfer: {best.origin} gave Dice {score:.3f} here after {epochs_until(own, score)} "
+        "epochs of the search; this axis's own proposals "
+        + (
+            f"did not reach that in {ran} epochs"
+            if late is None
+            else f"reached that after {late} epochs of theirs"
+        )
+    )

@@ -1,0 +1,64 @@
+"""What a search has gained, told as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from strokeseg.config import TrialConfig
+from strokeseg.gains import gain_by_transfer, gain_over_default
+from strokeseg.leaderboard import LeaderboardRow, with_confirmations
+
+
+def row(trial: int, dice: float | None, **more: Any) -> LeaderboardRow:
+    facts = {
+        **{"state": "COMPLETE", "best_epoch": None if dice is None else 2, "epochs_run": 5},
+        **{"seconds": 1.0, "reason": "", "parameters": TrialConfig().model_dump()},
+        **more,
+    }
+    return LeaderboardRow(trial=trial, dice=dice, **facts)
+
+
+def test_the_gain_is_told_as_chosen_and_as_confirmed() -> None:
+    rows = [row(0, 0.5, origin="default"), row(1, 0.7), row(2, 0.45)]
+    named = "Gain over the default (trial 0, Dice 0.500): +0.200 by trial 1"
+    assert gain_over_default(rows) == f"{named}, as it was chosen for its score"
+    further = [row(3, 0.48, confirms=1), row(4, 0.52, confirms=1)]
+    assert gain_over_default(with_confirmations([*rows, *further])) == (
+        f"{named}, as it was chosen for its score; +0.000 by the mean of its further runs"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([row(0, 0.5, origin="default"), row(1, 0.4)], "No trial was better than the default"),
+        ([row(0, None, origin="default", state="FAIL"), row(1, 0.4)], "cannot be told"),
+        ([], "cannot be told"),
+        # Stopped early: it was not better for all that is known.
+        ([row(0, 0.5, origin="default"), row(1, 0.9, state="PRUNED")], "No trial was better"),
+    ],
+)
+def test_no_gain_is_told_as_well(rows: list[LeaderboardRow], words: str) -> None:
+    assert words in gain_over_default(rows)
+
+
+def test_a_transfer_says_how_much_sooner_it_was_as_good() -> None:
+    rows = [
+        row(0, 0.3, origin="default"),
+        row(1, 0.6, origin="coronal trial 4"),
+        row(2, 0.5),
+        row(3, 0.65),
+    ]
+    # 5 epochs of the default and 2 of trial 1; of the sampler's own trials 5 and 2 more.
+    assert gain_by_transfer(rows) == (
+        "Transfer: coronal trial 4 gave Dice 0.600 here after 7 epochs of the search; this axis's "
+        "own proposals reached that after 7 epochs of theirs"
+    )
+    assert gain_by_transfer(rows[:3]).endswith("did not reach that in 5 epochs")
+    assert gain_by_transfer([rows[0], rows[2]]) == ""
+    # What an earlier study of the axis knew is no transfer.
+    assert gain_by_transfer([rows[0], row(1, 0.6, origin="axial-1 trial 4")]) == ""
+    # A k-fold score belongs to no epoch.
+    assert gain_by_transfer([row(1, 0.6, origin="coronal trial 4", best_epoch=None)]) == ""
