@@ -138,6 +138,8 @@ class SplitConfig(Record):
         test_patients: The locked test set by name, or nothing to draw it.
         test_share: Share of the patients to draw for the test set when not named.
         seed: Seed of the draw.
+        distinct_patients: Pairs of patients whose scans may resemble each other as if they
+            were one, since they are known to be different people.
     """
 
     folds: Annotated[int, Field(ge=2)] = 5
@@ -145,6 +147,15 @@ class SplitConfig(Record):
     test_patients: tuple[str, ...] | None = None
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     seed: Seed = 0
+    distinct_patients: tuple[tuple[str, str], ...] = ()
+
+    @model_validator(mode="after")
+    def _pairs_of_two(self) -> SplitConfig:
+        if alone := sorted({one for one, other in self.distinct_patients if one == other}):
+            raise ValueError(
+                f"distinct_patients must pair two patients, got {alone} with themselves"
+            )
+        return self
 
 
 class PreparationConfig(Record):

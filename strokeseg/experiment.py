@@ -71,6 +71,11 @@ class Experiment:
         """A row a case that was found: valid or not, and why."""
         return self.prepared_folder / "validation.csv"
 
+    @property
+    def similarity_csv(self) -> Path:
+        """A row a prepared case: the case of another patient that resembles it most."""
+        return self.prepared_folder / "similarity.csv"
+
     def space_path(self, axis: str) -> Path:
         """The YAML file of an axis's search space."""
         return self.config_path.parent / self.config.search.space.replace("{axis}", axis)

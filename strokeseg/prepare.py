@@ -3,6 +3,9 @@
 Every case is checked first; an invalid one stops the command with one line that says why
 (all of them in prepared/validation.csv), unless --skip-invalid leaves it out. Patients are
 then divided into folds and a locked test set, once and for all, in prepared/splits.json.
+One scan under two patients' names is refused, also when it was re-saved, mirrored or
+resampled; prepared/similarity.csv tells for every case which one of another patient
+resembles it most.
 Running it again does nothing when nothing has changed, and says what has when something did.
 
     strokeseg prepare
@@ -55,9 +58,10 @@ def prepare_experiment(experiment: Experiment, *, skip_invalid: bool, overwrite:
     if outcome is None:
         print(f"Nothing to do: {experiment.prepared_folder} is up to date")
         return
-    preparation, left_out = outcome
+    preparation, left_out, audit = outcome
     if left_out:
         print(f"Left out {len(left_out)} invalid cases:\n" + "\n".join(left_out))
+    print(audit)
     test = preparation.names(TEST)
     print(
         f"Prepared {len(preparation.cases)} cases in {experiment.prepared_folder}: "

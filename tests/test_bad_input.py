@@ -32,8 +32,8 @@ from strokeseg.learning.networks import build_network
 
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 SPACE = "parameters:\n  encoder: {value: resnet18}\n  encoder_depth: {value: 3}\n"
-# Where commands may write though they fail: what Ray said, and which cases are invalid.
-ALLOWED = {"logs", "validation.csv"}
+# Where commands may write though they fail: what Ray said, which cases are invalid or alike.
+ALLOWED = {"logs", "validation.csv", "similarity.csv"}
 
 Launch = Callable[..., Any]
 
@@ -198,6 +198,70 @@ def test_a_single_invalid_case_is_named_though_skipping_would_leave_none(
     assert outcome.code == 2
     assert any(line.startswith("1: ") and "got 1, 2" in line for line in outcome.error_lines)
     assert bench.left() == []
+
+
+def disguise(cases: Path, case: str, name: str) -> None:
+    """Copy a case under another name: mirrored, padded, and in other units and numbers."""
+    for path in sorted((cases / case).glob("VSD.*/*.nii")):
+        image = nibabel.load(path)
+        voxels = np.pad(np.asarray(image.dataobj)[::-1], ((2, 0), (1, 3), (0, 2)))
+        kind = path.parent.name
+        if ".OT." not in kind:
+            voxels = np.where(voxels, 0.5 * voxels + 10, 0).astype(np.float32)
+        target = cases / name / kind / f"{kind}.nii.gz"
+        target.parent.mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(voxels, image.affine), target)
+
+
+def test_a_scan_in_disguise_is_refused_until_it_is_one_patients_or_known_to_be_distinct(
+    phantom_cases: Path, bench: Bench, launch: Launch, local_ray: None
+) -> None:
+    shutil.copytree(phantom_cases, bench.cases)
+    disguise(bench.cases, "3", "17")
+    outcome = launch(strokeseg.prepare.main, *bench.options)
+    assert (outcome.code, outcome.out) == (2, "")
+    (line,) = outcome.error_lines
+    assert "cases 3 and 17 are nearly the same (similarity 1.00" in line
+    assert 'splits.distinct_patients: [["3", "17"]]' in line
+    assert bench.left() == []
+    prepared = bench.storage / "bad" / "prepared"
+    assert "\n3,3,17,17," in (prepared / "similarity.csv").read_text()
+
+    bench.config.write_text(
+        bench.config.read_text().replace(
+            "test_share: 0", 'test_share: 0, distinct_patients: [["3", "17"]]'
+        )
+    )
+    outcome = launch(strokeseg.prepare.main, *bench.options)
+    assert outcome.code == 0, outcome.err
+    assert "Leak audit: 7 cases compared, nearest pair " in outcome.out
+    assert "\n3,3,17,17," not in (prepared / "similarity.csv").read_text()
+    # Nothing that was written depends on who is distinct.
+    bench.configure()
+    outcome = launch(strokeseg.prepare.main, *bench.options)
+    assert outcome.out.startswith("Nothing to do")
+
+    # The same cases by a manifest that knows whose they are.
+    rows = ["case,patient," + ",".join(SEQUENCES) + ",mask"]
+    tags = ("MR_T1", "MR_T2", "MR_DWI", "MR_Flair", "OT")
+    for case in (path.name for path in bench.cases.iterdir() if path.is_dir()):
+        files = [str(volume_of(bench.cases, case, tag)) for tag in tags]
+        rows.append(",".join([case, "3" if case == "17" else case, *files]))
+    (bench.folder / "cases.csv").write_text("\n".join(rows) + "\n")
+    bench.configure(data="path: ../cases.csv, layout: manifest")
+    outcome = launch(strokeseg.prepare.main, *bench.options, "--overwrite")
+    assert outcome.code == 0, outcome.err
+    assert "Leak audit: 7 cases compared, nearest pair " in outcome.out
+
+
+def test_unknown_distinct_patients_are_named(
+    phantom_cases: Path, bench: Bench, launch: Launch
+) -> None:
+    shutil.copytree(phantom_cases, bench.cases)
+    bench.config.write_text(
+        bench.config.read_text().replace("test_share: 0", 'distinct_patients: [["3", "71"]]')
+    )
+    refused(launch(strokeseg.prepare.main, *bench.options), "distinct_patients", "['71'] are none")
 
 
 def test_too_few_patients_for_the_folds_leave_nothing(

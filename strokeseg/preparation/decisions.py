@@ -2,18 +2,148 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import SPACING_TOLERANCE
+from strokeseg.imaging.similarity import SAME_SCAN_FROM, similarities
 from strokeseg.imaging.slices import slice_size
 from strokeseg.imaging.splits import Splits, draw_splits, given_splits
-from strokeseg.preparation.record import Measured, Spacing, files_of
+from strokeseg.preparation.record import Measured, Resemblance, Spacing, files_of
+
+_LEAKS_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakAudit:
+    """What comparing all cases of different patients found.
+
+    Attributes:
+        cases: Number of cases.
+        nearest: For every case the one of another patient that resembles it most, in the
+            order of the cases; none for a case that all others may resemble.
+        leaks: Pairs that are one scan under two names, the most similar first.
+        distinct_pairs: Number of pairs of patients that were not compared, since they are
+            known to be different people.
+    """
+
+    cases: int
+    nearest: tuple[Resemblance, ...]
+    leaks: tuple[Resemblance, ...]
+    distinct_pairs: int
+
+    def __str__(self) -> str:
+        """The audit in one line."""
+        line = f"Leak audit: {self.cases} cases compared"
+        if self.nearest:
+            pair = max(self.nearest, key=lambda found: found.similarity)
+            line += (
+                f", nearest pair {pair.case.name} and {pair.other.name}, similarity "
+                f"{pair.similarity:.2f} in {pair.sequence} (refused from {SAME_SCAN_FROM:g})"
+            )
+        if self.distinct_pairs:
+            line += f", pairs of splits.distinct_patients aside: {self.distinct_pairs}"
+        return line
+
+
+def check_distinct_patients(config: ExperimentConfig, found: Sequence[Case]) -> None:
+    """Make sure that the patients known to be distinct are patients of the data.
+
+    Raises:
+        UserError: Naming those who are not.
+    """
+    known = {case.patient for case in found}
+    named = {patient for pair in config.splits.distinct_patients for patient in pair}
+    if unknown := sorted(named - known):
+        raise UserError(
+            f"splits.distinct_patients must name patients of the data, {unknown} are none; "
+            f"there are {sorted(known)}"
+        )
+
+
+def audit_leaks(
+    config: ExperimentConfig, cases: Sequence[Case], measured: Sequence[Measured]
+) -> LeakAudit:
+    """Compare the images of all cases of different patients, sequence by sequence.
+
+    One sequence is enough for a leak: its file may have been exchanged between two cases.
+    """
+    sequences = config.data.sequences
+    by_sequence = np.stack(
+        [
+            similarities([found.descriptors[channel] for found in measured])
+            for channel in range(len(sequences))
+        ]
+    )
+    best, channels = by_sequence.max(axis=0), by_sequence.argmax(axis=0)
+    best[_may_resemble(config, cases)] = -np.inf
+
+    def pair(row: int, column: int) -> Resemblance:
+        return Resemblance(
+            case=cases[row],
+            other=cases[column],
+            sequence=sequences[channels[row, column]],
+            similarity=float(best[row, column]),
+        )
+
+    leaks = [pair(*place) for place in np.argwhere(np.triu(best >= SAME_SCAN_FROM))]
+    return LeakAudit(
+        cases=len(cases),
+        nearest=tuple(
+            pair(row, int(column))
+            for row, column in enumerate(best.argmax(axis=1))
+            if np.isfinite(best[row, column])
+        ),
+        leaks=tuple(sorted(leaks, key=lambda leak: -leak.similarity)),
+        distinct_pairs=len({frozenset(names) for names in config.splits.distinct_patients}),
+    )
+
+
+def _may_resemble(config: ExperimentConfig, cases: Sequence[Case]) -> NDArray[np.bool_]:
+    """(N, N): pairs of cases of one patient, or of patients known to be distinct."""
+    patients = np.array([case.patient for case in cases])
+    allowed = patients[:, np.newaxis] == patients
+    for one, other in config.splits.distinct_patients:
+        both = np.outer(patients == one, patients == other)
+        allowed |= both | both.T
+    return np.asarray(allowed)
+
+
+def refuse_resemblances(leaks: Sequence[Resemblance], table: Path) -> None:
+    """Refuse nearly one scan under two patients' names.
+
+    Args:
+        leaks: Such pairs, the most similar first; may be none.
+        table: The file that tells how similar all cases are.
+
+    Raises:
+        UserError: With the most similar pairs.
+    """
+    if not leaks:
+        return
+    shown = leaks[:_LEAKS_SHOWN]
+    told = [
+        f"cases {leak.case.name} and {leak.other.name} are nearly the same "
+        f"(similarity {leak.similarity:.2f} in {leak.sequence}, refused from {SAME_SCAN_FROM:g})"
+        for leak in shown
+    ]
+    if more := len(leaks) - len(shown):
+        told.append(f"and {more} pairs more")
+    pairs = json.dumps([[leak.case.patient, leak.other.patient] for leak in shown])
+    raise UserError(
+        f"different patients must have different scans, but {'; '.join(told)}; name one patient "
+        "for both in the column patient of a manifest, or remove one, or, if they are known to "
+        f"be different people, set splits.distinct_patients: {pairs} (all cases in {table})"
+    )
 
 
 def refuse_leaks(cases: Sequence[Case], files: Mapping[str, Mapping[str, Any]]) -> None:

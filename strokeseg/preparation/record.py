@@ -8,9 +8,12 @@ splits. Searches keep it, so that no scores are compared across different data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
@@ -48,13 +51,40 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What the check of one case found; `faults` is empty for a valid one."""
+    """What the check of one case found; `faults` is empty for a valid one.
+
+    Attributes:
+        faults: Why the case is invalid.
+        shape: Voxels of the brain's box along X, Y, Z.
+        spacing_mm: Voxel size (x, y, z) in RAS+ order.
+        lesion_voxels: Of the mask as it came.
+        lesion_ml: Its volume.
+        descriptors: One for every sequence, in their order; see `imaging.similarity`.
+    """
 
     faults: str = ""
     shape: tuple[int, int, int] = (0, 0, 0)
     spacing_mm: Spacing = (0.0, 0.0, 0.0)
     lesion_voxels: int = 0
     lesion_ml: float = 0.0
+    descriptors: tuple[NDArray[np.int8], ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resemblance:
+    """Two cases of different patients.
+
+    Attributes:
+        case: One of them.
+        other: The other.
+        sequence: The sequence in which they resemble each other most.
+        similarity: How much, -1 to 1; see `imaging.similarity`.
+    """
+
+    case: Case
+    other: Case
+    sequence: str
+    similarity: float
 
 
 def read_preparation(experiment: Experiment) -> Preparation:
@@ -141,6 +171,23 @@ def write_cases(
     write_csv(path, columns, rows)
 
 
+def write_similarity(path: Path, nearest: Sequence[Resemblance]) -> None:
+    """Write a row a case: the case of another patient that resembles it most."""
+    columns = ["case", "patient", "nearest_case", "nearest_patient", "sequence", "similarity"]
+    rows = [
+        {
+            "case": found.case.name,
+            "patient": found.case.patient,
+            "nearest_case": found.other.name,
+            "nearest_patient": found.other.patient,
+            "sequence": found.sequence,
+            "similarity": f"{found.similarity:.3f}",
+        }
+        for found in nearest
+    ]
+    write_csv(path, columns, rows)
+
+
 def refresh_paths(experiment: Experiment, cases: Sequence[Case]) -> None:
     """Write where the cases are now, when the same files have moved to another place."""
     rows = read_csv(experiment.cases_csv)
@@ -155,9 +202,12 @@ def refresh_paths(experiment: Experiment, cases: Sequence[Case]) -> None:
 
 def settings_of(config: ExperimentConfig) -> dict[str, Any]:
     """Return the settings that slices depend on, as plain values; paths left out."""
+    # Which patients are known to be distinct decides whether there are slices, not what is in
+    # them: naming a pair afterwards must not make searches start anew.
+    apart = {"validation_fold", "distinct_patients"}
     return {
         "data": config.data.model_dump(mode="json", exclude={"path"}),
-        "splits": config.splits.model_dump(mode="json", exclude={"validation_fold"}),
+        "splits": config.splits.model_dump(mode="json", exclude=apart),
         "preparation": config.preparation.model_dump(mode="json"),
     }
 

@@ -19,7 +19,16 @@ from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.splits import TEST, write_splits
 from strokeseg.imaging.table import SCHEMA_VERSION
-from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits, refuse_leaks
+from strokeseg.preparation.decisions import (
+    LeakAudit,
+    audit_leaks,
+    check_distinct_patients,
+    common_size,
+    common_spacing,
+    decide_splits,
+    refuse_leaks,
+    refuse_resemblances,
+)
 from strokeseg.preparation.record import (
     Measured,
     Preparation,
@@ -32,6 +41,7 @@ from strokeseg.preparation.record import (
     refresh_paths,
     settings_of,
     write_cases,
+    write_similarity,
     write_validation,
 )
 from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
@@ -121,7 +131,7 @@ def find_cases(experiment: Experiment) -> list[Case]:
 
 def prepare(
     experiment: Experiment, *, skip_invalid: bool, overwrite: bool, progress: Progress
-) -> tuple[Preparation, list[str]] | None:
+) -> tuple[Preparation, list[str], LeakAudit] | None:
     """Prepare an experiment.
 
     Args:
@@ -131,14 +141,16 @@ def prepare(
         progress: Gives, for a title, a context manager of a function that shows progress.
 
     Returns:
-        The preparation and a line for every case left out, or nothing when it is there
-        already and nothing has changed.
+        The preparation, a line for every case left out, and the leak audit, or nothing when
+        it is there already and nothing has changed.
 
     Raises:
         UserError: When a case is invalid (one line each), when the cases cannot be split,
-            or when something has changed since the experiment was prepared.
+            when two patients have one scan, or when something has changed since the
+            experiment was prepared.
     """
     cases = find_cases(experiment)
+    check_distinct_patients(experiment.config, cases)
     if is_prepared(experiment) and not overwrite:
         changes = changes_since(experiment, cases)
         if not changes:
@@ -154,7 +166,7 @@ def prepare(
             if found.faults
         ]
         if left_out and not (skip_invalid and len(left_out) < len(cases)):
-            table = _failed_validation_csv(experiment)
+            table = _place_of_failure(experiment, experiment.validation_csv)
             write_validation(table, cases, measured)
             raise UserError(
                 f"{len(left_out)} of {len(cases)} cases are invalid (mend them, or leave them "
@@ -165,15 +177,16 @@ def prepare(
         ]
         with replacing_folder(experiment.prepared_folder) as folder, progress("Slicing") as show:
             write_validation(folder / experiment.validation_csv.name, cases, measured)
-            _write_prepared(experiment, folder, cases, valid, show)
-    return read_preparation(experiment), left_out
+            audit = _write_prepared(experiment, folder, cases, valid, show)
+    return read_preparation(experiment), left_out, audit
 
 
-def _failed_validation_csv(experiment: Experiment) -> Path:
+def _place_of_failure(experiment: Experiment, table: Path) -> Path:
+    """Where a table goes that says why there is no new preparation."""
     if is_prepared(experiment):
         # The one inside tells of the preparation that stays in force.
-        return experiment.folder / experiment.validation_csv.name
-    return experiment.validation_csv
+        return experiment.folder / table.name
+    return table
 
 
 def _write_prepared(
@@ -182,7 +195,7 @@ def _write_prepared(
     found: Sequence[Case],
     valid: Sequence[tuple[Case, Measured]],
     show: Show,
-) -> None:
+) -> LeakAudit:
     config = experiment.config
     cases = [case for case, _ in valid]
     measured = [found for _, found in valid]
@@ -195,6 +208,12 @@ def _write_prepared(
     # Those of invalid cases too, so that a case is noticed when it has been mended.
     files = {key: file_facts(path) for key, path in files_of(found).items()}
     refuse_leaks(cases, files)
+    audit = audit_leaks(config, cases, measured)
+    similarity_csv = folder / experiment.similarity_csv.name
+    if audit.leaks:
+        similarity_csv = _place_of_failure(experiment, experiment.similarity_csv)
+    write_similarity(similarity_csv, audit.nearest)
+    refuse_resemblances(audit.leaks, similarity_csv)
     fingerprint = values_sha256(
         {
             "schema_version": SCHEMA_VERSION,
@@ -225,6 +244,8 @@ def _write_prepared(
             "spacing_mm": spacing_mm,
             "slice_sizes": sizes,
             "splits_hash": splits.hash,
+            "distinct_patients": config.splits.distinct_patients,
             "files": files,
         },
     )
+    return audit

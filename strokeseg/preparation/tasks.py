@@ -21,6 +21,7 @@ from strokeseg.files import unwritable
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
+from strokeseg.imaging.similarity import describe
 from strokeseg.imaging.slices import cut, pad
 from strokeseg.imaging.table import slices_to_table
 from strokeseg.preparation.record import Measured
@@ -47,6 +48,7 @@ class CheckTask:
             spacing_mm=prepared.spacing_mm,
             lesion_voxels=int(prepared.native_mask.sum()),
             lesion_ml=volume_ml(prepared.native_mask, prepared.native_grid.spacing_mm),
+            descriptors=tuple(describe(image) for image in prepared.images),
         )
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
+from strokeseg.imaging.similarity import SIDE
 from strokeseg.preparation.decisions import (
+    audit_leaks,
+    check_distinct_patients,
     common_size,
     common_spacing,
     decide_splits,
     refuse_leaks,
+    refuse_resemblances,
 )
-from strokeseg.preparation.record import Measured, file_facts, files_of
+from strokeseg.preparation.record import Measured, file_facts, files_of, settings_of
 
 
 def config(**parts: Any) -> ExperimentConfig:
@@ -90,3 +96,83 @@ def test_one_scan_under_two_patients_is_a_leak(tmp_path: Path, patient: str, ref
         return
     with pytest.raises(UserError, match="T1 of cases a and b is the same file content"):
         refuse_leaks(given, facts)
+
+
+def picture(seed: int) -> NDArray[np.int8]:
+    """A descriptor of its own: two of them have a correlation of about 0."""
+    return np.random.default_rng(seed).integers(-127, 128, (SIDE,) * 3).astype(np.int8)
+
+
+def scans(pictures: dict[str, tuple[int, int]]) -> list[Measured]:
+    """What the check would find of T1 and T2 with these pictures."""
+    return [
+        Measured(descriptors=tuple(picture(seed) for seed in seeds)) for seeds in pictures.values()
+    ]
+
+
+# T2 of case c is the mirrored T2 of case a, as a file that went to the wrong folder.
+EXCHANGED = {"a": (1, 2), "b": (3, 4), "c": (5, 2)}
+
+
+def two_sequences(**splits: Any) -> ExperimentConfig:
+    return config(data={"path": "cases", "sequences": ["T1", "T2"]}, splits=splits)
+
+
+def test_one_exchanged_sequence_is_a_leak_that_names_pair_sequence_and_remedies():
+    found = scans(EXCHANGED)
+    mirrored = np.ascontiguousarray(found[2].descriptors[1][::-1])
+    found[2] = Measured(descriptors=(found[2].descriptors[0], mirrored))
+    audit = audit_leaks(two_sequences(), cases(dict.fromkeys("abc")), found)
+    assert str(audit) == (
+        "Leak audit: 3 cases compared, nearest pair a and c, similarity 1.00 in T2 "
+        "(refused from 0.85)"
+    )
+    with pytest.raises(UserError) as refusal:
+        refuse_resemblances(audit.leaks, Path("similarity.csv"))
+    assert "cases a and c are nearly the same (similarity 1.00 in T2" in str(refusal.value)
+    assert "column patient of a manifest" in str(refusal.value)
+    assert 'splits.distinct_patients: [["a", "c"]] (all cases in similarity.csv)' in str(
+        refusal.value
+    )
+
+
+def test_the_nearest_case_of_another_patient_is_told_for_every_case():
+    audit = audit_leaks(two_sequences(), cases(dict.fromkeys("abc")), scans(EXCHANGED))
+    nearest = {found.case.name: found.other.name for found in audit.nearest}
+    assert (nearest["a"], nearest["c"]) == ("c", "a") and nearest["b"] in "ac"
+    assert [(leak.case.name, leak.other.name) for leak in audit.leaks] == [("a", "c")]
+
+
+@pytest.mark.parametrize("pair", [("a", "c"), ("c", "a")])
+def test_patients_known_to_be_distinct_may_resemble_each_other(pair: tuple[str, str]):
+    chosen = two_sequences(distinct_patients=[pair])
+    audit = audit_leaks(chosen, cases(dict.fromkeys("abc")), scans(EXCHANGED))
+    refuse_resemblances(audit.leaks, Path("similarity.csv"))
+    assert str(audit).endswith(", pairs of splits.distinct_patients aside: 1")
+    # What was not compared is not the nearest, either.
+    assert "b" in str(audit).split("nearest pair ")[1].split(",")[0]
+
+
+def test_two_cases_of_one_patient_may_resemble_each_other():
+    given = [Case(name=name, patient="p", images={}, mask=None) for name in ("first", "second")]
+    audit = audit_leaks(two_sequences(), given, scans({"first": (1, 2), "second": (1, 2)}))
+    assert audit.leaks == () and audit.nearest == ()
+    assert str(audit) == "Leak audit: 2 cases compared"
+
+
+def test_many_leaks_are_told_in_short():
+    # Four cases that are one: six pairs.
+    found = scans(dict.fromkeys("abcd", (1, 2)))
+    audit = audit_leaks(two_sequences(), cases(dict.fromkeys("abcd")), found)
+    with pytest.raises(UserError, match="cases a and b are .*; and 1 pairs more; name one"):
+        refuse_resemblances(audit.leaks, Path("similarity.csv"))
+
+
+def test_distinct_patients_must_be_patients_of_the_data():
+    chosen = config(splits={"distinct_patients": [["a", "x"], ["y", "b"]]})
+    with pytest.raises(UserError, match=r"\['x', 'y'\] are none; there are \['a', 'b'\]"):
+        check_distinct_patients(chosen, cases(dict.fromkeys("ab")))
+
+
+def test_naming_distinct_patients_afterwards_changes_no_preparation():
+    assert settings_of(config(splits={"distinct_patients": [["a", "b"]]})) == settings_of(config())
