@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from subprocess import Popen
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ray
 from ray.data import DataContext
@@ -88,6 +88,8 @@ def _started(folder: Path | None) -> Iterator[None]:
     said = io.StringIO()
     # Without an explicit "local", Ray joins any cluster that it finds on this machine.
     private = {"address": "local", "include_dashboard": False, "_temp_dir": str(folder)}
+    # The errors of its own that Ray prints to standard output have no other way to the log.
+    ray._private.worker.print_to_stdstream = _log_errors
     try:
         with redirect_stderr(said), _keeping_interrupts():
             ray.init(log_to_driver=False, configure_logging=False, **(private if folder else {}))
@@ -108,6 +110,10 @@ def _started(folder: Path | None) -> Iterator[None]:
     finally:
         # Its folder goes next, and processes that are still ending would write there.
         ray.shutdown(wait_for_processes=True)
+
+
+def _log_errors(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    _log.warning("Ray: %s", "\n".join(data["lines"]))
 
 
 @contextmanager
