@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import logging.handlers
 import sys
 import time
 import warnings
@@ -35,6 +36,7 @@ from strokeseg.files import unwritable
 DONE, SOME_FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
 
 _PLAIN_SECONDS = 15.0
+_LOG_BYTES, _OLD_LOGS = 8 << 20, 1
 _NOISY_LOGGERS = ("ray", "ray.tune", "ray.data", "ray.train", "optuna", "py.warnings")
 
 
@@ -96,10 +98,12 @@ def run_command(work: Callable[[], int]) -> int:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Send the chatter of Ray, Optuna and Python's warnings to a file."""
+    """Send the chatter of Ray, Optuna and Python's warnings to a file, which rotates."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=_LOG_BYTES, backupCount=_OLD_LOGS, encoding="utf-8"
+        )
     except OSError as error:
         raise unwritable(path, error) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))

@@ -1,8 +1,11 @@
 """A quiet Ray for as long as a command needs one.
 
-Where a cluster is named (`RAY_ADDRESS`, as `ray job submit` sets it) it is joined;
-elsewhere a private one starts on this machine and ends with the command. Ray's own words
-go to its session folder and, by `cli.logging_to`, to the command's log.
+Where a cluster is named (`RAY_ADDRESS`, as `ray job submit` sets it) it is joined and left
+alone; elsewhere a *private* session starts on this machine and ends with the command. Its
+files lie in a temporary folder of its own, which goes away with it; those of commands that
+were killed are removed by the next one. Ray's own words go, by `cli.logging_to`, to the
+command's log: what it says at the start, and the ends of its own logs when the session ends
+with an error, or when a worker crashed in it.
 """
 
 from __future__ import annotations
@@ -10,17 +13,107 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import signal
+import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from subprocess import Popen
+from typing import Any, NoReturn
 
 import ray
 from ray.data import DataContext
+from rich.console import Console
 
 from strokeseg.errors import UserError
+from strokeseg.living_folder import living_folder
 
 _log = logging.getLogger(__name__)
+
+_PREFIX = "strokeseg-"
+# Ray puts sockets below its folder, and the system allows a socket's path 107 bytes, or 103.
+_LONGEST_PLACE = (103 if sys.platform == "darwin" else 107) - len(
+    f"/{_PREFIX}12345678/in/session_2026-01-31_23-59-59_000000_1234567/sockets/plasma_store.1"
+)
+# Of 100 MB a day that Ray's logs grow by, 85 are tables of statistics. Rotating them more tightly
+# than Ray does by itself would lose what a crashing worker says last.
+_SELDOM = {"RAY_event_stats_print_interval_ms": "3600000"}
+_VITAL = ("raylet", "gcs_server")
+_WATCH_SECONDS = 0.25
+_ENDED_BY_LOSS = 2
+_END_BYTES = 4000
+_CRASH = "Fatal Python error"
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Start or join Ray, unless this process has done so already, and leave it at the end.
+
+    A private session that loses one of its processes ends this process, with one line and
+    exit code 2: Ray would go on for a minute without it, and call the trials failed.
+
+    Raises:
+        UserError: When the cluster named does not answer.
+    """
+    if ray.is_initialized():
+        yield
+    elif os.environ.get("RAY_ADDRESS"):
+        with _started(None):
+            yield
+    else:
+        for name, milliseconds in _SELDOM.items():
+            os.environ.setdefault(name, milliseconds)
+        with (
+            living_folder(_place(), _PREFIX) as folder,
+            _telling_logs(folder),
+            _started(folder),
+            _watched(folder),
+        ):
+            yield
+
+
+def _place() -> Path:
+    """The folder for temporary files, if Ray's sockets below it have names short enough."""
+    place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).absolute()
+    return place if len(os.fsencode(place)) <= _LONGEST_PLACE else Path("/tmp")
+
+
+@contextmanager
+def _started(folder: Path | None) -> Iterator[None]:
+    ray_logger = logging.getLogger("ray")
+    handlers = list(ray_logger.handlers)
+    said = io.StringIO()
+    # Without an explicit "local", Ray joins any cluster that it finds on this machine.
+    private = {"address": "local", "include_dashboard": False, "_temp_dir": str(folder)}
+    # The errors of its own that Ray prints to standard output have no other way to the log.
+    ray._private.worker.print_to_stdstream = _log_errors
+    try:
+        with redirect_stderr(said), _keeping_interrupts():
+            ray.init(log_to_driver=False, configure_logging=False, **(private if folder else {}))
+    except ConnectionError as error:
+        raise UserError(
+            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: no Ray answers there ({error}); "
+            "correct it, or unset it to use this machine alone"
+        ) from None
+    # Ray adds a handler of its own for the terminal while it starts.
+    ray_logger.handlers = handlers
+    _log.info("%s", said.getvalue())
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    try:
+        yield
+    finally:
+        # Its folder goes next, and processes that are still ending would write there.
+        ray.shutdown(wait_for_processes=True)
+
+
+def _log_errors(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    _log.warning("Ray: %s", "\n".join(data["lines"]))
 
 
 @contextmanager
@@ -41,37 +134,69 @@ def _keeping_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """Start or join Ray, unless this process has done so already, and leave it at the end."""
-    if ray.is_initialized():
-        yield
-        return
-    # Without an explicit "local", Ray joins any cluster that it finds on this machine.
-    address = None if os.environ.get("RAY_ADDRESS") else "local"
-    ray_logger = logging.getLogger("ray")
-    handlers = list(ray_logger.handlers)
-    said = io.StringIO()
+def _telling_logs(folder: Path) -> Iterator[None]:
+    """Copy the ends of Ray's logs to ours when they may be asked for, before they go."""
     try:
-        with redirect_stderr(said), _keeping_interrupts():
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                configure_logging=False,
-                **({} if address is None else {"include_dashboard": False}),
-            )
-    except ConnectionError as error:
-        raise UserError(
-            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: no Ray answers there ({error}); "
-            "correct it, or unset it to use this machine alone"
-        ) from None
-    # Ray adds a handler of its own for the terminal while it starts.
-    ray_logger.handlers = handlers
-    _log.info("%s", said.getvalue())
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_options.preserve_order = True
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException:
+        _tell_logs(folder, crashes_only=False)
+        raise
+    _tell_logs(folder, crashes_only=True)
+
+
+def _tell_logs(folder: Path, *, crashes_only: bool) -> None:
+    logs = folder / "session_latest" / "logs"
+    for name in ("worker-*.err",) if crashes_only else ("raylet.*", "gcs_server.*", "worker-*.*"):
+        for path in sorted(logs.glob(name)):
+            end = _end_of(path)
+            if end.strip() and (_CRASH in end or not crashes_only):
+                _log.warning("the end of Ray's %s:\n%s", path.name, end)
+
+
+def _end_of(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        return file.read().decode(errors="replace")
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[None]:
+    """End this process when Ray has lost one of its own that it cannot do without."""
+    # There is no public way to them.
+    started = ray._private.worker._global_node.all_processes
+    processes: dict[str, Popen[bytes]] = {name: of[0].process for name, of in started.items()}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_WATCH_SECONDS):
+            for name in _VITAL:
+                if processes[name].poll() is not None:
+                    _end_without(name, processes, folder)
+
+    watcher = threading.Thread(target=watch, name="ray-watch", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        ray.shutdown()
+        over.set()
+        watcher.join()
+
+
+def _end_without(lost: str, processes: Mapping[str, Popen[bytes]], folder: Path) -> NoReturn:
+    """End at once, as if killed, since Tune would take down running trials as failed."""
+    code = processes[lost].returncode
+    ending = f"signal {-code}" if code < 0 else f"exit code {code}"
+    _tell_logs(folder, crashes_only=False)
+    # A bar hides the cursor, and its own end will not come.
+    Console(stderr=True).show_cursor()
+    print(
+        f"error: Ray's process {lost} ended ({ending}); the same command goes on from there",
+        file=sys.stderr,
+        flush=True,
+    )
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    for process in processes.values():
+        process.kill()
+    os._exit(_ENDED_BY_LOSS)
