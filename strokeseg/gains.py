@@ -17,7 +17,8 @@ def gain_over_default(rows: Sequence[LeaderboardRow]) -> str:
     if default is None or default.dice is None or not complete:
         return "The default (trial 0) has no score, so the gain over it cannot be told"
     best = complete[0]
-    named = f"the default (trial {default.trial}, Dice {default.dice:.3f})"
+    so_far = "" if default.state == "COMPLETE" else f" after {default.epochs_run} epochs so far"
+    named = f"the default (trial {default.trial}, Dice {default.dice:.3f}{so_far})"
     if best.trial == default.trial:
         return f"No trial was better than {named}"
     text = f"Gain over {named}: {(best.dice or 0.0) - default.dice:+.3f} by trial {best.trial}"

@@ -36,11 +36,15 @@ def test_the_gain_is_told_as_chosen_and_as_confirmed() -> None:
         ([row(0, 0.5, origin="default"), row(1, 0.4)], "No trial was better than the default"),
         ([row(0, None, origin="default", state="FAIL"), row(1, 0.4)], "cannot be told"),
         ([], "cannot be told"),
+        (
+            [row(0, 0.1, origin="default", state="RUNNING"), row(1, 0.4)],
+            "(trial 0, Dice 0.100 after 5 epochs so far): +0.300",
+        ),
         # Stopped early: it was not better for all that is known.
         ([row(0, 0.5, origin="default"), row(1, 0.9, state="PRUNED")], "No trial was better"),
     ],
 )
-def test_no_gain_is_told_as_well(rows: list[LeaderboardRow], words: str) -> None:
+def test_what_is_not_known_or_not_gained_is_told_as_well(rows: list[LeaderboardRow], words: str) -> None:
     assert words in gain_over_default(rows)
 
 

@@ -134,7 +134,7 @@ def strike(search: Search, what: str) -> None:
     # Whatever was killed, the rest must end by itself and leave nothing behind.
     search.driver.wait(PATIENCE_SECONDS)
     assert search.driver.returncode != 0
-    _, alive = psutil.wait_procs(family, timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
     assert not alive, [_title(one) for one in alive]
     search.begin()
 
