@@ -44,7 +44,9 @@ def test_the_gain_is_told_as_chosen_and_as_confirmed() -> None:
         ([row(0, 0.5, origin="default"), row(1, 0.9, state="PRUNED")], "No trial was better"),
     ],
 )
-def test_what_is_not_known_or_not_gained_is_told_as_well(rows: list[LeaderboardRow], words: str) -> None:
+def test_what_is_not_known_or_not_gained_is_told_as_well(
+    rows: list[LeaderboardRow], words: str
+) -> None:
     assert words in gain_over_default(rows)
 
 

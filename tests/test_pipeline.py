@@ -35,6 +35,7 @@ import strokeseg.prepare
 import strokeseg.promote
 import strokeseg.run
 import strokeseg.search
+from strokeseg.learning.checkpoint import read_member_record
 
 AXES = ("axial", "coronal", "sagittal")
 METHODS = {*AXES, "vote", "vote_pretrained", "vote_scratch"}
@@ -54,6 +55,7 @@ search:
   slices_per_epoch: 32
   grace_epochs: {EPOCHS}
   confirm_trials: 0
+  transfer_trials: 0
 """
 
 SPACE = """\
@@ -638,3 +640,58 @@ def _check_what_is_shown_of_resumed_trials(
         best = max(trial.intermediate_values.values())
         assert scalars_of(events, "validation/best_dice")[-1][1] == pytest.approx(best)
         assert status_of(events) == api_pb2.STATUS_SUCCESS
+
+
+def test_a_trial_that_explodes_fails_alone_with_its_reason(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "prepared")
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "first: [{learning_rate: 0.003}, {learning_rate: 1.0e+30}]\n"
+        "parameters:\n  encoder: {value: resnet18}\n  encoder_depth: {value: 3}\n"
+        "  learning_rate: {choices: [0.003, 1.0e+30, 0.002]}\n"
+    )
+    outcome = launch(
+        strokeseg.search.main,
+        *(*place.options, "--axis", "axial", "--space", space, "--trials", 3),
+    )
+    assert outcome.code == 0, outcome.err
+    rows = {row["trial"]: row for row in place.leaderboard("axial")}
+    assert [rows[number]["state"] for number in ("0", "1", "2")] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert "numbers are no longer finite" in rows["1"]["reason"]
+    assert rows["0"]["reason"] == "" and rows["0"]["origin"] == "default"
+
+
+def test_k_fold_scores_every_patient_and_promotes_every_network(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(tmp_path, "prepared")
+    for axis in AXES:
+        outcome = launch(
+            strokeseg.search.main,
+            *(*place.options, "--axis", axis, "--k-fold", "--trials", 1, "--epochs", 2),
+        )
+        assert outcome.code == 0, outcome.err
+        (trial,) = trials_of(place.journal(axis), axis)
+        # 8 of the 10 patients are in the two folds, each scored once.
+        assert list(trial.intermediate_values) == list(range(8))
+        assert trial.value == pytest.approx(np.mean(list(trial.intermediate_values.values())))
+        (row,) = place.leaderboard(axis)
+        assert (row["epochs_run"], row["best_epoch"]) == ("4", "")
+        assert float(row["dice"]) == pytest.approx(trial.value, abs=1e-6)
+        spread = np.std(list(trial.intermediate_values.values()))
+        assert float(row["spread"]) == pytest.approx(spread, abs=1e-6)
+    outcome = launch(strokeseg.promote.main, *place.options)
+    assert outcome.code == 0, outcome.err
+    ensemble = json.loads((place.folder / "ensemble" / "ensemble.json").read_text())
+    for axis in AXES:
+        assert ensemble["members"][axis] == [
+            f"{axis}-0000-fold0.safetensors",
+            f"{axis}-0000-fold1.safetensors",
+        ]
+    records = [
+        read_member_record(place.folder / "ensemble" / "members" / name)
+        for name in ensemble["members"]["axial"]
+    ]
+    assert [record.fold for record in records] == [0, 1]

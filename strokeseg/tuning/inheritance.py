@@ -51,10 +51,13 @@ def transfer_best(
             found += [(rank, other, row) for rank, row in enumerate(ranked(own))]
     # By rank, since the scores of two axes do not compare.
     found.sort(key=lambda one: one[:2])
-    queued: list[Mapping[str, Any]] = [space.default_point()]
+    tried = [space.default_point(), *space.first[1:]]
+    queued: list[Mapping[str, Any]] = []
     for _, other, row in found:
         parameters = space.parameters_of(row.config)
-        if parameters is not None and parameters not in queued and len(queued) <= count:
+        if parameters is None or parameters in queued or len(queued) == count:
+            continue
+        if not any(point.items() <= parameters.items() for point in tried):
             queued.append(parameters)
             origin = f"{other} trial {row.trial}"
             study.enqueue_trial(dict(parameters), user_attrs={ORIGIN: origin})
