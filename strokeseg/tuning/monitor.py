@@ -34,6 +34,10 @@ from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.searcher import StudySearcher
 from strokeseg.tuning.space import Space
 
+# All trials are gone through each time: with a thousand short ones that would take longer than
+# to run them.
+_SECONDS_BETWEEN_TIDIES = 2.0
+
 
 class Monitor(Callback):  # type: ignore[misc]
     """Tune's callback that shows how the study goes and keeps its folder in order.
@@ -42,7 +46,7 @@ class Monitor(Callback):  # type: ignore[misc]
         ledger: The study's truth.
         searcher: Knows the numbers of Tune's trials.
         space: What the study searches.
-        leaderboard_csv: Written whenever a trial has ended.
+        leaderboard_csv: Written when a trial has ended.
         tensorboard_folder: One folder of event files a trial.
         trials_folder: Where trials leave their files; those of losers are removed.
         kept: Says which trials' weights are worth keeping.
@@ -71,6 +75,7 @@ class Monitor(Callback):  # type: ignore[misc]
         self._show = show
         self._writers: dict[int, SummaryWriter] = {}
         self._ended = ledger.ended
+        self._tidied = float("-inf")
         self._epochs_shown = {
             row.trial: row.epochs_run for row in ledger.rows() if row.state == "RUNNING"
         }
@@ -134,9 +139,11 @@ class Monitor(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[tune_experiment.Trial], **info: object
     ) -> None:
         """Bring the leaderboard up to date when a trial has ended."""
-        if self._ended != self._ledger.ended:
+        due = time.monotonic() - self._tidied > _SECONDS_BETWEEN_TIDIES
+        if due and self._ended != self._ledger.ended:
             self._ended = self._ledger.ended
             self.tidy()
+            self._tidied = time.monotonic()
 
     def show(self, doing: str = "") -> None:
         """Show how far the study is, what is best so far, and what else is being done."""
@@ -183,7 +190,9 @@ class Monitor(Callback):  # type: ignore[misc]
     def _show_progress_of(self, row: LeaderboardRow) -> None:
         """Write the metrics of the HParams table, as the ledger knows them."""
         writer = self._writer(row)
-        writer.add_scalar(BEST_DICE, row.dice, row.epochs_run)
+        # A k-fold trial has no score before the end of its first fold.
+        if row.dice is not None:
+            writer.add_scalar(BEST_DICE, row.dice, row.epochs_run)
         writer.add_scalar(EPOCHS_RUN, row.epochs_run, row.epochs_run)
         self._epochs_shown[row.trial] = row.epochs_run
 
