@@ -6,6 +6,7 @@ folder, so that it looks the same however many nodes there are.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.searcher import StudySearcher
 
+# All trials are gone through each time: with a thousand short ones that would take longer than
+# to run them.
+_SECONDS_BETWEEN_TIDIES = 2.0
+
 
 class Monitor(Callback):  # type: ignore[misc]
     """Tune's callback that shows how the study goes and keeps its folder in order.
@@ -26,7 +31,7 @@ class Monitor(Callback):  # type: ignore[misc]
     Args:
         ledger: The study's truth.
         searcher: Knows the numbers of Tune's trials.
-        leaderboard_csv: Written whenever a trial has ended.
+        leaderboard_csv: Written when a trial has ended.
         tensorboard_folder: One folder of event files a trial.
         trials_folder: Where trials leave their files; those of losers are removed.
         kept: Says which trials' weights are worth keeping.
@@ -53,6 +58,7 @@ class Monitor(Callback):  # type: ignore[misc]
         self._show = show
         self._writers: dict[int, SummaryWriter] = {}
         self._ended = ledger.ended
+        self._tidied = float("-inf")
 
     def on_trial_result(
         self,
@@ -85,9 +91,11 @@ class Monitor(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[tune_experiment.Trial], **info: object
     ) -> None:
         """Bring the leaderboard up to date when a trial has ended."""
-        if self._ended != self._ledger.ended:
+        due = time.monotonic() - self._tidied > _SECONDS_BETWEEN_TIDIES
+        if due and self._ended != self._ledger.ended:
             self._ended = self._ledger.ended
             self.tidy()
+            self._tidied = time.monotonic()
 
     def show(self, doing: str = "") -> None:
         """Show how far the study is, what is best so far, and what else is being done."""
