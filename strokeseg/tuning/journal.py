@@ -7,7 +7,10 @@ going on. The driver of a study alone writes it, but others (optuna-dashboard) m
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -16,12 +19,41 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 # A write takes milliseconds: a lock that is older belongs to a process that was killed.
 _LOCK_SECONDS = 3
 _TAIL_BYTES = 1 << 20
+# Optuna's codes of the events that say something of a trial which is about to report or to end:
+# a parameter, an attribute of ours, and one of a sampler or pruner.
+_DETAILS = {5, 8, 9}
+
+
+class _JournalFile(JournalFileBackend):
+    """A journal's file that waits for the disk only where a trial begins, reports or ends.
+
+    Optuna waits after every event, 25 times a trial of four epochs. What is written before
+    gets to the disk with what is waited for; that a process was killed costs nothing, and
+    that the power failed, no report.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = JournalFileSymlinkLock(str(path), grace_period=_LOCK_SECONDS)
+        super().__init__(str(path), lock_obj=self._held)
+
+    def append_logs(self, logs: Sequence[Mapping[str, Any]]) -> None:
+        """Write events, and wait for the disk unless they are details."""
+        if any(log["op_code"] not in _DETAILS for log in logs):
+            super().append_logs([dict(log) for log in logs])
+            return
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._held.acquire()
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        finally:
+            self._held.release()
 
 
 def open_journal(path: Path) -> JournalStorage:
     """Open a journal, made where it is not there, for reading and writing."""
-    lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_SECONDS)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    return JournalStorage(_JournalFile(path))
 
 
 def mend_journal(path: Path) -> None:
