@@ -138,7 +138,7 @@ class KFoldScoring:
 
     def take_down(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
         """Write what was spent and, with a fold's last epoch, the Dice of its patients."""
-        for case, dice in result.get("case_dice", {}).items():
+        for case, dice in result.get("case_dice", ()):
             trial.report(dice, self._steps[case])
         trial.set_user_attr(_PROGRESS, _spent(result))
 

@@ -112,7 +112,7 @@ def train_trial(
     """Train a trial, or go on with it, and yield the metrics of every unreported epoch.
 
     With k-fold scoring epochs are counted on over the folds, and the last one of a fold
-    yields `case_dice`, the Dice of its patients at the fold's best epoch.
+    yields `case_dice`, pairs of each of its cases and the Dice at the fold's best epoch.
 
     Args:
         proposal: `number`, `config` and `reported_epoch` as the searcher gave them.
@@ -147,7 +147,8 @@ def train_trial(
                 best = result.case_dice
             metrics = _metrics(result, history, settings)
             if k_fold and result.epoch == settings.epochs:
-                metrics["case_dice"] = best
+                # As pairs, since Tune takes dictionaries apart on their way to the scheduler.
+                metrics["case_dice"] = list(best.items())
             history.append(metrics)
             if is_best:
                 record = _record(number, config, weights, settings, result, slices.size, fold)

@@ -526,7 +526,7 @@ def k_fold(ledger: Ledger, number: int, scores: dict[str, float]) -> int:
     cases = [("a", "b"), ("c", "d"), ("e", "f")]
     for epoch in range(1, 7):
         ends = epoch % 2 == 0
-        case_dice = {case: scores[case] for case in cases[epoch // 2 - 1]} if ends else {}
+        case_dice = [(case, scores[case]) for case in cases[epoch // 2 - 1]] if ends else []
         result = {"epoch": epoch, "dice": 0.0, "seconds": float(epoch), "device_hours": 0.0}
         if ledger.report(number, {**result, **({"case_dice": case_dice} if ends else {})}):
             return epoch
