@@ -335,6 +335,7 @@ def our_study(
         monitor = Monitor(
             ledger=study.ledger,
             searcher=searcher,
+            space=study.space,
             leaderboard_csv=experiment.leaderboard_csv("axial"),
             tensorboard_folder=experiment.tensorboard_folder("axial"),
             trials_folder=experiment.trials_folder("axial"),
