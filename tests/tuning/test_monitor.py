@@ -192,6 +192,8 @@ def test_the_table_says_how_every_trial_ended(tmp_path: Path) -> None:
     driver.report(pruned, 1, 0.1)
     driver.fail(failed)
     driver.report(running, 1, 0.7)
+    # Every two seconds at most it does so by itself.
+    driver.monitor.tidy()
     assert [row.state for row in driver.ledger.rows()] == [
         *("COMPLETE", "PRUNED", "FAIL", "RUNNING"),
     ]
