@@ -214,7 +214,10 @@ def trials_to_keep(rows: Sequence[LeaderboardRow], count: int) -> set[int]:
         count: How many configurations may be promoted or have yet to be confirmed.
     """
     starts = [best_by_start(rows, pretrained=start) for start in (True, False)]
-    candidates = [*best_complete(rows, count), *ranked(_own(rows, "COMPLETE"))[:count]]
+    # Confirmed ones all of them: a further run may yet put any of them first.
+    complete = _own(rows, "COMPLETE")
+    candidates = [*best_complete(rows, count), *ranked(complete)[:count]]
+    candidates += [row for row in complete if row.runs]
     kept = [
         *candidates,
         *(best_run(rows, row) for row in candidates),

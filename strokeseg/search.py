@@ -314,7 +314,8 @@ def _check_ended(experiment: Experiment, axis: str, ledger: Ledger) -> None:
         raise KeyboardInterrupt
     if reason := ledger.out_of_time() or ledger.reached_target():
         print(f"Searching {axis} stopped: {reason}; {done}")
-    if all(row.state == "FAIL" for row in ledger.rows()):
+    rows = ledger.rows()
+    if rows and all(row.state == "FAIL" for row in rows):
         raise UserError(
             f"{experiment.leaderboard_csv(axis)}: all {len(ledger.rows())} trials failed, the "
             f"first with: {ledger.rows()[0].reason}; mend it, move "

@@ -218,3 +218,14 @@ def test_confirmed_trials_lead_the_board_and_luck_is_not_promoted(tmp_path: Path
 )
 def test_epochs_until_a_score_are_counted_trial_by_trial(dice: float, epochs: int | None) -> None:
     assert epochs_until([row(1, 0.6), row(0, 0.5)], dice) == epochs
+
+
+def test_weights_of_all_confirmed_trials_are_kept() -> None:
+    # Trials 6 and 7 lead by score and by their first further run; the next may end that.
+    rows = [row(0, 0.6), row(1, 0.58), row(6, 0.7), row(7, 0.69)]
+    further = [(2, 0.6, 0), (3, 0.58, 1), (8, 0.7, 6), (9, 0.66, 7)]
+    board = [*rows, *(row(number, dice, confirms=of) for number, dice, of in further)]
+    kept = trials_to_keep(with_confirmations(board), 2)
+    assert {0, 1, 6, 7} <= kept
+    ended = with_confirmations([*board, row(10, 0.4, confirms=6), row(11, 0.4, confirms=7)])
+    assert {member.trial for member in best_members(ended, 1)} <= kept

@@ -23,7 +23,7 @@ from strokeseg.files import replacing_file
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, ranked, read_leaderboard
 from strokeseg.tuning.journal import read_study
-from strokeseg.tuning.ledger import CONFIG, INHERITED, counts
+from strokeseg.tuning.ledger import CONFIG, INHERITED, may_be_inherited
 from strokeseg.tuning.space import ORIGIN, Space
 
 # Settings that may change without making scores incomparable.
@@ -70,6 +70,7 @@ def inherit(
     earlier: Path,
     trials_folder: Path,
     settings: Mapping[str, Any],
+    weights: Mapping[str, str],
 ) -> None:
     """Take over the trials of an earlier study that are points of a new one's space.
 
@@ -80,6 +81,7 @@ def inherit(
         earlier: The earlier study's folder.
         trials_folder: Of the new study; weights that the earlier one kept are copied there.
         settings: Of the new study.
+        weights: Hashes of its pretrained weights by encoder.
     """
     old = read_study(journal_in(earlier), axis)
     if old is None:
@@ -92,10 +94,10 @@ def inherit(
         (trial, parameters)
         for trial in old.get_trials(deepcopy=False)
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        and counts(trial)
+        and may_be_inherited(trial)
         and (parameters := _parameters(space, trial)) is not None
     ]
-    if differing <= _MAY_DIFFER:
+    if differing <= _MAY_DIFFER and _agree(old.user_attrs.get("weights", {}), weights):
         for trial, parameters in fitting:
             _take_over(study, space, trial, parameters, earlier, trials_folder)
         return
@@ -104,6 +106,11 @@ def inherit(
     for trial, parameters in scored[:_TRIED_FIRST]:
         origin = f"{earlier.name} trial {trial.number}"
         study.enqueue_trial(dict(parameters), user_attrs={ORIGIN: origin})
+
+
+def _agree(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether the encoders that two studies share started from the same weights."""
+    return all(before[encoder] == now[encoder] for encoder in before.keys() & now.keys())
 
 
 def _parameters(space: Space, trial: optuna.trial.FrozenTrial) -> dict[str, Any] | None:

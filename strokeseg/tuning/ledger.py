@@ -53,6 +53,11 @@ def counts(trial: FrozenTrial) -> bool:
     return not {_CONFIRMS, INHERITED, _REPEATS} & trial.user_attrs.keys()
 
 
+def may_be_inherited(trial: FrozenTrial) -> bool:
+    """Whether a later study may take a trial over, one that was itself inherited included."""
+    return not {_CONFIRMS, _REPEATS} & trial.user_attrs.keys()
+
+
 class Ledger:
     """The study of one axis.
 
@@ -87,6 +92,7 @@ class Ledger:
         self._size = 0
         self._orphans: list[int] = []
         self._endings: list[LeaderboardRow] = []
+        self._reporting: set[int] = set()
         for trial in study.get_trials(deepcopy=False):
             self._size = trial.number + 1
             if trial.state is TrialState.RUNNING:
@@ -143,7 +149,7 @@ class Ledger:
             return None
         while self._orphans:
             number = self._orphans.pop(0)
-            if self.reached_target() is not None and self._rows[number].confirms is None:
+            if self._shall_rest(number):
                 continue
             proposal = self._take_up(number)
             if proposal is not None:
@@ -156,7 +162,8 @@ class Ledger:
 
     def may_ask_again(self) -> bool:
         """Whether there may be a next trial when one that runs has ended."""
-        return bool(self._running) and not self.is_done() and self.hopeless() is None
+        # Even after hopeless failures: a trial that still runs may yet prove them wrong.
+        return bool(self._running) and not self.is_done()
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take down an epoch; return whether the trial shall stop here.
@@ -167,6 +174,7 @@ class Ledger:
                 `device_hours` so far, and `spread`, or with a fold's end `case_dice`.
         """
         trial = self._running[number]
+        self._reporting.add(number)
         if result["epoch"] > self._rows[number].epochs_run:
             self._scoring.take_down(trial, result)
             self._rows[number] = self._row(self._frozen(number))
@@ -225,12 +233,15 @@ class Ledger:
         return None
 
     def hopeless(self) -> str | None:
-        """Return the one reason for which every trial of this session fails, if there is one."""
+        """Return the one reason for which every trial of this session fails, if there is one.
+
+        A trial that runs and has reported an epoch in this session is no failure.
+        """
         reasons = {re.sub(r"\d+", "#", row.reason) for row in self._endings}
         enough = min(_HOPELESS, self._trials)
         if len(self._endings) < enough or len(reasons) > 1:
             return None
-        if any(row.state != "FAIL" for row in self._rows.values() if row.state != "RUNNING"):
+        if self._reporting or any(row.state != "FAIL" for row in self._endings):
             return None
         return self._endings[0].reason
 
@@ -250,6 +261,19 @@ class Ledger:
     def _own(self) -> list[LeaderboardRow]:
         """Return the trials that count: neither confirmations nor inherited."""
         return [r for r in self._rows.values() if r.confirms is None and not r.inherited]
+
+    @property
+    def orphans(self) -> int:
+        """How many interrupted trials and confirmations have yet to be taken up."""
+        return len(self._orphans)
+
+    def _shall_rest(self, number: int) -> bool:
+        """Whether an orphan shall stay one: a target or a lower total leaves no place for it."""
+        row = self._rows.get(number)
+        if row is None or row.confirms is not None:
+            return False
+        placed = sum(one.state != "RUNNING" or one.trial in self._running for one in self._own())
+        return self.reached_target() is not None or placed >= self._trials
 
     def _propose(self) -> Proposal:
         """Return a new trial, other than all before it unless the space has no more."""
@@ -285,7 +309,8 @@ class Ledger:
         wanted = plain(proposal.config)
         for row in self._rows.values():
             others = row.trial != proposal.number and row.confirms is None
-            if others and row.state != "FAIL" and row.parameters == wanted:
+            # One without its weights cannot be promoted: to run it again is worth something.
+            if others and row.listed and row.state != "FAIL" and row.parameters == wanted:
                 return row.trial
         return None
 
@@ -383,6 +408,7 @@ class Ledger:
 
     def _end(self, number: int, state: TrialState, reason: str) -> None:
         trial = self._running.pop(number)
+        self._reporting.discard(number)
         trial.set_user_attr(_ENDING, {"state": state.name, "reason": reason})
         value = self._rows[number].dice if state is TrialState.COMPLETE else None
         self._study.tell(trial, value, state=state)

@@ -38,10 +38,6 @@ from strokeseg.tuning.space import Space
 # to run them.
 _SECONDS_BETWEEN_TIDIES = 2.0
 
-# All trials are gone through each time: with a thousand short ones that would take longer than
-# to run them.
-_SECONDS_BETWEEN_TIDIES = 2.0
-
 
 class Monitor(Callback):  # type: ignore[misc]
     """Tune's callback that shows how the study goes and keeps its folder in order.

@@ -31,7 +31,7 @@ from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.feed import load_blocks
 from strokeseg.tuning.inheritance import inherit, transfer_best
 from strokeseg.tuning.journal import mend_journal, open_journal, read_study
-from strokeseg.tuning.ledger import INHERITED, Ledger, counts
+from strokeseg.tuning.ledger import INHERITED, Ledger
 from strokeseg.tuning.monitor import Monitor
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS, StudyScheduler, StudySearcher
@@ -136,17 +136,26 @@ def open_study(
     begins = before is None or bool(differing)
     weights = find_weights(space, weights_dir) if begins else {}
     with _held(experiment, axis):
+        # Finding weights takes its time: another driver may have come and gone.
+        if begins and before is None and _begun(journal, axis) is not None:
+            raise UserError(
+                f"{experiment.search_folder(axis)}: another search began this study just now; "
+                "run the command again to go on with it"
+            )
         if begins:
             if differing:
                 _put_aside(experiment, axis)
             journal.unlink(missing_ok=True)
-            study = _begin(experiment, axis, space, settings, budget)
+            study = _begin(experiment, axis, space, settings, budget, weights)
         else:
             mend_journal(journal)
             study = _load(journal, axis)
-        ledger = Ledger(
-            study, space, _scoring(budget, data), budget, trials=_total(study, budget, extend)
-        )
+        scoring = _scoring(budget, data)
+        ledger = Ledger(study, space, scoring, budget, trials=_total(study, budget))
+        # Only then, since the same command after an interruption must not add them twice.
+        if extend and not ledger.remaining() and not ledger.to_confirm():
+            study.set_user_attr(_EXTENDED, ledger.trials + extend)
+            ledger = Ledger(study, space, scoring, budget, trials=_total(study, budget))
         if not begins and not ledger.is_done():
             weights = find_weights(space, weights_dir)
         if weights:
@@ -246,7 +255,8 @@ def _fit(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=StudyScheduler(ledger, searcher),
-            num_samples=ledger.remaining() + ledger.to_confirm(),
+            # Enough is enough: the searcher says itself when there is no more.
+            num_samples=ledger.remaining() + ledger.to_confirm() + ledger.orphans,
             max_concurrent_trials=allotment.concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -310,6 +320,7 @@ def _begin(
     space: Space,
     settings: Mapping[str, Any],
     budget: SearchConfig,
+    weights: Mapping[str, EncoderWeights],
 ) -> optuna.Study:
     """Create a study, queue what it tries first, and let it inherit from earlier ones."""
     experiment.search_folder(axis).mkdir(parents=True, exist_ok=True)
@@ -320,25 +331,16 @@ def _begin(
     enqueue_first(study, space)
     transfer_best(experiment, axis, study, space, budget.transfer_trials)
     if earlier := experiment.earlier_search_folders(axis):
-        inherit(study, axis, space, earlier[-1], experiment.trials_folder(axis), settings)
+        inherit(
+            *(study, axis, space, earlier[-1], experiment.trials_folder(axis), settings),
+            weights=_hashes(weights),
+        )
     return study
 
 
-def _total(study: optuna.Study, budget: SearchConfig, extend: int) -> int:
+def _total(study: optuna.Study, budget: SearchConfig) -> int:
     """Return how many trials a study shall have: as configured, or as it was extended to."""
-    total = max(budget.trials, int(study.user_attrs.get(_EXTENDED, 0)))
-    if not extend:
-        return total
-    own = [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state is not TrialState.WAITING and counts(trial)
-    ]
-    # The same command after an interruption must not add them twice.
-    if sum(trial.state.is_finished() for trial in own) < total:
-        return total
-    study.set_user_attr(_EXTENDED, total + extend)
-    return total + extend
+    return max(budget.trials, int(study.user_attrs.get(_EXTENDED, 0)))
 
 
 def _scoring(budget: SearchConfig, data: PreparedSlices) -> Scoring:
@@ -368,8 +370,12 @@ def _settings(space: Space, budget: SearchConfig, data: PreparedSlices) -> dict[
     }
 
 
+def _hashes(weights: Mapping[str, EncoderWeights]) -> dict[str, str]:
+    return {encoder: found.sha256 for encoder, found in weights.items()}
+
+
 def _keep_weights(study: optuna.Study, weights: Mapping[str, EncoderWeights], folder: Path) -> None:
-    hashes = {encoder: found.sha256 for encoder, found in weights.items()}
+    hashes = _hashes(weights)
     before = study.user_attrs.get(_WEIGHTS)
     if before is None:
         study.set_user_attr(_WEIGHTS, hashes)

@@ -566,3 +566,57 @@ def test_k_fold_scores_all_patients_and_stops_a_trial_between_folds(journal: Pat
 
 def ledger_config(ledger: Ledger, number: int) -> TrialConfig:
     return ledger.rows()[number].config
+
+
+def test_a_trial_that_still_runs_well_keeps_a_search_from_being_given_up(journal: Path) -> None:
+    ledger = opened(journal, trials=8, grace=EPOCHS)
+    good, silent = asked(ledger)[0], asked(ledger)[0]
+    for _ in range(3):
+        ledger.fail(asked(ledger)[0], "out of memory")
+    # Nobody has shown yet that it can be done otherwise, but two may: wait for them.
+    assert ledger.hopeless() == "out of memory"
+    assert ledger.ask() is None and ledger.may_ask_again()
+    reported(ledger, good, 1, 0.5)
+    assert ledger.hopeless() is None
+    assert ledger.ask() is not None
+    ledger.fail(silent, "out of memory")
+    assert ledger.hopeless() is None
+
+
+def test_what_went_well_in_another_session_does_not_hide_that_all_fails_in_this(
+    journal: Path,
+) -> None:
+    ledger = opened(journal, trials=9, grace=EPOCHS)
+    trained(ledger, asked(ledger)[0], *[0.5] * EPOCHS)
+    again = opened(journal, trials=9, grace=EPOCHS)
+    for _ in range(3):
+        again.fail(asked(again)[0], "no kernel image")
+    assert again.hopeless() == "no kernel image"
+
+
+def test_a_lower_total_leaves_orphans_alone_and_confirms(journal: Path) -> None:
+    plan: dict[str, Any] = {"confirm_trials": 1, "confirm_seeds": 1, "grace": EPOCHS}
+    ledger = opened(journal, trials=6, **plan)
+    numbers = [asked(ledger)[0] for _ in range(4)]
+    for number in numbers[:2]:
+        trained(ledger, number, *[0.5 + number / 10] * EPOCHS)
+    fewer = opened(journal, trials=2, **plan)
+    number, _ = asked(fewer)
+    assert fewer.row(number).confirms == 1
+    trained(fewer, number, *[0.5] * EPOCHS)
+    assert fewer.is_done() and fewer.ask() is None
+    # One more has room for one of them.
+    assert asked(opened(journal, trials=3, **plan))[0] == numbers[2]
+
+
+def test_a_repeat_whose_end_was_lost_harms_nobody(journal: Path) -> None:
+    budget: dict[str, Any] = {"target_dice": 0.4, "confirm_trials": 1, "confirm_seeds": 1}
+    ledger = opened(journal, trials=3, grace=EPOCHS, **budget)
+    first, repeat = asked(ledger)[0], asked(ledger)[0]
+    # Killed between the note that it repeats another trial and the end of it.
+    ledger._running[repeat].set_user_attr("repeats", first)
+    reported(ledger, first, 1, 0.5)
+    again = opened(journal, trials=3, grace=EPOCHS, **budget)
+    proposal = again.ask()
+    assert proposal is not None and again.row(proposal.number).confirms == first
+    assert trials_of(journal)[repeat].state is TrialState.FAIL

@@ -249,6 +249,35 @@ def test_extending_adds_trials_once_all_are_done_and_not_twice(bench: Bench) -> 
         assert study.ledger.remaining() == 3
 
 
+def test_an_extension_is_not_added_again_while_its_trials_are_confirmed(bench: Bench) -> None:
+    plan: dict[str, Any] = {"confirm_trials": 1, "confirm_seeds": 1, "grace_epochs": 6}
+    with bench.open(trials=1, **plan) as study:
+        ran(study, *[0.5] * 6), ran(study, *[0.5] * 6)
+        assert study.ledger.is_done()
+    with bench.open(trials=1, extend=1, **plan) as study:
+        assert study.ledger.trials == 2
+        ran(study, *[0.6] * 6)
+    # The same command after an interruption, with a confirmation left.
+    with bench.open(trials=1, extend=1, **plan) as study:
+        assert (study.ledger.trials, study.ledger.to_confirm()) == (2, 1)
+
+
+def test_what_was_inherited_is_inherited_on(bench: Bench) -> None:
+    with bench.open(trials=1, grace_epochs=6) as study:
+        ran(study, *[0.9] * 6)
+    keep_weights(bench, "axial", 0, b"the best")
+    for number, parameter in enumerate(("lesion_share", "augmentation"), start=1):
+        with bench.space.open("a") as file:
+            file.write(f"  {parameter}: {{low: 0.1, high: 0.9}}\n")
+        with bench.open(trials=1, grace_epochs=6, new_study=True) as study:
+            assert [row.dice for row in study.ledger.rows() if row.inherited] == [0.9]
+            (row,) = (row for row in study.ledger.rows() if row.inherited)
+            weights = trial_weights(bench.experiment.trials_folder("axial"), row.trial)
+            assert weights.read_bytes() == b"the best"
+            ran(study, 0.3)
+        assert len(bench.experiment.earlier_search_folders("axial")) == number
+
+
 def test_a_new_study_inherits_the_trials_that_fit_the_changed_space(bench: Bench) -> None:
     with bench.open(trials=3, grace_epochs=6) as study:
         numbers = [ran(study, *[score] * 6) for score in (0.4, 0.6, 0.5)]
