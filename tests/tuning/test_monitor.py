@@ -105,7 +105,10 @@ class Shown:
         self._events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
 
     def scalars(self, tag: str) -> list[tuple[int, float]]:
-        return [(event.step, pytest.approx(event.value)) for event in self._events.Scalars(tag)]
+        # Two "processes" of a test share a second and a pid, and the files' names then sort as text:
+        # the tenth comes before the ninth. Real ones are seconds apart.
+        events = sorted(self._events.Scalars(tag), key=lambda event: event.step)
+        return [(event.step, pytest.approx(event.value)) for event in events]
 
     def messages(self) -> dict[str, bytes]:
         return dict(self._events.PluginTagToContent("hparams"))
