@@ -105,8 +105,8 @@ class Shown:
         self._events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
 
     def scalars(self, tag: str) -> list[tuple[int, float]]:
-        # Two "processes" of a test share a second and a pid, and the files' names then sort as text:
-        # the tenth comes before the ninth. Real ones are seconds apart.
+        # Two "processes" of a test share a second and a pid, and their files' names then sort as
+        # text: the tenth comes before the ninth. Real ones are seconds apart.
         events = sorted(self._events.Scalars(tag), key=lambda event: event.step)
         return [(event.step, pytest.approx(event.value)) for event in events]
 
