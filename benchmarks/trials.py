@@ -26,7 +26,7 @@ import torch
 from strokeseg.config import TrialConfig
 from strokeseg.leaderboard import read_leaderboard
 from strokeseg.learning.networks import build_network
-from strokeseg.learning.slice_set import SliceSet
+from strokeseg.learning.slice_set import slices_in_memory
 from strokeseg.learning.training import Training
 
 
@@ -89,12 +89,7 @@ def slices_per_second(threads: int, epochs: int) -> float:
     generator = np.random.default_rng(0)
     images = generator.normal(size=(128, 4, 64, 64)).astype(np.float16)
     masks = (generator.random((128, 64, 64)) > 0.9).astype(np.uint8)
-    slices = SliceSet(
-        images=(images,),
-        masks=(masks,),
-        cases=np.array(["1"] * 128),
-        lesion_voxels=masks.sum(axis=(1, 2), dtype=np.int64),
-    )
+    slices = slices_in_memory([images], [masks], np.array(["1"] * 128))
     config = TrialConfig(encoder="resnet18")
     network = build_network(encoder="resnet18", encoder_depth=5, channels=4)
     training = Training(network, slices, slices, config, epochs=epochs)

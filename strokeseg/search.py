@@ -133,7 +133,14 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpus-per-trial",
         type=float,
-        help="GPUs of a trial, or a fraction of one, 0 for none (default: 1 if there are any)",
+        help="GPUs of a trial: a fraction of one, one, or several that train it together; 0 for "
+        "none (default: 1 if there are any)",
+    )
+    parser.add_argument(
+        "--workers-per-trial",
+        type=int,
+        metavar="N",
+        help="processes that train a trial together on CPUs (default: 1; on GPUs one each)",
     )
     parser.add_argument(
         "--weights-dir",
@@ -293,6 +300,7 @@ def search_axis(
                     data,
                     budget=budget,
                     gpus_per_trial=options.gpus_per_trial,
+                    workers_per_trial=options.workers_per_trial,
                     code_version=code_version(),
                     show=show,
                 )

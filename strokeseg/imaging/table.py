@@ -140,7 +140,7 @@ def _binary_column(slices: NDArray[Any]) -> pa.FixedSizeBinaryArray:
 
 
 def _binary_view(table: pa.Table | pa.RecordBatch, name: str, dtype: type[Any]) -> NDArray[Any]:
-    shape = _slice_shape(table.schema, name)
+    shape = slice_shape(table.schema, name)
     column = table.column(name)
     if isinstance(column, pa.ChunkedArray):
         if column.num_chunks > 1:
@@ -159,13 +159,23 @@ def _binary_view(table: pa.Table | pa.RecordBatch, name: str, dtype: type[Any]) 
     return view
 
 
-def _slice_shape(schema: pa.Schema, name: str) -> list[int]:
-    notes = schema.field(name).metadata or {}
-    version = notes.get(b"schema_version", b"none").decode()
+def check_schema(schema: pa.Schema) -> None:
+    """Check that slices were written with this version of the schema.
+
+    Raises:
+        UserError: When they were not.
+    """
+    notes = schema.field("image").metadata if "image" in schema.names else None
+    version = (notes or {}).get(b"schema_version", b"none").decode()
     if version != SCHEMA_VERSION:
         raise UserError(
             f"prepared slices must have schema version {SCHEMA_VERSION}, got {version}; "
-            "run prepare again"
+            "remove the folder prepared/ and run prepare again"
         )
-    shape: list[int] = json.loads(notes[f"{name}_shape".encode()])
+
+
+def slice_shape(schema: pa.Schema, name: str) -> list[int]:
+    """Return the shape of a slice's `image` (C, H, W) or `mask` (H, W)."""
+    check_schema(schema)
+    shape: list[int] = json.loads(schema.field(name).metadata[f"{name}_shape".encode()])
     return shape

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from strokeseg.learning.objective import score_slices
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training, score_slices
+from strokeseg.learning.training import EpochResult, Training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +75,7 @@ def divide_by_slice(pool: SliceSet, validation_cases: Collection[str], seed: int
     lesion): as many of each kind train, and only whose they are differs.
     """
     trains = ~np.isin(pool.cases, sorted(set(validation_cases)))
-    kinds = pool.hold_brain().astype(np.int64) + (pool.lesion_voxels > 0)
+    kinds = pool.holds_brain.astype(np.int64) + (pool.lesion_voxels > 0)
     trains = shuffle_within(trains, kinds, np.random.default_rng(seed))
     return Division(training=pool.keep(trains), validation=pool.keep(~trains))
 

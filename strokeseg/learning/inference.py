@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from strokeseg.imaging import slices
+from strokeseg.learning.precision import autocast, reduced_type
 from strokeseg.learning.slice_set import hold_brain
 
 
@@ -76,15 +77,14 @@ def predict_batch(network: nn.Module, images: Tensor) -> Tensor:
     Returns:
         (B, 1, H, W) float32, 0 to 1.
     """
-    with torch.inference_mode(), autocast(images.device):
-        logits: Tensor = network(images)
-    brain = (images != 0).any(dim=1, keepdim=True)
-    return torch.sigmoid(logits.float()) * brain
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """Compute in bfloat16 on CUDA devices, in float32 elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    reduced = reduced_type(images.device)
+    with torch.inference_mode():
+        with autocast(images.device, reduced):
+            logits: Tensor = network(images)
+        if reduced is not None and not logits.isfinite().all():
+            logits = network(images)
+        brain = (images != 0).any(dim=1, keepdim=True)
+        return torch.sigmoid(logits.float()) * brain
 
 
 def _spatial(images: NDArray[np.float32]) -> tuple[int, int, int]:

@@ -1,18 +1,26 @@
-"""The slices of one axis in memory.
+"""A choice of slices of one axis.
 
-A *block* is an array of slices that was mapped from disk or shared memory; a *slice set*
-is an ordered choice of slices out of some blocks, together with what training must know of
-each: its case and the number of its lesion voxels. Choosing copies nothing.
+A *slice set* is an ordered choice of the slices in a *store*, together with what training must
+know of each: its case, the number of its lesion voxels, and whether it holds brain. Choosing
+copies nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Collection, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from strokeseg.learning.stores import MappedSlices, Store, hold
+
+_BATCHES_AHEAD = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,20 +28,18 @@ class SliceSet:
     """Slices of one axis, all of one size; N of them.
 
     Attributes:
-        images: Blocks (N_i, C, H, W) float16, z-scored intensities; read-only views will do.
-        masks: The same blocks (N_i, H, W) uint8, 0 or 1.
+        store: Where the slices lie.
         cases: (N,) names of the slices' cases.
         lesion_voxels: (N,) int64, lesion voxels of each slice.
-        rows: (N,) int64, each slice's place in the blocks laid end to end; nothing for all
-            places in order.
+        holds_brain: (N,) bool, whether a slice holds anything but background.
+        rows: (N,) int64, each slice's row in the store; nothing for all rows in order.
     """
 
-    images: tuple[NDArray[np.float16], ...]
-    masks: tuple[NDArray[np.uint8], ...]
+    store: Store
     cases: NDArray[np.str_]
     lesion_voxels: NDArray[np.int64]
+    holds_brain: NDArray[np.bool_]
     rows: NDArray[np.int64] | None = None
-    _starts: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other.
@@ -41,25 +47,12 @@ class SliceSet:
         Raises:
             ValueError: When they do not.
         """
-        if not self.images:
-            raise ValueError("a slice set needs one block or more, got none")
-        if any(block.shape[1:] != self.images[0].shape[1:] for block in self.images):
-            shapes = sorted({block.shape[1:] for block in self.images})
-            raise ValueError(f"all blocks must share channels and size, got {shapes}")
-        sizes = [(len(block), *block.shape[2:]) for block in self.images]
-        if sizes != [block.shape for block in self.masks]:
+        count = len(self.store) if self.rows is None else len(self.rows)
+        if not count == len(self.cases) == len(self.lesion_voxels) == len(self.holds_brain):
             raise ValueError(
-                f"masks must match the images block by block {sizes}, "
-                f"got {[block.shape for block in self.masks]}"
+                f"{count} slices need as many cases, lesion_voxels and holds_brain, got "
+                f"{len(self.cases)}, {len(self.lesion_voxels)} and {len(self.holds_brain)}"
             )
-        starts = np.cumsum([0, *(len(block) for block in self.images)])
-        count = int(starts[-1]) if self.rows is None else len(self.rows)
-        if not count == len(self.cases) == len(self.lesion_voxels):
-            raise ValueError(
-                f"{count} slices need as many cases and lesion_voxels, "
-                f"got {len(self.cases)} and {len(self.lesion_voxels)}"
-            )
-        object.__setattr__(self, "_starts", starts)
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -68,32 +61,41 @@ class SliceSet:
     @property
     def channels(self) -> int:
         """Number of sequences."""
-        return int(self.images[0].shape[1])
+        return self.store.shape[0]
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of every slice in voxels."""
-        height, width = self.images[0].shape[2:]
-        return int(height), int(width)
+        return self.store.shape[1:]
 
     def select(self, cases: Collection[str]) -> SliceSet:
-        """Return the slices of some cases, in the same order, on the same blocks."""
+        """Return the slices of some cases, in the same order, in the same store."""
         return self.keep(np.isin(self.cases, sorted(set(cases))))
 
     def keep(self, chosen: NDArray[np.bool_]) -> SliceSet:
         """Return the slices for which `chosen`, (N,) bool, holds."""
         rows = np.arange(len(self)) if self.rows is None else self.rows
         return SliceSet(
-            images=self.images,
-            masks=self.masks,
+            store=self.store,
             cases=self.cases[chosen],
             lesion_voxels=self.lesion_voxels[chosen],
+            holds_brain=self.holds_brain[chosen],
             rows=rows[chosen],
+        )
+
+    def on(self, device: torch.device) -> SliceSet:
+        """Return the same slices, the whole store of which is held on a device."""
+        return SliceSet(
+            store=hold(self.store, device),
+            cases=self.cases,
+            lesion_voxels=self.lesion_voxels,
+            holds_brain=self.holds_brain,
+            rows=self.rows,
         )
 
     def gather(
         self, indices: NDArray[np.int64], device: torch.device | str
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Return a batch of B slices on a device.
 
         They travel as they are stored and grow to float32 on the device.
@@ -104,37 +106,59 @@ class SliceSet:
 
         Returns:
             Images (B, C, H, W) float32 in channels-last memory, masks (B, 1, H, W) float32.
+
+        Raises:
+            UserError: When a file cannot be read.
         """
+        return _grow(self.store.fetch(self._rows_of(indices), torch.device(device)))
+
+    def batches(
+        self, plan: Sequence[NDArray[np.int64]], device: torch.device | str
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Yield what `gather` returns for each entry of a plan, read ahead where that helps."""
         device = torch.device(device)
-        images = torch.empty((len(indices), self.channels, *self.size), dtype=torch.float16)
-        masks = torch.empty((len(indices), 1, *self.size), dtype=torch.uint8)
-        if device.type == "cuda":
-            images, masks = images.pin_memory(), masks.pin_memory()
-        self._fill(np.asarray(indices, dtype=np.int64), images.numpy(), masks.numpy())
-        # Convolutions of a U-Net run 1.2 to 1.6 times as fast channels-last, on CPUs too.
-        return (
-            images.to(device, non_blocking=True).to(
-                torch.float32, memory_format=torch.channels_last
-            ),
-            masks.to(device, non_blocking=True).to(torch.float32),
-        )
+        if readers := self.store.readers(device):
+            with closing(self._read_ahead(plan, device, readers)) as fetched:
+                yield from map(_grow, fetched)
+        else:
+            yield from (self.gather(indices, device) for indices in plan)
 
-    def hold_brain(self) -> NDArray[np.bool_]:
-        """Return (N,) bool: whether a slice holds anything but background."""
-        filled = np.concatenate([hold_brain(block) for block in self.images])
-        return filled if self.rows is None else filled[self.rows]
+    def _rows_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        positions = np.asarray(indices, dtype=np.int64)
+        return positions if self.rows is None else self.rows[positions]
 
-    def _fill(
-        self,
-        indices: NDArray[np.int64],
-        images: NDArray[np.float16],
-        masks: NDArray[np.uint8],
-    ) -> None:
-        rows = indices if self.rows is None else self.rows[indices]
-        blocks = np.searchsorted(self._starts, rows, side="right") - 1
-        for place, (block, row) in enumerate(zip(blocks, rows, strict=True)):
-            images[place] = self.images[block][row - self._starts[block]]
-            masks[place, 0] = self.masks[block][row - self._starts[block]]
+    def _read_ahead(
+        self, plan: Iterable[NDArray[np.int64]], device: torch.device, readers: int
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        pool = ThreadPoolExecutor(readers, thread_name_prefix="slices")
+        try:
+            for indices in plan:
+                waiting.append(pool.submit(self.store.fetch, self._rows_of(indices), device))
+                if len(waiting) > _BATCHES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def slices_in_memory(
+    images: Sequence[NDArray[np.float16]],
+    masks: Sequence[NDArray[np.uint8]],
+    cases: NDArray[np.str_],
+) -> SliceSet:
+    """Make a set of all slices of some blocks; see `MappedSlices` for these.
+
+    Raises:
+        ValueError: When blocks and cases do not fit each other.
+    """
+    return SliceSet(
+        store=MappedSlices(images, masks),
+        cases=cases,
+        lesion_voxels=np.concatenate([block.sum(axis=(1, 2), dtype=np.int64) for block in masks]),
+        holds_brain=np.concatenate([hold_brain(block) for block in images]),
+    )
 
 
 def hold_brain(images: NDArray[np.float16]) -> NDArray[np.bool_]:
@@ -151,3 +175,9 @@ def hold_brain(images: NDArray[np.float16]) -> NDArray[np.bool_]:
     # Bit patterns, since comparing float16 numbers takes numpy several times as long.
     bits = np.ascontiguousarray(images).view(np.uint16)
     return np.asarray(bits.reshape(len(bits), -1).max(axis=1, initial=0) > 0)
+
+
+def _grow(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    images, masks = batch
+    # Convolutions of a U-Net run 1.2 to 1.6 times as fast channels-last, on CPUs too.
+    return images.to(torch.float32, memory_format=torch.channels_last), masks.to(torch.float32)

@@ -11,11 +11,13 @@ equals one that was not.
 
 from __future__ import annotations
 
-import math
+import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -28,22 +30,27 @@ from torch import Tensor, nn
 from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.learning.augment import augment
-from strokeseg.learning.inference import autocast, predict_batch
+from strokeseg.learning.inference import predict_batch
 from strokeseg.learning.losses import MixedLoss
+from strokeseg.learning.networks import build_network
+from strokeseg.learning.objective import (
+    THRESHOLD,
+    NotFinite,
+    TrialFailure,
+    check_finite,
+    count_voxels,
+    dice_by_case,
+)
 from strokeseg.learning.pictures import SeenSlice, telling_slices
+from strokeseg.learning.precision import Stepper, reduced_type
 from strokeseg.learning.sampling import cut_batches, draw_epoch
+from strokeseg.learning.schedule import rate_factor
 from strokeseg.learning.slice_set import SliceSet
+from strokeseg.learning.world import ALONE, World
 
-_WARM_UP = 0.05
-_LAST_RATE = 0.01
-_LARGEST_GRADIENT = 1.0
-_VALIDATION_BATCH = 32
-_THRESHOLD = 0.5
+_log = logging.getLogger(__name__)
+
 _STEPS_BETWEEN_CHECKS = 20
-
-
-class TrialFailure(Exception):  # noqa: N818 - a failed trial is a result, not an error
-    """This trial came to nothing; the search goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +98,8 @@ class Training:
         device: torch.device | str = "cpu",
         seed: int = 0,
         mirror: bool = True,
+        world: World = ALONE,
+        reduced: torch.dtype | None = None,
     ) -> None:
         """Make ready for the first epoch.
 
@@ -104,28 +113,37 @@ class Training:
             device: Where to train.
             seed: The trial's seed.
             mirror: Whether augmentation may reverse slices along H (see `augment`).
+            world: The processes that train this network together.
+            reduced: The 16-bit type to compute in; nothing for the device's own.
 
         Raises:
             UserError: When there is nothing to learn from or to score.
+            TrialFailure: When batches are too small for the processes.
         """
-        self._training = training.keep(training.hold_brain())
+        self._training = training.keep(training.holds_brain)
         if not self._training.lesion_voxels.any():
             raise UserError("the training folds show no lesion; check the masks and the splits")
         if len(validation) == 0:
             raise UserError("the validation fold holds no slices; check the splits")
+        if config.batch_size < world.size:
+            raise TrialFailure(
+                f"batches of {config.batch_size} slices cannot be dealt out to {world.size} "
+                "processes"
+            )
         self._validation = validation
-        self._validation_holds_brain = validation.hold_brain()
         self._config = config
         self._epochs = epochs
         self._slices = slices_per_epoch or len(self._training)
         self._device = torch.device(device)
         self._seed = seed
         self._mirror = mirror
+        self._world = world
         self._epoch = 0
         self._telling: dict[str, int] = {}
         # Module.to knows memory formats, but its declaration does not.
         layout: dict[str, Any] = {"memory_format": torch.channels_last}
         self.network = network.to(self._device, **layout)
+        self._learning = world.spread(self.network, self._device)
         self._loss = MixedLoss(config.dice_weight, config.cross_entropy_weight, config.focal_weight)
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(),
@@ -133,20 +151,31 @@ class Training:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._stepper = Stepper(
+            self._optimiser, self._device, reduced or reduced_type(self._device)
+        )
 
     def run(self) -> Iterator[EpochResult]:
         """Train epoch by epoch, from the one after the last that was finished.
 
-        torch's global generator is seeded anew for every epoch, for the sake of networks
-        with dropout.
+        An epoch in reduced precision whose numbers are not finite is repeated in full precision,
+        and so are all after it. torch's global generator is seeded anew for every epoch, for the
+        sake of networks with dropout.
 
         Raises:
             TrialFailure: When a loss or a probability is not finite, or a batch does not fit the
                 device's memory.
         """
         while self._epoch < self._epochs:
+            before = None if self._stepper.kind is None else deepcopy(self.state())
             try:
                 result = self._run_epoch(self._epoch + 1)
+            except NotFinite as failure:
+                if before is None:
+                    raise
+                _log.warning("%s in %s: float32 from here on", failure, self._stepper.kind)
+                self.restore({**before, "precision": {"reduced": False}})
+                continue
             except torch.OutOfMemoryError as error:
                 raise TrialFailure(
                     f"batches of {self._config.batch_size} slices do not fit the device's memory"
@@ -160,12 +189,14 @@ class Training:
             "epoch": self._epoch,
             "network": self.network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
+            "precision": self._stepper.state(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that a training of the same configuration left."""
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
+        self._stepper.restore(state["precision"])
         self._epoch = int(state["epoch"])
 
     def seen_slices(self) -> dict[str, SeenSlice]:
@@ -180,7 +211,7 @@ class Training:
         asked = np.array(list(self._telling.values()))
         images, masks = validation.gather(asked, self._device)
         self.network.eval()
-        lesion = predict_batch(self.network, images) >= _THRESHOLD
+        lesion = predict_batch(self.network, images) >= THRESHOLD
         layers = [layer.cpu().numpy() for layer in (images, masks[:, 0] > 0, lesion[:, 0])]
         return {
             name: SeenSlice(
@@ -215,154 +246,122 @@ class Training:
         )
 
     def _train(self, epoch: int) -> tuple[dict[str, float], float, int]:
-        """Train on one draw: mean losses, seconds spent on gathering, slices."""
+        """Train on one draw: mean losses, seconds waited for slices, slices."""
         draw, changes, dropout = np.random.SeedSequence([self._seed, epoch]).spawn(3)
         generator = torch.Generator(self._device).manual_seed(_seed_of(changes))
-        torch.manual_seed(_seed_of(dropout))
-        batches = self._draw_batches(np.random.default_rng(draw))
-        first_step = (epoch - 1) * len(batches)
-        schedule = [
-            rate_factor(step, self._epochs * len(batches))
-            for step in range(first_step, first_step + len(batches))
-        ]
+        torch.manual_seed(_seed_of(dropout) + self._world.rank)
+        plan = self._draw_batches(np.random.default_rng(draw))
+        first_step = (epoch - 1) * len(plan)
         self.network.train()
         sums: dict[str, Tensor] = {}
         data_seconds = 0.0
-        for step, (batch, factor) in enumerate(zip(batches, schedule, strict=True)):
-            asked = time.perf_counter()
-            images, masks = self._training.gather(batch, self._device)
-            data_seconds += time.perf_counter() - asked
-            images, masks = augment(
-                images, masks, self._config.augmentation, generator, mirror=self._mirror
-            )
-            losses = self._step(images, masks, factor * self._config.learning_rate)
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss * len(batch)
-            # A look at the loss waits for the device, so do not look after every step.
-            if step % _STEPS_BETWEEN_CHECKS == 0 or step == len(batches) - 1:
-                _check_finite(sums["total"], f"epoch {epoch}, by step {step + 1}")
-        slices = sum(len(batch) for batch in batches)
+        own = [batch[self._world.share] for batch in plan]
+        with closing(self._training.batches(own, self._device)) as batches:
+            for step, batch in enumerate(plan):
+                asked = time.perf_counter()
+                images, masks = next(batches)
+                data_seconds += time.perf_counter() - asked
+                images, masks = self._augment(images, masks, len(batch), generator)
+                factor = rate_factor(first_step + step, self._epochs * len(plan))
+                losses = self._step(images, masks, len(batch), factor * self._config.learning_rate)
+                for name, loss in losses.items():
+                    sums[name] = sums.get(name, 0.0) + loss * len(batch)
+                # A look at the loss waits for the device, so do not look after every step.
+                if step % _STEPS_BETWEEN_CHECKS == 0 or step == len(plan) - 1:
+                    self._check(sums["total"], f"epoch {epoch}, by step {step + 1}")
+        slices = sum(len(batch) for batch in plan)
         return {name: float(loss) / slices for name, loss in sums.items()}, data_seconds, slices
 
     def _draw_batches(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
         has_lesion = self._training.lesion_voxels > 0
         drawn = draw_epoch(has_lesion, self._slices, self._config.lesion_share, generator)
-        return cut_batches(drawn, self._config.batch_size)
+        return cut_batches(drawn, self._config.batch_size, least=max(2, self._world.size))
 
-    def _step(self, images: Tensor, masks: Tensor, learning_rate: float) -> dict[str, Tensor]:
+    def _augment(
+        self, images: Tensor, masks: Tensor, count: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        return augment(images, masks, self._config.augmentation, generator, mirror=self._mirror)
+
+    def _step(
+        self, images: Tensor, masks: Tensor, count: int, learning_rate: float
+    ) -> dict[str, Tensor]:
+        """Learn from a batch of `count` slices, of which this process has its share."""
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
-        self._optimiser.zero_grad()
-        with autocast(self._device):
-            logits = self.network(images)
-        loss, terms = self._loss(logits, masks)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
-        self._optimiser.step()
+        with self._stepper.autocast():
+            logits = self._learning(images)
+        world = self._world
+        loss, terms = self._loss(world.whole(logits, count), world.whole(masks, count))
+        # Each process has the gradient of its own rows, and the mean over processes is taken.
+        self._stepper.step(loss * world.size, self.network.parameters())
         return {"total": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+    def _check(self, loss: Tensor, where: str) -> None:
+        check_finite(loss, where)
+        if self._stepper.overflows():
+            raise NotFinite(where)
 
     def _validate(self) -> dict[str, float]:
         """Return the 3D Dice of every validation case."""
         validation = self._validation
-        overlap, predicted = _count_voxels(
+        overlap, predicted = count_voxels(
             self.network,
             validation,
             self._device,
-            holds_brain=self._validation_holds_brain,
             where=f"epoch {self._epoch + 1}, in validation",
+            world=self._world,
         )
         self._telling = telling_slices(validation.lesion_voxels, overlap, predicted)
         return dice_by_case(validation.cases, overlap, predicted, validation.lesion_voxels)
 
 
-def score_slices(
-    network: nn.Module, slices: SliceSet, device: torch.device, *, where: str
-) -> dict[str, float]:
-    """Return the 3D Dice of every case, its voxels counted over those of its slices given.
-
-    Slices without brain are taken for lesion-free without asking the network.
-
-    Args:
-        network: Logits (B, 1, H, W) of slices (B, C, H, W), on `device`; in evaluation mode
-            afterwards.
-        slices: N slices.
-        device: Where to compute.
-        where: When this is, for the failure's message.
-
-    Raises:
-        TrialFailure: When a probability is not finite.
-    """
-    overlap, predicted = _count_voxels(
-        network, slices, device, holds_brain=slices.hold_brain(), where=where
-    )
-    return dice_by_case(slices.cases, overlap, predicted, slices.lesion_voxels)
-
-
-def _count_voxels(
-    network: nn.Module,
-    slices: SliceSet,
-    device: torch.device,
+def new_training(
+    config: TrialConfig,
+    training: SliceSet,
+    validation: SliceSet,
     *,
-    holds_brain: NDArray[np.bool_],
-    where: str,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many lesion voxels of each slice were met, and how many predicted, (N,)."""
-    overlap = np.zeros(len(slices), dtype=np.int64)
-    predicted = np.zeros(len(slices), dtype=np.int64)
-    asked = np.flatnonzero(holds_brain)
-    network.eval()
-    for start in range(0, len(asked), _VALIDATION_BATCH):
-        batch = asked[start : start + _VALIDATION_BATCH]
-        images, masks = slices.gather(batch, device)
-        probability = predict_batch(network, images)
-        _check_finite(probability.sum(), where)
-        lesion = probability >= _THRESHOLD
-        predicted[batch] = lesion.sum(dim=(1, 2, 3)).cpu().numpy()
-        overlap[batch] = (lesion & (masks > 0)).sum(dim=(1, 2, 3)).cpu().numpy()
-    return overlap, predicted
-
-
-def dice_by_case(
-    cases: NDArray[np.str_],
-    overlap: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    true: NDArray[np.int64],
-) -> dict[str, float]:
-    """Return each case's 3D Dice, in order of the cases' names.
-
-    A case without lesion scores 1 when none is predicted, else 0.
+    axis: str,
+    encoder_weights: Mapping[str, Tensor] | None,
+    epochs: int,
+    slices_per_epoch: int | None,
+    device: torch.device,
+    seed: int,
+    world: World = ALONE,
+) -> Training:
+    """Build a configuration's network and make its training ready; see `Training`.
 
     Args:
-        cases: (N,) the slices' cases; the rest are (N,) voxels of each slice:
-        overlap: predicted and true.
-        predicted: predicted.
-        true: true.
-
-    Source:
-        Dice, Measures of the amount of ecologic association between species, 1945.
+        config: The trial's configuration.
+        training: Slices to learn from.
+        validation: Slices that score.
+        axis: The axis that they were cut along.
+        encoder_weights: As `build_network` takes them; nothing for random numbers.
+        epochs: Epochs of the whole schedule.
+        slices_per_epoch: Slices an epoch draws.
+        device: Where to train.
+        seed: Decides the network's first numbers, and all that follows.
+        world: The processes that train together.
     """
-    names, positions = np.unique(cases, return_inverse=True)
-    both = np.bincount(positions, weights=overlap)
-    either = np.bincount(positions, weights=predicted) + np.bincount(positions, weights=true)
-    dice = np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
-    return dict(zip(names.tolist(), dice.tolist(), strict=True))
-
-
-def rate_factor(step: int, steps: int) -> float:
-    """Return a step's share of the peak learning rate.
-
-    It grows in a straight line over the first 5 % of the steps, then falls along half a
-    cosine to 1 % at the last step.
-
-    Args:
-        step: The step's number over all epochs, from 0.
-        steps: Steps of all epochs.
-    """
-    warm_up = max(1, round(steps * _WARM_UP))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    progress = (step - warm_up + 1) / (steps - warm_up)
-    return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
+    network = build_network(
+        encoder=config.encoder,
+        encoder_depth=config.encoder_depth,
+        channels=training.channels,
+        encoder_weights=encoder_weights,
+        seed=seed,
+    )
+    return Training(
+        network,
+        training,
+        validation,
+        config,
+        epochs=epochs,
+        slices_per_epoch=slices_per_epoch,
+        device=device,
+        seed=seed,
+        # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
+        mirror=axis != "sagittal",
+        world=world,
+    )
 
 
 def _memory_gb(device: torch.device) -> float:
@@ -375,8 +374,3 @@ def _memory_gb(device: torch.device) -> float:
 
 def _seed_of(sequence: np.random.SeedSequence) -> int:
     return int(sequence.generate_state(1)[0])
-
-
-def _check_finite(value: Tensor, where: str) -> None:
-    if not math.isfinite(value):
-        raise TrialFailure(f"numbers are no longer finite ({where}); the loss or weights exploded")

@@ -1,68 +1,188 @@
-"""An axis's slices in shared memory: Parquet in, one zero-copy slice set a trial out.
+"""An axis's slices on their way to the trials.
 
-Ray Data reads an axis's Parquet once a study into the object store. Every trial on a node
-maps the same *blocks* (Arrow tables) as read-only views and takes its cases from them.
+Ray Data reads an axis's Parquet once a study into the nodes' object stores. The *blocks* there
+are mapped by all trials of a node, without a copy. Where they fit a trial's share of its GPU,
+the trial holds them there; where they do not fit the object stores, it reads slices from the
+files as it needs them. Which of the three is decided from sizes, before the first trial, and
+all three give the same batches.
+
+Nothing is read by Ray while trials run: a read that waits for a CPU while trials hold all of
+them would wait for ever, in silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import ray
+import torch
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 
 from strokeseg.errors import UserError
+from strokeseg.imaging.slice_file import SliceFile
 from strokeseg.imaging.table import table_to_arrays
 from strokeseg.learning.slice_set import SliceSet
+from strokeseg.learning.stores import FiledSlices, MappedSlices, Store
+from strokeseg.tuning.allotment import cluster_nodes
+
+_log = logging.getLogger(__name__)
 
 _STORE_SHARE = 0.6
-_COLUMNS = ["case", "slice_index", "lesion_voxels", "image", "mask"]
+# The network, its gradients and its batches need the rest.
+_GPU_SHARE = 0.3
+_COLUMNS = ["case", "slice_index", "lesion_voxels", "brain_voxels", "image", "mask"]
+_BLOCK_SECONDS = 300
 
 
-def load_blocks(slices_folder: Path, axis: str) -> list[ray.ObjectRef]:
-    """Read an axis's slices into Ray's object store.
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What a trial needs to get at an axis's slices; small, and sent to every trial.
 
-    Everything is read before this returns: a read that went on while trials hold every
-    CPU would wait for ever.
+    Attributes:
+        files: The axis's Parquet files, in order of their cases.
+        counts: Slices of each file.
+        shape: Channels, height and width of every slice.
+        facts: Of an Arrow table with `case`, `lesion_voxels` and `brain_voxels` of every slice.
+        blocks: Of Arrow tables with all slices; nothing where they are read from the files.
+        on_gpu: Whether trials hold all slices on their GPU.
+    """
+
+    files: tuple[str, ...]
+    counts: tuple[int, ...]
+    shape: tuple[int, int, int]
+    facts: ray.ObjectRef
+    blocks: tuple[ray.ObjectRef, ...]
+    on_gpu: bool
+
+
+def open_feed(slices_folder: Path, axis: str, cases: Collection[str], *, gpus: float) -> Feed:
+    """Choose how slices get to the trials, and read them where they are to be kept in memory.
 
     Args:
         slices_folder: The experiment's Parquet files.
         axis: `axial`, `coronal` or `sagittal`.
-
-    Returns:
-        References to Arrow tables with the columns of `imaging.table`.
+        cases: All cases that must be there.
+        gpus: GPUs of each process of a trial, or the fraction of one.
 
     Raises:
-        UserError: When the slices do not fit the object store.
+        UserError: When a case is missing, a file is damaged, or torch cannot use the GPUs.
     """
     folder = slices_folder / f"axis={axis}"
-    dataset = ray.data.read_parquet(str(folder), partitioning=None).select_columns(_COLUMNS)
-    needed = dataset.size_bytes()
-    available = ray.cluster_resources().get("object_store_memory", 0.0)
-    if needed > _STORE_SHARE * available:
+    facts = []
+    shapes = set()
+    for path in sorted(folder.glob("fold=*/*.parquet"), key=lambda path: path.stem):
+        file = SliceFile(path)
+        shapes.add(file.shape)
+        facts.append((str(path), file.columns(["case", "lesion_voxels", "brain_voxels"])))
+    facts.sort(key=lambda fact: str(fact[1]["case"][0]))
+    if missing := sorted(set(cases) - {fact["case"][0].as_py() for _, fact in facts}):
         raise UserError(
-            f"{slices_folder}: the {axis} slices need {needed / 1e9:.1f} GB, more than "
-            f"{_STORE_SHARE:.0%} of Ray's object store ({available / 1e9:.1f} GB); give Ray more "
-            "memory, or prepare with a coarser preparation.spacing_mm"
+            f"{folder}: lacks the slices of case {missing[0]} ({len(missing)} cases are missing); "
+            "remove the folder prepared/ and run prepare again, searches go on with what they have"
         )
-    references: list[ray.ObjectRef] = dataset.materialize().to_arrow_refs()
-    return references
-
-
-def slice_set(blocks: Sequence[pa.Table]) -> SliceSet:
-    """View Arrow tables as one set of slices, without a copy, in order of case and slice.
-
-    The order does not depend on that of the blocks, which Ray Data hands over as they come:
-    equal seeds must draw equal slices.
-    """
-    chunks = [pa.Table.from_batches([batch]) for block in blocks for batch in block.to_batches()]
-    chunks.sort(key=lambda chunk: (chunk["case"][0].as_py(), chunk["slice_index"][0].as_py()))
-    arrays = [table_to_arrays(chunk) for chunk in chunks]
-    return SliceSet(
-        images=tuple(images for images, _ in arrays),
-        masks=tuple(masks for _, masks in arrays),
-        cases=np.concatenate([chunk["case"].to_numpy(zero_copy_only=False) for chunk in chunks]),
-        lesion_voxels=np.concatenate([chunk["lesion_voxels"].to_numpy() for chunk in chunks]),
+    if len(shapes) > 1:
+        raise UserError(f"{folder}: slices must be of one size, got {sorted(shapes)}")
+    (shape,) = shapes
+    files, counts = [path for path, _ in facts], [len(fact) for _, fact in facts]
+    channels, height, width = shape
+    needed = sum(counts) * (2 * channels + 1) * height * width
+    store = min((node.object_store_bytes for node in cluster_nodes()), default=0)
+    on_gpu = gpus > 0 and needed <= _GPU_SHARE * min(1.0, gpus) * gpu_bytes(min(1.0, gpus))
+    fits = needed <= _STORE_SHARE * store
+    way = "held on each trial's GPU" if on_gpu else "mapped from shared memory"
+    _log.info(
+        "feed: %d %s slices of %d x %d x %d, %.2f GB; the smallest object store has %.2f GB: %s",
+        *(sum(counts), axis, *shape, needed / 1e9, store / 1e9),
+        way if fits or on_gpu else "streamed from the Parquet files",
     )
+    return Feed(
+        files=tuple(files),
+        counts=tuple(counts),
+        shape=shape,
+        facts=ray.put(pa.concat_tables([fact for _, fact in facts]).combine_chunks()),
+        blocks=_load_blocks(files) if fits else (),
+        on_gpu=on_gpu,
+    )
+
+
+def gpu_bytes(gpus: float) -> int:
+    """Return the memory of the GPU that a process with this fraction of one gets.
+
+    Raises:
+        UserError: When torch cannot use it.
+    """
+    found: int = ray.get(ray.remote(_gpu_bytes).options(num_cpus=0, num_gpus=gpus).remote())
+    if not found:
+        raise UserError(
+            "Ray counts GPUs, but torch finds none there; install a torch that fits their driver, "
+            "or train on CPUs with --gpus-per-trial 0"
+        )
+    return found
+
+
+def _gpu_bytes() -> int:
+    available = torch.cuda.is_available()
+    return int(torch.cuda.get_device_properties(0).total_memory) if available else 0
+
+
+def _load_blocks(files: list[str]) -> tuple[ray.ObjectRef, ...]:
+    """Read files into the object stores, all of them before this returns."""
+    dataset = ray.data.read_parquet(files, partitioning=None).select_columns(_COLUMNS)
+    # One piece a block: a trial would have to map every slice by itself.
+    whole = dataset.map_batches(_combine, batch_format="pyarrow", batch_size=None)
+    try:
+        return tuple(whole.materialize().to_arrow_refs())
+    except RayError:
+        # What a task raises reaches the driver wrapped beyond recognition.
+        for path in files:
+            SliceFile(Path(path)).columns(_COLUMNS)
+        raise
+
+
+def _combine(block: pa.Table) -> pa.Table:
+    return block.combine_chunks()
+
+
+@lru_cache(maxsize=1)
+def slices_of(feed: Feed) -> SliceSet:
+    """Open a feed in a trial's process, which keeps it for the trials that come after.
+
+    Returns:
+        All slices of the axis in order of case and slice, whatever the way: equal seeds must
+        draw equal slices.
+    """
+    facts: pa.Table = ray.get(feed.facts)
+    slices = SliceSet(
+        store=_store_of(feed),
+        cases=facts["case"].to_numpy(),
+        lesion_voxels=facts["lesion_voxels"].to_numpy().astype(np.int64),
+        holds_brain=facts["brain_voxels"].to_numpy() > 0,
+    )
+    return slices.on(torch.device("cuda")) if feed.on_gpu else slices
+
+
+def _store_of(feed: Feed) -> Store:
+    if feed.blocks:
+        try:
+            tables = ray.get(list(feed.blocks), timeout=_BLOCK_SECONDS)
+        except (GetTimeoutError, ObjectLostError):
+            # Blocks that went with their node are read anew only when a CPU is free for it.
+            _log.warning("the slices in shared memory are lost; reading from the files instead")
+        else:
+            return mapped(tables)
+    return FiledSlices([Path(path) for path in feed.files], feed.counts, feed.shape)
+
+
+def mapped(tables: list[pa.Table]) -> MappedSlices:
+    """View Arrow tables as slices in order of case and slice, without a copy."""
+    # A table that came through the object store has its batches still, one after the other.
+    batches = [batch for table in tables for batch in table.to_batches() if len(batch)]
+    batches.sort(key=lambda batch: (batch["case"][0].as_py(), batch["slice_index"][0].as_py()))
+    arrays = [table_to_arrays(batch) for batch in batches]
+    return MappedSlices([images for images, _ in arrays], [masks for _, masks in arrays])

@@ -24,15 +24,15 @@ from strokeseg.learning.divisions import (
     divide_by_slice,
     measure,
 )
-from strokeseg.learning.networks import build_network
+from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import Training, TrialFailure
-from strokeseg.tuning.allotment import allot
-from strokeseg.tuning.feed import load_blocks, slice_set
+from strokeseg.learning.training import Training, new_training
+from strokeseg.tuning.allotment import allot, cluster_nodes
+from strokeseg.tuning.feed import Feed, open_feed, slices_of
 from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run
+from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS
 
 _LOST_PROCESS = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
-_RETRIES_OF_A_LOST_PROCESS = 2
 
 
 def do_runs(
@@ -60,10 +60,12 @@ def do_runs(
     Raises:
         UserError: When the cluster lacks what the runs ask for, or the slices do not fit it.
     """
-    node_cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    allotment = allot(ray.cluster_resources(), max(node_cpus, default=0), len(runs), gpus_per_run)
+    allotment = allot(cluster_nodes(), len(runs), gpus_per_run)
+    if allotment.workers > 1:
+        raise UserError("--gpus-per-trial: a run of --measure-leakage takes one GPU at most")
     show(0, sum(run.epochs for run in runs), "reading the slices")
-    blocks = load_blocks(pool.slices_folder, pool.axis)
+    cases = [*pool.cases, *pool.unseen_cases]
+    feed = open_feed(pool.slices_folder, pool.axis, cases, gpus=allotment.gpus)
     weights = {
         configuration.name: ray.put(configuration.weights and configuration.weights.tensors)
         for configuration in configurations
@@ -72,11 +74,11 @@ def do_runs(
         num_cpus=allotment.cpus,
         num_gpus=allotment.gpus,
         num_returns="streaming",
-        max_retries=_RETRIES_OF_A_LOST_PROCESS,
+        max_retries=RETRIES_OF_A_LOST_PROCESS,
     )
     device = "cuda" if allotment.gpus else "cpu"
     streams = [
-        task.remote(run, blocks, weights[run.configuration], pool, allotment.cpus, device)
+        task.remote(run, feed, weights[run.configuration], pool, allotment.cpus, device)
         for run in runs
     ]
     return _collect(dict(zip(streams, runs, strict=True)), store, show)
@@ -124,7 +126,7 @@ def _next(stream: ray.ObjectRefGenerator) -> int | Finding | str | None:
 
 def _do_run(
     run: Run,
-    blocks: Sequence[ray.ObjectRef],
+    feed: Feed,
     weights: Mapping[str, Tensor] | None,
     pool: Pool,
     threads: int,
@@ -133,7 +135,7 @@ def _do_run(
     """Train one run: a stream."""
     started = time.perf_counter()
     torch.set_num_threads(threads)
-    slices = slice_set(ray.get(list(blocks)))
+    slices = slices_of(feed)
     division = _divide(slices.select(pool.cases), run)
     unseen = slices.select(pool.unseen_cases)
     try:
@@ -160,24 +162,16 @@ def _training(
     pool: Pool,
     device: str,
 ) -> Training:
-    network = build_network(
-        encoder=run.config.encoder,
-        encoder_depth=run.config.encoder_depth,
-        channels=pool.channels,
+    return new_training(
+        run.config,
+        division.training,
+        division.validation,
+        axis=pool.axis,
         encoder_weights=weights,
-        seed=run.seed,
-    )
-    return Training(
-        network=network,
-        training=division.training,
-        validation=division.validation,
-        config=run.config,
         epochs=run.epochs,
         slices_per_epoch=run.slices_per_epoch,
         device=torch.device(device),
         seed=run.seed,
-        # As in a trial: no brain is its own mirror in a sagittal slice.
-        mirror=pool.axis != "sagittal",
     )
 
 

@@ -27,8 +27,8 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trials_in
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
-from strokeseg.tuning.allotment import Allotment, allot
-from strokeseg.tuning.feed import load_blocks
+from strokeseg.tuning.allotment import Allotment, allot, cluster_nodes
+from strokeseg.tuning.feed import open_feed
 from strokeseg.tuning.inheritance import inherit, transfer_best
 from strokeseg.tuning.journal import mend_journal, open_journal, read_study
 from strokeseg.tuning.ledger import INHERITED, Ledger
@@ -171,6 +171,7 @@ def run_study(
     *,
     budget: SearchConfig,
     gpus_per_trial: float | None,
+    workers_per_trial: int | None,
     code_version: str,
     show: Show,
 ) -> list[LeaderboardRow]:
@@ -184,9 +185,8 @@ def run_study(
     """
     ledger = study.ledger
     trials_folder = experiment.trials_folder(axis)
-    node_cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     at_once = max(ledger.remaining(), ledger.to_confirm())
-    allotment = allot(ray.cluster_resources(), max(node_cpus, default=0), at_once, gpus_per_trial)
+    allotment = allot(cluster_nodes(), at_once, gpus_per_trial, workers_per_trial)
     settings = TrialSettings(
         axis=axis,
         epochs=budget.epochs,
@@ -196,8 +196,7 @@ def run_study(
         validation_fold=None if budget.scoring == "k-fold" else data.validation_fold,
         trials_folder=str(trials_folder),
         tensorboard_folder=str(experiment.tensorboard_folder(axis)),
-        threads=allotment.cpus,
-        gpus=allotment.gpus,
+        allotment=allotment,
         sequences=experiment.config.data.sequences,
         spacing_mm=data.spacing_mm,
         preparation_hash=data.fingerprint,
@@ -216,16 +215,14 @@ def run_study(
         show=show,
     )
     monitor.show("reading the slices")
-    blocks = load_blocks(data.folder, axis)
+    cases = [case for fold in data.folds for case in fold]
+    feed = open_feed(data.folder, axis, cases, gpus=allotment.gpus)
     monitor.show("starting the first trials")
+    weights = {encoder: ray.put(found) for encoder, found in study.weights.items()}
+    bundle = {"CPU": allotment.cpus, "GPU": allotment.gpus}
     trainable = tune.with_resources(
-        tune.with_parameters(
-            run_trial,
-            blocks=blocks,
-            weights=study.weights,
-            settings=settings,
-        ),
-        {"CPU": allotment.cpus, "GPU": allotment.gpus},
+        tune.with_parameters(run_trial, feed=feed, weights=weights, settings=settings),
+        tune.PlacementGroupFactory([bundle] * allotment.workers),
     )
     try:
         _fit(

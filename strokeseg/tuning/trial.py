@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-import pyarrow as pa
 import ray
 import torch
 from ray import tune
@@ -25,13 +25,16 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
 from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import MemberRecord, load_state, save_member, save_state
-from strokeseg.learning.networks import build_network
+from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.pictures import draw_picture
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training, TrialFailure
+from strokeseg.learning.training import EpochResult, Training, new_training
 from strokeseg.learning.weights import EncoderWeights
-from strokeseg.tuning.feed import slice_set
+from strokeseg.learning.world import ALONE, World
+from strokeseg.tuning.allotment import Allotment
+from strokeseg.tuning.feed import Feed, slices_of
 from strokeseg.tuning.picture_events import replace_pictures
+from strokeseg.tuning.workers import world_of
 
 _log = logging.getLogger(__name__)
 # Distinguishes one trial's seed from the next: trial n of a study uses seed + n * stride.
@@ -52,8 +55,7 @@ class TrialSettings:
             scoring, one fold after the other.
         trials_folder: Where trials leave their files; every node sees it.
         tensorboard_folder: Where they leave their pictures; every node sees it.
-        threads: CPU threads of a trial.
-        gpus: GPUs of a trial, or the fraction of one; 0 to train on CPUs.
+        allotment: What each trial gets.
         sequences: Sequences in the order of the channels.
         spacing_mm: Voxel size (x, y, z) of the prepared cases.
         preparation_hash: Fingerprint of the prepared data.
@@ -68,8 +70,7 @@ class TrialSettings:
     validation_fold: int | None
     trials_folder: str
     tensorboard_folder: str
-    threads: int
-    gpus: float
+    allotment: Allotment
     sequences: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     preparation_hash: str
@@ -79,35 +80,74 @@ class TrialSettings:
 def run_trial(
     proposal: Mapping[str, Any],
     *,
-    blocks: Sequence[ray.ObjectRef],
-    weights: Mapping[str, EncoderWeights],
+    feed: Feed,
+    weights: Mapping[str, ray.ObjectRef],
     settings: TrialSettings,
 ) -> None:
     """Train one trial inside Tune, reporting exactly once an epoch.
+
+    `weights` are references to the pretrained weights by encoder, for all encoders that the
+    space may ask for: a trial fetches those of its own.
 
     Whatever the trial raises, a loss that is not finite, a device out of memory, a broken
     batch, is reported as its `failure`: it would raise the same again. Tune tries again only
     what ended without a word, since its process was lost.
     """
     # OpenMP keeps the number of threads by thread, and Tune gives every trial a new one.
-    torch.set_num_threads(settings.threads)
-    tables = ray.get(list(blocks))
+    allotment = settings.allotment
+    torch.set_num_threads(allotment.cpus)
+    follow = partial(_follow, proposal, feed, weights, settings)
     try:
-        for metrics in train_trial(proposal, tables, weights, settings):
-            tune.report(metrics)
+        with world_of(
+            allotment.workers, cpus=allotment.cpus, gpus=allotment.gpus, follow=follow
+        ) as world:
+            for metrics in train_trial(
+                proposal, slices_of(feed), _weights_for(proposal, weights), settings, world
+            ):
+                tune.report(metrics)
     except (TrialFailure, UserError) as failure:
         tune.report({"failure": str(failure)})
     except Exception as error:
-        # The only place that catches everything: one trial must not end the others.
+        # The only place that catches whatever comes, since torch and its drivers raise what they
+        # like and one trial must not end the others; what is lost by it stands in the log.
         _log.exception("trial %s failed", proposal["number"])
         tune.report({"failure": f"{type(error).__name__}: {error}"})
 
 
+def _weights_for(
+    proposal: Mapping[str, Any], weights: Mapping[str, ray.ObjectRef]
+) -> EncoderWeights | None:
+    config = proposal["config"]
+    if not config["pretrained"]:
+        return None
+    found: EncoderWeights = ray.get(weights[config["encoder"]])
+    return found
+
+
+def _follow(
+    proposal: Mapping[str, Any],
+    feed: Feed,
+    weights: Mapping[str, ray.ObjectRef],
+    settings: TrialSettings,
+    world: World,
+) -> str | None:
+    """Do what rank 0 does, but write and report nothing; return why it failed, or nothing."""
+    try:
+        for _ in train_trial(
+            proposal, slices_of(feed), _weights_for(proposal, weights), settings, world
+        ):
+            pass
+    except (TrialFailure, UserError) as failure:
+        return str(failure)
+    return None
+
+
 def train_trial(
     proposal: Mapping[str, Any],
-    tables: Sequence[pa.Table],
-    weights: Mapping[str, EncoderWeights],
+    slices: SliceSet,
+    weights: EncoderWeights | None,
     settings: TrialSettings,
+    world: World = ALONE,
 ) -> Iterator[dict[str, Any]]:
     """Train a trial, or go on with it, and yield the metrics of every unreported epoch.
 
@@ -116,9 +156,10 @@ def train_trial(
 
     Args:
         proposal: `number`, `config` and `reported_epoch` as the searcher gave them.
-        tables: The axis's slices as Arrow tables.
-        weights: Pretrained weights by encoder, for all encoders that the space may ask for.
+        slices: The axis's slices.
+        weights: The encoder's pretrained weights, where the configuration asks for them.
         settings: What all trials share.
+        world: The processes that train it together; only rank 0 leaves files.
 
     Raises:
         TrialFailure: When the loss is not finite.
@@ -129,14 +170,13 @@ def train_trial(
     saved = load_state(state_path) if state_path.exists() else {"training": None, "history": []}
     history: list[dict[str, Any]] = saved["history"]
     yield from history[int(proposal["reported_epoch"]) :]
-    slices = slice_set(tables)
     k_fold = settings.validation_fold is None
     folds = range(len(settings.folds)) if k_fold else (settings.validation_fold or 0,)
     for position, fold in enumerate(folds):
         first = position * settings.epochs
         if len(history) >= first + settings.epochs:
             continue
-        training = _training(number, config, slices, weights, settings, fold)
+        training = _training(number, config, slices, weights, settings, fold, world)
         if len(history) > first:
             training.restore(saved["training"])
         path = trial_weights(Path(settings.trials_folder), number, fold if k_fold else None)
@@ -150,12 +190,13 @@ def train_trial(
                 # As pairs, since Tune takes dictionaries apart on their way to the scheduler.
                 metrics["case_dice"] = list(best.items())
             history.append(metrics)
-            if is_best:
-                record = _record(number, config, weights, settings, result, slices.size, fold)
-                save_member(path, training.network, record)
-                _keep_pictures(number, training, metrics["epoch"], settings)
-            state = {"training": training.state(), "history": history, "best": best}
-            save_state(state_path, state)
+            if world.rank == 0:
+                if is_best:
+                    record = _record(number, config, weights, settings, result, slices.size, fold)
+                    save_member(path, training.network, record)
+                    _keep_pictures(number, training, metrics["epoch"], settings)
+                state = {"training": training.state(), "history": history, "best": best}
+                save_state(state_path, state)
             yield metrics
 
 
@@ -163,32 +204,25 @@ def _training(
     number: int,
     config: TrialConfig,
     slices: SliceSet,
-    weights: Mapping[str, EncoderWeights],
+    weights: EncoderWeights | None,
     settings: TrialSettings,
     fold: int,
+    world: World,
 ) -> Training:
-    seed = settings.seed + number * _SEED_STRIDE
-    network = build_network(
-        encoder=config.encoder,
-        encoder_depth=config.encoder_depth,
-        channels=len(settings.sequences),
-        encoder_weights=weights[config.encoder].tensors if config.pretrained else None,
-        seed=seed,
-    )
     training_cases = [
         case for other, cases in enumerate(settings.folds) if other != fold for case in cases
     ]
-    return Training(
-        network=network,
-        training=slices.select(training_cases),
-        validation=slices.select(settings.folds[fold]),
-        config=config,
+    return new_training(
+        config,
+        slices.select(training_cases),
+        slices.select(settings.folds[fold]),
+        axis=settings.axis,
+        encoder_weights=None if weights is None else weights.tensors,
         epochs=settings.epochs,
         slices_per_epoch=settings.slices_per_epoch,
-        device=torch.device("cuda" if settings.gpus else "cpu"),
-        seed=seed,
-        # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
-        mirror=settings.axis != "sagittal",
+        device=torch.device("cuda" if settings.allotment.gpus else "cpu"),
+        seed=settings.seed + number * _SEED_STRIDE,
+        world=world,
     )
 
 
@@ -210,7 +244,6 @@ def _metrics(
     result: EpochResult, history: Sequence[Mapping[str, Any]], settings: TrialSettings
 ) -> dict[str, Any]:
     before = history[-1] if history else {"epoch": 0, "seconds": 0.0, "device_hours": 0.0}
-    devices = settings.gpus or settings.threads
     return {
         "epoch": before["epoch"] + 1,
         "dice": result.dice,
@@ -218,7 +251,7 @@ def _metrics(
         "learning_rate": result.learning_rate,
         "losses": dict(result.losses),
         "seconds": before["seconds"] + result.seconds,
-        "device_hours": before["device_hours"] + result.seconds * devices / 3600,
+        "device_hours": before["device_hours"] + result.seconds * settings.allotment.devices / 3600,
         "slices_per_second": result.slices / result.train_seconds,
         "wait_share": result.data_seconds / result.train_seconds,
         "memory_gb": result.memory_gb,
@@ -228,7 +261,7 @@ def _metrics(
 def _record(
     number: int,
     config: TrialConfig,
-    weights: Mapping[str, EncoderWeights],
+    weights: EncoderWeights | None,
     settings: TrialSettings,
     result: EpochResult,
     slice_size: tuple[int, int],
@@ -245,7 +278,7 @@ def _record(
             "epoch": result.epoch,
             "spacing_mm": settings.spacing_mm,
             "slice_size": slice_size,
-            "weights_source": weights[config.encoder].source if config.pretrained else None,
+            "weights_source": None if weights is None else weights.source,
             "preparation_hash": settings.preparation_hash,
             "code_version": settings.code_version,
         }

@@ -15,7 +15,7 @@ from strokeseg.config import TrialConfig
 from strokeseg.learning.checkpoint import MemberRecord, save_member
 from strokeseg.learning.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.learning.networks import build_network
-from strokeseg.learning.slice_set import SliceSet
+from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 
 SEQUENCES = ("DWI", "FLAIR")
 SMALL = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
@@ -51,12 +51,8 @@ def toy_slices() -> Callable[..., SliceSet]:
                 top, left = generator.integers(4, 18, size=2)
                 masks[case, row, top : top + 10, left : left + 10] = 1
         images += 3 * masks[:, :, None]
-        return SliceSet(
-            images=tuple(images),
-            masks=tuple(masks),
-            cases=np.repeat([f"case{case}" for case in range(cases)], slices),
-            lesion_voxels=masks.reshape(cases * slices, -1).sum(axis=1, dtype=np.int64),
-        )
+        names = np.repeat([f"case{case}" for case in range(cases)], slices)
+        return slices_in_memory(images, masks, names)
 
     return make
 

@@ -19,8 +19,9 @@ from strokeseg.learning.divisions import (
     shuffle_within,
 )
 from strokeseg.learning.networks import build_network
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training, dice_by_case, score_slices
+from strokeseg.learning.objective import dice_by_case, score_slices
+from strokeseg.learning.slice_set import SliceSet, slices_in_memory
+from strokeseg.learning.training import EpochResult, Training
 
 CPU = torch.device("cpu")
 MEMORISING = TrialConfig(
@@ -33,16 +34,10 @@ LESION = 100 / 1024
 def pool(toy_slices: Callable[..., SliceSet]) -> SliceSet:
     """Four cases of 12 slices, every other one with a lesion; the first two hold no brain."""
     slices = toy_slices(cases=4, slices=12)
-    for images, masks in zip(slices.images, slices.masks, strict=True):
+    blocks = slices.store.images, slices.store.masks
+    for images, masks in zip(*blocks, strict=True):
         images[:2], masks[:2] = 0, 0
-    return SliceSet(
-        images=slices.images,
-        masks=slices.masks,
-        cases=slices.cases,
-        lesion_voxels=np.concatenate([mask.sum(axis=(1, 2)) for mask in slices.masks]).astype(
-            np.int64
-        ),
-    )
+    return slices_in_memory(*blocks, slices.cases)
 
 
 def rows_of(slices: SliceSet) -> list[int]:
@@ -52,7 +47,7 @@ def rows_of(slices: SliceSet) -> list[int]:
 
 def make_up(slices: SliceSet) -> tuple[int, int, int]:
     """Slices, those with brain, those with lesion."""
-    return (len(slices), int(slices.hold_brain().sum()), int((slices.lesion_voxels > 0).sum()))
+    return (len(slices), int(slices.holds_brain.sum()), int((slices.lesion_voxels > 0).sum()))
 
 
 def test_the_patient_level_division_shares_no_case(pool: SliceSet) -> None:
@@ -142,11 +137,8 @@ def memorable(cases: int, seed: int) -> SliceSet:
         images.append((texture + noise).astype(np.float16))
         place = tuple(generator.integers(32, size=2))
         masks.append(np.repeat(np.roll(square, place, axis=(0, 1))[None], 8, axis=0))
-    return SliceSet(
-        images=tuple(images),
-        masks=tuple(masks),
-        cases=np.repeat([f"case{case:02}" for case in range(cases)], 8),
-        lesion_voxels=np.full(cases * 8, 100, dtype=np.int64),
+    return slices_in_memory(
+        images, masks, np.repeat([f"case{case:02}" for case in range(cases)], 8)
     )
 
 

@@ -1,12 +1,21 @@
-"""Slices in memory."""
+"""A choice of slices, and the three ways in which they are stored."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from strokeseg.learning.slice_set import SliceSet, hold_brain
+from strokeseg.errors import UserError
+from strokeseg.imaging.table import slices_to_table
+from strokeseg.learning.slice_set import SliceSet, hold_brain, slices_in_memory
+from strokeseg.learning.stores import FiledSlices, MappedSlices
+
+CPU = torch.device("cpu")
 
 
 def _numbered() -> SliceSet:
@@ -16,12 +25,21 @@ def _numbered() -> SliceSet:
     ).copy()
     masks = (images[:, 0] > 2).astype(np.uint8)
     images.setflags(write=False)
-    return SliceSet(
-        images=(images[:2], images[2:]),
-        masks=(masks[:2], masks[2:]),
-        cases=np.array(["a", "a", "b", "c", "c"]),
-        lesion_voxels=np.array([0, 0, 0, 24, 24]),
+    return slices_in_memory(
+        (images[:2], images[2:]), (masks[:2], masks[2:]), np.array(["a", "a", "b", "c", "c"])
     )
+
+
+def write_files(folder: Path, slices: SliceSet, group: int) -> list[Path]:
+    """Write each case's slices as `prepare` does, so many slices a row group."""
+    files = []
+    for case in np.unique(slices.cases):
+        rows = np.flatnonzero(slices.cases == case)
+        images, masks = slices.store.fetch(rows, CPU)
+        table = slices_to_table(str(case), str(case), images.numpy(), masks[:, 0].numpy(), {})
+        pq.write_table(table, folder / f"{case}.parquet", row_group_size=group)
+        files.append(folder / f"{case}.parquet")
+    return files
 
 
 def test_gather_takes_slices_across_blocks_in_the_order_asked() -> None:
@@ -29,38 +47,114 @@ def test_gather_takes_slices_across_blocks_in_the_order_asked() -> None:
     assert images.shape == (4, 2, 4, 6)
     assert masks.shape == (4, 1, 4, 6)
     assert images.dtype == masks.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
     assert images[:, 0, 0, 0].tolist() == [4, 0, 2, 4]
     assert masks[:, 0, 0, 0].tolist() == [1, 0, 0, 1]
 
 
-def test_select_shares_the_blocks_and_counts_from_its_own_start() -> None:
+def test_select_shares_the_store_and_counts_from_its_own_start() -> None:
     whole = _numbered()
     chosen = whole.select(["c", "b"])
     assert len(chosen) == 3
     assert chosen.cases.tolist() == ["b", "c", "c"]
+    # Slices 3 and 4 are lesion all over: 4 x 6 voxels.
     assert chosen.lesion_voxels.tolist() == [0, 24, 24]
-    assert chosen.images[1] is whole.images[1]
+    assert chosen.store is whole.store
     assert chosen.gather(np.array([0, 2]), "cpu")[0][:, 0, 0, 0].tolist() == [2, 4]
     assert chosen.select(["c"]).gather(np.array([0]), "cpu")[0][0, 0, 0, 0] == 3
 
 
 def test_slices_of_zeros_hold_no_brain() -> None:
-    assert _numbered().hold_brain().tolist() == [False, True, True, True, True]
-    assert _numbered().select(["a"]).hold_brain().tolist() == [False, True]
+    assert _numbered().holds_brain.tolist() == [False, True, True, True, True]
+    assert _numbered().select(["a"]).holds_brain.tolist() == [False, True]
     below_zero = np.full((1, 1, 2, 2), -1, dtype=np.float16)
     assert hold_brain(below_zero).tolist() == [True]
+
+
+@pytest.mark.parametrize("group", [1, 5, 12])
+def test_all_stores_give_the_same_batches(
+    toy_slices: Callable[..., SliceSet], tmp_path: Path, group: int
+) -> None:
+    mapped = toy_slices(cases=3, slices=12)
+    files = write_files(tmp_path, mapped, group)
+    filed = SliceSet(
+        store=FiledSlices(files, [12, 12, 12], mapped.store.shape),
+        cases=mapped.cases,
+        lesion_voxels=mapped.lesion_voxels,
+        holds_brain=mapped.holds_brain,
+    )
+    generator = np.random.default_rng(0)
+    plan = [generator.integers(24, size=5) for _ in range(30)]
+    ways = [
+        list(slices.select(["case2", "case0"]).batches(plan, CPU))
+        for slices in (mapped, filed, mapped.on(CPU), filed.on(CPU))
+    ]
+    for others in zip(*ways, strict=True):
+        for images, masks in others[1:]:
+            assert torch.equal(images, others[0][0])
+            assert torch.equal(masks, others[0][1])
+
+
+def test_reading_ahead_stops_when_nobody_asks_any_more(
+    toy_slices: Callable[..., SliceSet], tmp_path: Path
+) -> None:
+    slices = toy_slices(cases=1)
+    store = FiledSlices(write_files(tmp_path, slices, 1), [12], slices.store.shape)
+    read: list[int] = []
+    fetch = store.fetch
+    store.fetch = lambda rows, device: read.append(0) or fetch(rows, device)  # type: ignore[method-assign]
+    filed = SliceSet(
+        store=store,
+        cases=slices.cases,
+        lesion_voxels=slices.lesion_voxels,
+        holds_brain=slices.holds_brain,
+    )
+    batches = filed.batches([np.array([0])] * 1000, CPU)
+    next(batches)
+    batches.close()
+    # One is handed out, eight wait, four threads may have begun another each.
+    assert 1 <= len(read) <= 13
+
+
+def test_a_file_that_is_gone_or_cut_is_named(
+    toy_slices: Callable[..., SliceSet], tmp_path: Path
+) -> None:
+    slices = toy_slices(cases=2)
+    files = write_files(tmp_path, slices, 1)
+    store = FiledSlices(files, [12, 12], slices.store.shape)
+    whole = files[1].read_bytes()
+    files[1].write_bytes(whole[: len(whole) // 2])
+    files[0].unlink()
+    for row, file in ((0, files[0]), (12, files[1])):
+        with pytest.raises(UserError, match="run prepare again") as caught:
+            store.fetch(np.array([row]), CPU)
+        assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"masks": (np.zeros((2, 4, 6), np.uint8),)}, "block by block"),
-        ({"cases": np.array(["a"])}, "5 slices"),
-        ({"images": ()}, "one block"),
+        ({"images": (), "masks": ()}, "one block"),
+        (
+            {"images": (np.zeros((2, 1, 4, 6), np.float16), np.zeros((2, 1, 4, 4), np.float16))},
+            "share channels and size",
+        ),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(change: dict[str, object], words: str) -> None:
-    whole = _numbered()
-    parts = {name: getattr(whole, name) for name in ("images", "masks", "cases", "lesion_voxels")}
+def test_blocks_that_do_not_fit_are_refused(change: dict[str, object], words: str) -> None:
+    store = _numbered().store
+    assert isinstance(store, MappedSlices)
     with pytest.raises(ValueError, match=words):
-        SliceSet(**(parts | change))
+        MappedSlices(**({"images": store.images, "masks": store.masks} | change))
+
+
+def test_as_many_cases_as_slices_are_needed() -> None:
+    whole = _numbered()
+    with pytest.raises(ValueError, match="5 slices"):
+        SliceSet(
+            store=whole.store,
+            cases=np.array(["a"]),
+            lesion_voxels=whole.lesion_voxels,
+            holds_brain=whole.holds_brain,
+        )

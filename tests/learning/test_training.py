@@ -15,8 +15,10 @@ from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.learning.checkpoint import load_state, save_state
 from strokeseg.learning.networks import build_network
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import Training, TrialFailure, dice_by_case, rate_factor
+from strokeseg.learning.objective import TrialFailure, dice_by_case
+from strokeseg.learning.schedule import rate_factor
+from strokeseg.learning.slice_set import SliceSet, slices_in_memory
+from strokeseg.learning.training import Training
 
 _CONFIG = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
 
@@ -92,12 +94,7 @@ def test_the_objective_is_the_mean_of_the_cases_3d_dice() -> None:
     images[0, 0, 0, :2] = 2
     images[1, 0, 5, 5] = 2
     images[3, 0, 7, 7] = 2
-    slices = SliceSet(
-        images=(images,),
-        masks=(masks,),
-        cases=np.array(["a", "a", "b", "c"]),
-        lesion_voxels=np.array([4, 0, 0, 0]),
-    )
+    slices = slices_in_memory([images], [masks], np.array(["a", "a", "b", "c"]))
     config = TrialConfig(learning_rate=1e-9, augmentation=0, batch_size=4)
     result = next(Training(_Bright(), slices, slices, config, epochs=1).run())
     assert result.dice == pytest.approx((4 / 7 + 1 + 0) / 3)
@@ -113,12 +110,7 @@ def test_slices_without_brain_are_lesion_free_and_never_trained_on() -> None:
     images[0] = -2
     images[0, 0, 0, :4] = 1
     masks = (images[:, 0] > 0).astype(np.uint8)
-    slices = SliceSet(
-        images=(images,),
-        masks=(masks,),
-        cases=np.array(["a", "a"]),
-        lesion_voxels=np.array([4, 0]),
-    )
+    slices = slices_in_memory([images], [masks], np.array(["a", "a"]))
     config = TrialConfig(learning_rate=1e-9, augmentation=0, batch_size=4)
     result = next(Training(Dark(), slices, slices, config, epochs=1).run())
     assert result.dice == 1
@@ -133,7 +125,7 @@ def test_an_exploding_learning_rate_fails_the_trial(toy_slices: Callable[..., Sl
 
 def test_infinite_input_fails_the_trial(toy_slices: Callable[..., SliceSet]) -> None:
     slices = toy_slices()
-    slices.images[0][0, 0, 0, 0] = np.inf
+    slices.store.images[0][0, 0, 0, 0] = np.inf
     with pytest.raises(TrialFailure, match="epoch 1"):
         next(_training(slices).run())
 
@@ -142,7 +134,7 @@ def test_infinite_input_in_validation_fails_the_trial(
     toy_slices: Callable[..., SliceSet],
 ) -> None:
     broken = toy_slices(seed=1)
-    broken.images[0][0, 0, 0, 0] = np.inf
+    broken.store.images[0][0, 0, 0, 0] = np.inf
     network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
     with pytest.raises(TrialFailure, match="in validation"):
         next(Training(network, toy_slices(), broken, _CONFIG, epochs=1).run())

@@ -14,7 +14,6 @@ from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trial_weights
 from strokeseg.leaderboard import write_leaderboard
-from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.study import PreparedSlices, Study, open_study
 
 SCRATCH = """\
@@ -86,72 +85,6 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("resources", "trials", "asked", "expected"),
-    [
-        # CPUs only: one thread a trial, as many trials as CPUs.
-        ({"CPU": 2.0}, 6, None, (1, 0, 2)),
-        ({"CPU": 1.0}, 6, None, (1, 0, 1)),
-        # More CPUs than trials: they are shared out, the rest stays idle.
-        ({"CPU": 8.0}, 2, None, (4, 0, 2)),
-        ({"CPU": 8.0}, 3, None, (2, 0, 3)),
-        ({"CPU": 16.0}, 1, None, (16, 0, 1)),
-        # A GPU a trial where there are any.
-        ({"CPU": 16.0, "GPU": 2.0}, 6, None, (8, 1, 2)),
-        ({"CPU": 16.0, "GPU": 2.0}, 1, None, (16, 1, 1)),
-        # More GPUs than CPUs: every trial needs a CPU.
-        ({"CPU": 2.0, "GPU": 4.0}, 6, None, (1, 1, 2)),
-        # Fractions: 2 / 0.5 = 4 trials, 1 / 0.3 = 3 whole ones.
-        ({"CPU": 16.0, "GPU": 2.0}, 9, 0.5, (4, 0.5, 4)),
-        ({"CPU": 16.0, "GPU": 1.0}, 9, 0.3, (5, 0.3, 3)),
-        # None wanted though there are some.
-        ({"CPU": 4.0, "GPU": 1.0}, 4, 0.0, (1, 0, 4)),
-    ],
-)
-def test_a_cluster_is_divided_among_the_trials(
-    resources: dict[str, float],
-    trials: int,
-    asked: float | None,
-    expected: tuple[int, float, int],
-) -> None:
-    cpus, gpus, concurrent = expected
-    assert allot(resources, int(resources["CPU"]), trials, asked) == Allotment(
-        cpus=cpus, gpus=gpus, concurrent=concurrent
-    )
-
-
-def test_a_trial_gets_no_more_cpus_than_its_node_has() -> None:
-    # Two trials on four nodes of four CPUs: 16 / 2 = 8 each, but a trial runs on one node.
-    assert allot({"CPU": 16.0}, 4, 2, None) == Allotment(cpus=4, gpus=0, concurrent=2)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.05])
-def test_fractions_that_fill_a_gpu_are_not_lost_to_rounding(share: float) -> None:
-    whole = round(1 / share)
-    assert allot({"CPU": 64.0, "GPU": 1.0}, 64, 64, share).concurrent == whole
-    assert allot({"CPU": 64.0, "GPU": 3.0}, 64, 64, share).concurrent == 3 * whole
-
-
-@pytest.mark.parametrize(
-    ("resources", "asked", "fault"),
-    [
-        ({"CPU": 2.0}, 1.0, "the cluster has 0 GPUs"),
-        ({"CPU": 2.0, "GPU": 0.5}, 1.0, "the cluster has 0.5 GPUs"),
-        ({"CPU": 2.0, "GPU": 4.0}, 2.0, "trials over several GPUs are not"),
-        ({"CPU": 2.0, "GPU": 1.0}, -0.5, "gpus-per-trial"),
-        ({"CPU": 2.0, "GPU": 1.0}, float("nan"), "gpus-per-trial"),
-        ({}, None, "too few for a trial"),
-        ({"CPU": 0.5}, None, "too few for a trial"),
-    ],
-)
-def test_what_a_cluster_does_not_have_is_refused(
-    resources: dict[str, float], asked: float | None, fault: str
-) -> None:
-    with pytest.raises(UserError, match=fault) as caught:
-        allot(resources, int(resources.get("CPU", 0)), 4, asked)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_new_study_has_all_its_trials_before_it(bench: Bench) -> None:

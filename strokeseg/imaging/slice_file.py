@@ -1,0 +1,90 @@
+"""Slices on disk, one at a time.
+
+Prepared slices lie in one Parquet file a case and axis, as `imaging.table` lays them out. A
+*row group* is what Parquet reads at once; `prepare` makes one of every slice, so that any slice
+comes without its neighbours. Files of larger groups are read as well, more slowly.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from strokeseg.errors import UserError
+from strokeseg.imaging.table import check_schema, slice_shape, table_to_arrays
+
+
+class SliceFile:
+    """One case's slices along one axis; any number of threads may read."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file and read its footer.
+
+        Raises:
+            UserError: When it is missing or damaged, or was written with another schema.
+        """
+        self.path = path
+        self._lock = threading.Lock()
+        with _told_by(path):
+            self._file = pq.ParquetFile(path)
+            check_schema(self._file.schema_arrow)
+        groups = self._file.metadata
+        sizes = [groups.row_group(group).num_rows for group in range(groups.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return int(self._starts[-1])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every slice."""
+        channels, height, width = slice_shape(self._file.schema_arrow, "image")
+        return channels, height, width
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Read whole columns, those of images and masks best left out.
+
+        Raises:
+            UserError: When the file is damaged.
+        """
+        with self._lock, _told_by(self.path):
+            return self._file.read(columns=list(names), use_threads=False)
+
+    def read(self, row: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        """Return a slice's image (C, H, W) and mask (H, W), by its place in the file.
+
+        Raises:
+            UserError: When the file is damaged.
+        """
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        with self._lock, _told_by(self.path):
+            table = self._file.read_row_group(group, columns=["image", "mask"], use_threads=False)
+            images, masks = table_to_arrays(table.combine_chunks())
+        place = row - int(self._starts[group])
+        return images[place], masks[place]
+
+
+@contextmanager
+def _told_by(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(unreadable(path, error)) from None
+
+
+def unreadable(path: Path, error: Any) -> str:
+    """Say that prepared slices cannot be read, and what to do."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"{path}: cannot be read ({reason}); remove the folder prepared/ and run prepare again, "
+        "searches go on with what they have"
+    )
