@@ -104,7 +104,8 @@ def blur(images: Tensor, sigma_voxels: Tensor) -> Tensor:
         images: Float32 in plain contiguous memory.
         sigma_voxels: (B, C), 0 to 1; channels of 0 are left alone.
     """
-    # Looking for the channels makes a GPU wait; blurring all of them costs a CPU ten times more.
+    # Looking for the channels makes a GPU wait, but blurring all of them costs a CPU up to ten
+    # times as much.
     chosen = sigma_voxels > 0
     kernels = get_gaussian_kernel1d(7, sigma_voxels[chosen][:, None])
     if len(kernels):
