@@ -10,17 +10,24 @@ from __future__ import annotations
 import math
 
 import torch
+from kornia.enhance import adjust_gamma
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
-from torch.nn import functional
+
+from strokeseg.learning.deformation import deform, draw_deformation
+from strokeseg.learning.draws import Draws, Share
+from strokeseg.learning.smooth_field import control_shape, smooth_field
 
 # Full extents, at strength 1.
-_ROTATION_DEGREES = 15.0
-_SCALING = 0.15
-_SHIFT = 0.05
+_BLURRED = 0.4
+_BLUR_VOXELS = 1.0
+_BIAS = 0.5
+_GAMMA = 0.3
 _CONTRAST = 0.25
 _BRIGHTNESS = 0.2
-_GAMMA = 0.3
 _NOISE = 0.1
+
+_BIAS_INTERVALS = (2, 2)
 
 
 def augment(
@@ -30,13 +37,15 @@ def augment(
     generator: torch.Generator,
     *,
     mirror: bool = True,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Change every slice of a batch at random.
 
-    In space: mirrored with probability strength / 2, rotated by up to 15 degrees, scaled by
-    up to 15 %, moved by up to 5 % of the slice. In intensity, channel by channel: gamma up
-    to 1.3 or its inverse, contrast up to 25 %, brightness up to 0.2 standard deviations, and
-    Gaussian noise of up to 0.1.
+    In space: mirrored with probability strength / 2, turned by up to 15 degrees, scaled by
+    up to 15 %, moved by up to 5 % of the slice, and bent with probability strength / 2. In
+    intensity, channel by channel: blurred with probability 0.4 strength by up to 1 voxel, a
+    bias field of up to 1.5 or its inverse, gamma up to 1.3 or its inverse, contrast up to
+    25 %, brightness up to 0.2 standard deviations. Gaussian noise of up to 0.1.
 
     Args:
         images: (B, C, H, W) float32, z-scored in the brain, 0 outside.
@@ -45,84 +54,98 @@ def augment(
         generator: The source of every draw, on the tensors' device.
         mirror: Whether to reverse slices along H. That is left and right in axial and
             coronal slices; in sagittal ones it would put the face to the back.
+        share: Which part of a larger batch these slices are; nothing for all of it. Every
+            worker's generator must be in the same state.
 
     Returns:
-        Images and masks of the same shapes; the masks still 0 or 1, moved with the images.
+        Images and masks of the same shapes, the images in channels-last memory; the masks
+        still 0 or 1, moved with the images.
+
+    Raises:
+        ValueError: When there are more or fewer slices than the share has.
     """
     if strength <= 0:
         return images, masks
-    draws = _Draws(generator, images)
-    affine = _draw_affine(draws, strength, ratio=images.shape[2] / images.shape[3], mirror=mirror)
-    images, masks = move(images, masks, affine)
+    if share is None:
+        share = Share(rank=0, workers=1, count=len(images))
+    if len(images) != share.size:
+        raise ValueError(f"{share} has {share.size} slices, got {len(images)}")
+    draws = Draws(generator, share)
+    channels, height, width = images.shape[1:]
+    places = draw_deformation(draws, strength, (height, width), mirror=mirror)
+    images, masks = deform(images, masks, places)
     background = (images == 0).all(dim=1, keepdim=True)
-    images = _change_gamma(images, torch.exp(draws.channels(strength * math.log1p(_GAMMA))))
-    images = images * (1 + draws.channels(strength * _CONTRAST))
-    images = images + draws.channels(strength * _BRIGHTNESS)
-    noise = torch.empty_like(images).normal_(generator=generator)
-    images = images + noise * draws.slices(strength * _NOISE).abs().view(-1, 1, 1, 1)
-    return images.masked_fill(background, 0.0), masks
+    images = blur(images, draw_blur(draws, strength, channels))
+    images = bend_intensities(
+        images,
+        field=draw_bias_field(draws, strength, channels, (height, width)),
+        gamma=torch.exp(draws.uniform(strength * math.log1p(_GAMMA), channels, 1, 1)),
+    )
+    contrast = 1 + draws.uniform(strength * _CONTRAST, channels, 1, 1)
+    brightness = draws.uniform(strength * _BRIGHTNESS, channels, 1, 1)
+    noise = draws.normal(channels, height, width) * draws.uniform(strength * _NOISE, 1, 1, 1)
+    images = torch.addcmul(brightness, images, contrast).add_(noise)
+    images = images.masked_fill_(background, 0.0)
+    return images.contiguous(memory_format=torch.channels_last), masks
 
 
-class _Draws:
-    """Uniform draws from -extent to extent, one a slice or one a channel of it."""
-
-    def __init__(self, generator: torch.Generator, images: Tensor) -> None:
-        self._generator = generator
-        self._images = images
-
-    def slices(self, extent: float) -> Tensor:
-        """Return (B,)."""
-        return self._draw((len(self._images),), extent)
-
-    def channels(self, extent: float) -> Tensor:
-        """Return (B, C, 1, 1)."""
-        return self._draw((*self._images.shape[:2], 1, 1), extent)
-
-    def _draw(self, shape: tuple[int, ...], extent: float) -> Tensor:
-        unit = torch.rand(shape, generator=self._generator, device=self._images.device)
-        return (unit * 2 - 1) * extent
+def draw_blur(draws: Draws, strength: float, channels: int) -> Tensor:
+    """Draw (B, C) standard deviations of a blur in voxels, 0 where there is none."""
+    blurred = draws.chances(strength * _BLURRED, channels)
+    return draws.uniform(strength * _BLUR_VOXELS, channels).abs() * blurred
 
 
-def _draw_affine(draws: _Draws, strength: float, *, ratio: float, mirror: bool) -> Tensor:
-    angle = draws.slices(strength * math.radians(_ROTATION_DEGREES))
-    scale = 1 + draws.slices(strength * _SCALING)
-    mirrored = draws.slices(1.0).abs() < strength / 2
-    shift = torch.stack([draws.slices(strength * 2 * _SHIFT) for _ in "xy"], dim=-1)
-    sign = torch.where(mirrored & mirror, -1.0, 1.0)
-    return affine_of(angle, scale, sign, shift, ratio)
+def blur(images: Tensor, sigma_voxels: Tensor) -> Tensor:
+    """Blur the channels of images (B, C, H, W) by Gaussians, in place.
 
-
-def affine_of(angle: Tensor, scale: Tensor, sign: Tensor, shift: Tensor, ratio: float) -> Tensor:
-    """Return where in the input each place of the output looks.
-
-    Places are (x, y), along W and H, both from -1 to 1 whatever the slice's shape.
+    Background takes part as the 0 that it is, the mean of the brain.
 
     Args:
-        angle: (B,) of the rotation, in radians.
-        scale: (B,) magnification.
-        sign: (B,) 1, or -1 to reverse the slice along H.
-        shift: (B, 2) in (x, y).
-        ratio: H / W.
+        images: Float32 in plain contiguous memory.
+        sigma_voxels: (B, C), 0 to 1; channels of 0 are left alone.
+    """
+    # Looking for the channels makes a GPU wait, but blurring all of them costs a CPU up to ten
+    # times as much.
+    chosen = sigma_voxels > 0
+    kernels = get_gaussian_kernel1d(7, sigma_voxels[chosen][:, None])
+    if len(kernels):
+        blurred = filter2d_separable(images[chosen][:, None], kernels, kernels)
+        images[chosen] = blurred[:, 0]
+    return images
+
+
+def draw_bias_field(draws: Draws, strength: float, channels: int, size: tuple[int, int]) -> Tensor:
+    """Draw the uneven sensitivity of a scanner's coil, for each sequence by itself.
+
+    The logarithm is a smooth field of control values half a slice apart, symmetric about 0.
 
     Returns:
-        (B, 2, 3) float32.
+        (B, C, H, W) float32, 1.5 ** -strength to 1.5 ** strength, of mean about 1.
+
+    Source:
+        Sled et al., A nonparametric method for automatic correction of intensity
+        nonuniformity in MRI data, IEEE TMI 1998; as a B-spline, Tustison et al., N4ITK, 2010.
     """
-    cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
-    linear = torch.stack([cosine, -sine * ratio, sine / ratio * sign, cosine * sign], dim=-1)
-    return torch.cat([linear.view(-1, 2, 2), shift[..., None]], dim=-1)
+    control = draws.uniform(strength * math.log1p(_BIAS), channels, *control_shape(_BIAS_INTERVALS))
+    return smooth_field(control, _BIAS_INTERVALS, size).exp_()
 
 
-def move(images: Tensor, masks: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample images (B, C, H, W) linearly and masks (B, 1, H, W) at the nearest place."""
-    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
-    return (
-        functional.grid_sample(images, grid, mode="bilinear", align_corners=False),
-        functional.grid_sample(masks, grid, mode="nearest", align_corners=False),
-    )
+def bend_intensities(images: Tensor, *, field: Tensor, gamma: Tensor) -> Tensor:
+    """Multiply images by a field, then bend them by a power.
 
+    A scanner's signal is 0 where there is nothing, z-scored intensities where the brain is
+    average. So both act on what lies above each channel's lowest value, which stands for no
+    signal: fluid in most sequences. That value is kept, and by the power the highest one too.
 
-def _change_gamma(images: Tensor, gamma: Tensor) -> Tensor:
-    """Bend each channel's intensities by a power, keeping its lowest and highest value."""
-    low = images.amin(dim=(2, 3), keepdim=True)
-    extent = (images.amax(dim=(2, 3), keepdim=True) - low).clamp_min(1e-6)
-    return ((images - low) / extent).pow(gamma) * extent + low
+    Args:
+        images: (B, C, H, W) float32.
+        field: (B, C, H, W) float32, positive.
+        gamma: (B, C, 1, 1) float32, positive.
+
+    Returns:
+        (B, C, H, W) float32.
+    """
+    lowest = images.amin(dim=(2, 3), keepdim=True)
+    signal = (images - lowest) * field
+    highest = signal.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+    return torch.addcmul(lowest, adjust_gamma(signal / highest, gamma), highest)

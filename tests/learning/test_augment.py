@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
-from strokeseg.learning.augment import affine_of, augment, move
+from strokeseg.learning.augment import augment, bend_intensities, blur, draw_bias_field
+from strokeseg.learning.draws import Draws, Share
 
 
 def _batch(count: int = 4, height: int = 32, width: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,11 +19,16 @@ def _batch(count: int = 4, height: int = 32, width: int = 48) -> tuple[torch.Ten
     )
     masks = torch.zeros(count, 1, height, width)
     masks[:, :, 8:16, 12:22] = 1
-    return images + 6 * masks, masks
+    images = (images + 6 * masks).contiguous(memory_format=torch.channels_last)
+    return images, masks
 
 
 def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def _draws(count: int) -> Draws:
+    return Draws(_generator(), Share(rank=0, workers=1, count=count))
 
 
 def test_strength_zero_changes_nothing() -> None:
@@ -31,6 +38,17 @@ def test_strength_zero_changes_nothing() -> None:
     assert moved is masks
 
 
+def test_shapes_memory_and_the_given_batch_are_kept() -> None:
+    images, masks = _batch()
+    before = images.clone()
+    changed, moved = augment(images, masks, 1.0, _generator())
+    assert changed.shape == images.shape
+    assert moved.shape == masks.shape
+    assert changed.is_contiguous(memory_format=torch.channels_last)
+    assert changed.isfinite().all()
+    assert torch.equal(images, before)
+
+
 def test_equal_generators_give_equal_batches_and_slices_differ_from_each_other() -> None:
     images, masks = _batch()
     images, masks = images[:1].repeat(4, 1, 1, 1), masks[:1].repeat(4, 1, 1, 1)
@@ -38,6 +56,12 @@ def test_equal_generators_give_equal_batches_and_slices_differ_from_each_other()
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.allclose(first[0], first[1])
+
+
+def test_torchs_global_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    augment(*_batch(), 1.0, _generator())
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_masks_stay_binary_and_move_with_the_images() -> None:
@@ -52,11 +76,17 @@ def test_masks_stay_binary_and_move_with_the_images() -> None:
 
 
 def test_background_stays_zero() -> None:
-    images, masks = _batch()
+    # Without brain, nothing that acts on the slice may leave a trace of itself.
+    images, masks = torch.zeros(8, 2, 32, 48), torch.zeros(8, 1, 32, 48)
     changed, _ = augment(images, masks, 1.0, _generator())
-    # 5 % scaling, shift and rotation cannot bring brain into the corners.
-    assert (changed[:, :, 0, 0] == 0).all()
-    assert (changed[:, :, -1, -1] == 0).all()
+    assert (changed == 0).all()
+    # A brain of 2 x 2 voxels covers at most a square of 2 * sqrt(2) * 1.18 < 4 voxels a side,
+    # one more on each side by interpolation, and bending adds 80 % a side: below 11 x 11.
+    images[:, :, 15:17, 23:25] = 1
+    changed, _ = augment(images, masks, 1.0, _generator())
+    filled = (changed != 0).any(dim=1).sum(dim=(1, 2))
+    assert (filled >= 4).all()
+    assert (filled <= 121).all()
 
 
 def test_mirroring_reverses_the_first_axis_of_about_half_the_slices() -> None:
@@ -70,25 +100,81 @@ def test_mirroring_reverses_the_first_axis_of_about_half_the_slices() -> None:
     assert (kept[:, 0, :16].sum(dim=(1, 2)) > kept[:, 0, 16:].sum(dim=(1, 2))).all()
 
 
-def test_a_rotation_keeps_the_shape_of_things_in_oblong_slices() -> None:
-    # A rectangle of 16 rows and 8 columns, 16 to 24 columns right of the centre of a slice
-    # of 64 x 128, is turned by 90 degrees about the centre: 8 rows, 16 columns, 16 to 24
-    # rows above it (rows 32 - 24 = 8 to 16, columns 64 - 8 = 56 to 72).
-    masks = torch.zeros(1, 1, 64, 128)
-    masks[0, 0, 24:40, 80:88] = 1
-    expected = torch.zeros(1, 1, 64, 128)
-    expected[0, 0, 8:16, 56:72] = 1
-    one = torch.ones(1)
-    affine = affine_of(one * math.pi / 2, one, one, torch.zeros(1, 2), 64 / 128)
-    assert torch.equal(move(masks, masks, affine)[1], expected)
+def test_extents_grow_with_the_strength() -> None:
+    images, masks = _batch(32)
+    differences = [
+        (augment(images, masks, strength, _generator(), mirror=False)[0] - images).abs().mean()
+        for strength in (0.01, 0.1, 1.0)
+    ]
+    assert differences == sorted(differences)
+    assert differences[0] < 0.1
 
 
-def test_scaling_magnifies() -> None:
-    # Twice as large: rows 24..39 of 64 become 16..47, in both directions.
-    masks = torch.zeros(1, 1, 64, 64)
-    masks[0, 0, 24:40, 24:40] = 1
-    expected = torch.zeros(1, 1, 64, 64)
-    expected[0, 0, 16:48, 16:48] = 1
-    one = torch.ones(1)
-    affine = affine_of(one * 0, one * 2, one, torch.zeros(1, 2), 1.0)
-    assert torch.equal(move(masks, masks, affine)[1], expected)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_together_make_what_one_makes_of_the_whole_batch(workers: int) -> None:
+    images, masks = _batch(7)
+    alone = _generator()
+    whole, whole_masks = augment(images, masks, 1.0, alone)
+    next_draws = torch.rand(3, generator=alone)
+    for rank in range(workers):
+        share = Share(rank=rank, workers=workers, count=7)
+        generator = _generator()
+        part, part_masks = augment(
+            images[share.rows], masks[share.rows], 1.0, generator, share=share
+        )
+        assert torch.equal(part, whole[share.rows])
+        assert torch.equal(part_masks, whole_masks[share.rows])
+        assert torch.equal(torch.rand(3, generator=generator), next_draws)
+
+
+def test_a_worker_without_slices_stays_in_step() -> None:
+    images, masks = _batch(2)
+    ahead, behind = _generator(), _generator()
+    augment(images, masks, 1.0, ahead)
+    share = Share(rank=2, workers=3, count=2)
+    part, _ = augment(images[share.rows], masks[share.rows], 1.0, behind, share=share)
+    assert part.shape == (0, 2, 32, 48)
+    assert torch.equal(ahead.get_state(), behind.get_state())
+
+
+def test_slices_that_are_not_the_share_are_refused() -> None:
+    images, masks = _batch(3)
+    with pytest.raises(ValueError, match="has 2 slices, got 3"):
+        augment(images, masks, 1.0, _generator(), share=Share(rank=1, workers=2, count=4))
+
+
+def test_blur_lowers_the_variance_of_noise_and_keeps_means() -> None:
+    noise = torch.randn(2, 2, 128, 128, generator=_generator()) + 3
+    blurred = blur(noise.clone(), torch.tensor([[1.0, 0.0], [0.5, 0.0]]))
+    # A Gaussian of s voxels leaves 1 / (4 pi s^2) of the variance: 0.080 for s = 1. For s = 0.5
+    # the kernel is too coarse for that, its squares sum to (0.108^2 * 2 + 0.787^2)^2 = 0.413.
+    assert blurred[0, 0].var() == pytest.approx(1 / (4 * math.pi), rel=0.1)
+    assert blurred[1, 0].var() == pytest.approx(0.413, rel=0.1)
+    assert torch.allclose(blurred.mean(dim=(2, 3)), noise.mean(dim=(2, 3)), atol=0.01)
+    assert torch.equal(blurred[:, 1], noise[:, 1])
+
+
+def test_bias_fields_are_positive_smooth_and_about_one() -> None:
+    fields = draw_bias_field(_draws(64), 1.0, 4, (96, 64))
+    assert fields.min() >= 1 / 1.5
+    assert fields.max() <= 1.5
+    # An exponential of what is even between -a and a has the mean sinh(a) / a, 1.028 for
+    # a = log 1.5, and being a mean of several a spline's value spreads less.
+    assert 1 < fields.mean() < 1.028
+    # Slopes of the logarithm are at most 2 a / spacing, spacings 48 and 32 voxels.
+    logarithm = fields.log()
+    assert logarithm.diff(dim=2).abs().max() <= 2 * math.log(1.5) / 48
+    assert logarithm.diff(dim=3).abs().max() <= 2 * math.log(1.5) / 32
+    # Every sequence has its own.
+    assert not torch.allclose(fields[:, 0], fields[:, 1], atol=0.01)
+
+
+def test_bending_keeps_the_lowest_value_and_gamma_the_highest() -> None:
+    # Lowest -2, highest 2, middle 0 at half of 4. Gamma 2 puts it to a quarter: -2 + 1. A
+    # field of 1.5 makes signals of 0, 3, 6 and with gamma 1 values of -2, 1, 4.
+    images = torch.tensor([-2.0, 0.0, 2.0]).view(1, 1, 1, 3)
+    one = torch.ones(1, 1, 1, 1)
+    power = bend_intensities(images, field=torch.ones_like(images), gamma=2 * one)
+    assert torch.allclose(power, torch.tensor([-2.0, -1.0, 2.0]))
+    multiplied = bend_intensities(images, field=1.5 * torch.ones_like(images), gamma=one)
+    assert torch.allclose(multiplied, torch.tensor([-2.0, 1.0, 4.0]))
