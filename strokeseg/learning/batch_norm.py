@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, distributed, nn
+from torch.nn import functional
 
 
 def share_statistics(network: nn.Module, device: torch.device) -> None:
@@ -18,13 +19,14 @@ def share_statistics(network: nn.Module, device: torch.device) -> None:
 
     Weights, running statistics and their names stay what they are.
     """
-    convert_sync_batchnorm(network)
-    if device.type == "cpu":
-        for module in network.modules():
-            if isinstance(module, nn.SyncBatchNorm):
-                # What differs is how they compute; timm's kind also acts on what comes out.
-                acts = isinstance(module, SyncBatchNormAct)
-                module.__class__ = _CpuBatchNormAct if acts else _CpuBatchNorm
+    if device.type != "cpu":
+        convert_sync_batchnorm(network)
+        return
+    for module in network.modules():
+        if isinstance(module, BatchNormAct2d):
+            module.__class__ = _CpuBatchNormAct
+        elif isinstance(module, nn.BatchNorm2d):
+            module.__class__ = _CpuBatchNorm
 
 
 class _AllSum(torch.autograd.Function):
@@ -50,41 +52,48 @@ def _all_sum(numbers: Tensor) -> Tensor:
     return total
 
 
-class _CpuBatchNorm(nn.SyncBatchNorm):
-    """Mean and variance over all processes' rows and pixels.
+class _CpuBatchNorm(nn.BatchNorm2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return _normalise(self, input)
+
+
+class _CpuBatchNormAct(BatchNormAct2d):  # type: ignore[misc]
+    """timm's kind: an activation follows."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        acted: Tensor = self.act(self.drop(_normalise(self, input)))
+        return acted
+
+
+def _normalise(layer: nn.BatchNorm2d, input: Tensor) -> Tensor:
+    """Normalise (b, C, H, W), b rows of a batch that other processes have the rest of.
 
     Source:
         Ioffe and Szegedy, Batch Normalization, ICML 2015.
     """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise (b, C, H, W), b rows of a batch that others have the rest of."""
-        if not self.training:
-            plain: Tensor = nn.functional.batch_norm(
-                *(input, self.running_mean, self.running_var, self.weight, self.bias),
-                eps=self.eps,
-            )
-            return plain
-        pixels = input.new_tensor([input.numel() / input.shape[1]])
-        sums = _all_sum(torch.cat([input.sum(dim=(0, 2, 3)), pixels]))
-        count = sums[-1].detach()
-        mean = sums[:-1] / count
-        centred = input - mean[:, None, None]
-        variance = _all_sum(centred.square().sum(dim=(0, 2, 3))) / count
-        self._keep(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
-        scale = torch.rsqrt(variance + self.eps) * self.weight
-        return centred * scale[:, None, None] + self.bias[:, None, None]
-
-    def _keep(self, mean: Tensor, unbiased_variance: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None:
-            return
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
-        # Without a momentum torch averages over all batches so far.
-        share = 1 / int(self.num_batches_tracked or 1) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(unbiased_variance, share)
+    if not layer.training:
+        return functional.batch_norm(
+            *(input, layer.running_mean, layer.running_var, layer.weight, layer.bias),
+            eps=layer.eps,
+        )
+    pixels = input.new_tensor([input.numel() / input.shape[1]])
+    sums = _all_sum(torch.cat([input.sum(dim=(0, 2, 3)), pixels]))
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = input - mean[:, None, None]
+    variance = _all_sum(centred.square().sum(dim=(0, 2, 3))) / count
+    _keep(layer, mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
+    scale = torch.rsqrt(variance + layer.eps) * layer.weight
+    return centred * scale[:, None, None] + layer.bias[:, None, None]
 
 
-class _CpuBatchNormAct(SyncBatchNormAct, _CpuBatchNorm):  # type: ignore[misc]
-    """timm's kind: an activation follows."""
+def _keep(layer: nn.BatchNorm2d, mean: Tensor, unbiased_variance: Tensor) -> None:
+    if layer.running_mean is None or layer.running_var is None:
+        return
+    if layer.num_batches_tracked is not None:
+        layer.num_batches_tracked += 1
+    # Without a momentum torch averages over all batches so far.
+    batches = int(layer.num_batches_tracked or 1)
+    share = 1 / batches if layer.momentum is None else layer.momentum
+    layer.running_mean.lerp_(mean, share)
+    layer.running_var.lerp_(unbiased_variance, share)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.learning.augment import augment
+from strokeseg.learning.draws import Share
 from strokeseg.learning.inference import predict_batch
 from strokeseg.learning.losses import MixedLoss
 from strokeseg.learning.networks import build_network
@@ -280,7 +281,15 @@ class Training:
     def _augment(
         self, images: Tensor, masks: Tensor, count: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        return augment(images, masks, self._config.augmentation, generator, mirror=self._mirror)
+        world = self._world
+        return augment(
+            images,
+            masks,
+            self._config.augmentation,
+            generator,
+            mirror=self._mirror,
+            share=Share(rank=world.rank, workers=world.size, count=count),
+        )
 
     def _step(
         self, images: Tensor, masks: Tensor, count: int, learning_rate: float

@@ -46,8 +46,7 @@ class World:
             return network
         share_statistics(network, device)
         devices = [device] if device.type == "cuda" else None
-        # Batch statistics are equal everywhere: there are no buffers to send around.
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(network, device_ids=devices)
 
     def whole(self, rows: Tensor, count: int) -> Tensor:
         """Put a batch together of all ranks' rows.

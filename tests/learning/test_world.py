@@ -43,21 +43,38 @@ def _join(rank: int, size: int, work: Callable[..., Any], folder: str, *rest: An
 
 
 def _train(
-    world: World, training: SliceSet, validation: SliceSet, config: TrialConfig = CONFIG
+    world: World, training: SliceSet, validation: SliceSet, slices: int | None = None
 ) -> tuple[list[EpochResult], dict[str, torch.Tensor]]:
+    """Train two epochs; return their results and the tensors of network and optimiser."""
     run = new_training(
-        config,
+        CONFIG,
         training,
         validation,
         axis="axial",
         encoder_weights=None,
-        epochs=2,
-        slices_per_epoch=None,
+        epochs=2 if slices is None else 1,
+        slices_per_epoch=slices,
         device=CPU,
         seed=3,
         world=world,
     )
-    return list(run.run()), run.network.state_dict()
+    results = list(run.run())
+    moments = run.state()["optimiser"]["state"]
+    averages = {f"average {key}": state["exp_avg"] for key, state in moments.items()}
+    return results, {**run.network.state_dict(), **averages}
+
+
+def test_a_step_of_two_processes_has_the_gradients_of_one(
+    toy_slices: Callable[..., SliceSet], tmp_path: Path
+) -> None:
+    sets = toy_slices(cases=2), toy_slices(cases=3, seed=1)
+    # An epoch of one step: the optimiser's average is a tenth of the clipped gradient.
+    (expected,), tensors = _train(ALONE, *sets, 7)
+    for (result,), state in _in_processes(2, _train, tmp_path, *sets, 7):
+        assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+        for name in (name for name in tensors if name.startswith("average")):
+            largest = float(tensors[name].abs().max())
+            assert torch.allclose(state[name], tensors[name], atol=1e-3 * largest, rtol=0), name
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -69,13 +86,12 @@ def test_processes_together_learn_what_one_would_have(
     found = _in_processes(size, _train, tmp_path, *sets)
     for results, state in found:
         for result, single in zip(results, expected, strict=True):
-            assert result.losses == pytest.approx(single.losses, rel=1e-3)
-            # Voxels whose probability is a half but for rounding may fall on either side.
-            assert result.case_dice == pytest.approx(single.case_dice, abs=2e-3)
+            # AdamW's first steps are as long for a gradient that is rounding alone, and voxels
+            # whose probability is nearly a half fall on either side.
+            assert result.losses == pytest.approx(single.losses, rel=1e-2)
+            assert result.case_dice == pytest.approx(single.case_dice, abs=0.01)
             assert result.slices == single.slices
         assert state.keys() == weights.keys()
-        for name, tensor in weights.items():
-            assert torch.allclose(state[name].float(), tensor.float(), atol=2e-3), name
     # Rank by rank everything is the same, to the last bit.
     for results, state in found[1:]:
         assert [result.case_dice for result in results] == [r.case_dice for r in found[0][0]]
