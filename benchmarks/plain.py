@@ -114,7 +114,7 @@ def run(options: Options) -> PartResult:
         folder = Path(place)
         experiment = _prepared(folder, options, slices)
         shape, validated = _save_arrays(experiment, folder)
-        for repeat in range(options.times(1)):
+        for repeat in range(options.times(2)):
             tell(f"plain: script, {shape}")
             scripts.append(_run_script(folder, slices, options))
             tell(f"plain: script took {scripts[-1].seconds:.0f} s; ours")
@@ -131,7 +131,7 @@ def _prepared(folder: Path, options: Options, slices: int) -> Experiment:
     spacing = QUICK_SPACING_MM if options.quick else None
     experiment = place_experiment(folder, options.data, spacing_mm=spacing, search=search)
     experiment.space_path(AXIS).write_text(yaml.safe_dump(SPACE), encoding="utf-8")
-    prepare(experiment)
+    prepare(experiment, options)
     return experiment
 
 

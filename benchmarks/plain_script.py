@@ -39,8 +39,8 @@ class Slices(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
         """Return image, mask and case of a slice."""
-        image = torch.from_numpy(self.images[index].astype(np.float32))
-        mask = torch.from_numpy(self.masks[index].astype(np.float32))
+        image = torch.from_numpy(self.images[index].copy()).float()
+        mask = torch.from_numpy(self.masks[index].copy()).float()
         return image, mask[None], str(self.cases[index])
 
 

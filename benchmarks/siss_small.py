@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from benchmarks.peers import CHECKOUT
+from benchmarks.part import Options, timed
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.imaging.table import table_to_arrays
 
@@ -66,11 +65,9 @@ def our_command(command: str, experiment: Experiment) -> list[str]:
     return [sys.executable, "-m", f"strokeseg.{command}", *where]
 
 
-def prepare(experiment: Experiment) -> None:
-    """Prepare an experiment; nobody takes the time."""
-    subprocess.run(
-        our_command("prepare", experiment), check=True, capture_output=True, cwd=CHECKOUT
-    )
+def prepare(experiment: Experiment, options: Options) -> None:
+    """Prepare an experiment; its time is not told, but the lock keeps it out of others'."""
+    timed(our_command("prepare", experiment), options)
 
 
 def read_slices(
