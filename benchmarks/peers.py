@@ -45,8 +45,9 @@ def make(folder: Path) -> None:
     if shutil.which("uv"):
         if not peer_python(folder).exists():
             subprocess.run(["uv", "venv", "--python", sys.executable, str(folder)], check=True)
+        # Else the first timing of a peer would compile its modules.
         into = ["--python", str(peer_python(folder))]
-        subprocess.run(["uv", "pip", "install", *into, *wanted], check=True)
+        subprocess.run(["uv", "pip", "install", "--compile-bytecode", *into, *wanted], check=True)
     else:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(peer_python(folder)), "-m", "pip"]

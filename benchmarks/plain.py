@@ -114,7 +114,7 @@ def run(options: Options) -> PartResult:
         folder = Path(place)
         experiment = _prepared(folder, options, slices)
         shape, validated = _save_arrays(experiment, folder)
-        for repeat in range(options.times(2)):
+        for repeat in range(options.times(3)):
             tell(f"plain: script, {shape}")
             scripts.append(_run_script(folder, slices, options))
             tell(f"plain: script took {scripts[-1].seconds:.0f} s; ours")
