@@ -13,7 +13,7 @@ them would wait for ever, in silence.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
+from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 
 from strokeseg.errors import UserError
@@ -106,7 +107,7 @@ def open_feed(slices_folder: Path, axis: str, cases: Collection[str], *, gpus: f
         counts=tuple(counts),
         shape=shape,
         facts=ray.put(pa.concat_tables([fact for _, fact in facts]).combine_chunks()),
-        blocks=_load_blocks(files) if fits else (),
+        blocks=_load_blocks(folder, files) if fits else (),
         on_gpu=on_gpu,
     )
 
@@ -131,9 +132,10 @@ def _gpu_bytes() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory) if available else 0
 
 
-def _load_blocks(files: list[str]) -> tuple[ray.ObjectRef, ...]:
-    """Read files into the object stores, all of them before this returns."""
-    dataset = ray.data.read_parquet(files, partitioning=None).select_columns(_COLUMNS)
+def _load_blocks(folder: Path, files: list[str]) -> tuple[ray.ObjectRef, ...]:
+    """Read a folder's files into the object stores, all of them before this returns."""
+    # Given a list of files, Ray Data looks for what it needs to read them over HTTP.
+    dataset = ray.data.read_parquet(str(folder), partitioning=None).select_columns(_COLUMNS)
     # One piece a block: a trial would have to map every slice by itself.
     whole = dataset.map_batches(_combine, batch_format="pyarrow", batch_size=None)
     try:
@@ -158,8 +160,10 @@ def slices_of(feed: Feed) -> SliceSet:
         draw equal slices.
     """
     facts: pa.Table = ray.get(feed.facts)
+    store, rows = _store_of(feed)
     slices = SliceSet(
-        store=_store_of(feed),
+        store=store,
+        rows=rows,
         cases=facts["case"].to_numpy(),
         lesion_voxels=facts["lesion_voxels"].to_numpy().astype(np.int64),
         holds_brain=facts["brain_voxels"].to_numpy() > 0,
@@ -167,7 +171,8 @@ def slices_of(feed: Feed) -> SliceSet:
     return slices.on(torch.device("cuda")) if feed.on_gpu else slices
 
 
-def _store_of(feed: Feed) -> Store:
+def _store_of(feed: Feed) -> tuple[Store, NDArray[np.int64] | None]:
+    """Return where the slices lie, and their rows there in order of case and slice."""
     if feed.blocks:
         try:
             tables = ray.get(list(feed.blocks), timeout=_BLOCK_SECONDS)
@@ -176,13 +181,19 @@ def _store_of(feed: Feed) -> Store:
             _log.warning("the slices in shared memory are lost; reading from the files instead")
         else:
             return mapped(tables)
-    return FiledSlices([Path(path) for path in feed.files], feed.counts, feed.shape)
+    return FiledSlices([Path(path) for path in feed.files], feed.counts, feed.shape), None
 
 
-def mapped(tables: list[pa.Table]) -> MappedSlices:
-    """View Arrow tables as slices in order of case and slice, without a copy."""
-    # A table that came through the object store has its batches still, one after the other.
+def mapped(tables: Sequence[pa.Table]) -> tuple[MappedSlices, NDArray[np.int64]]:
+    """View Arrow tables as slices, without a copy.
+
+    Returns:
+        The slices, and their rows in order of case and slice: Ray Data puts several files into
+        a block, and hands blocks over, as it likes.
+    """
     batches = [batch for table in tables for batch in table.to_batches() if len(batch)]
-    batches.sort(key=lambda batch: (batch["case"][0].as_py(), batch["slice_index"][0].as_py()))
     arrays = [table_to_arrays(batch) for batch in batches]
-    return MappedSlices([images for images, _ in arrays], [masks for _, masks in arrays])
+    cases = np.concatenate([batch["case"].to_numpy(zero_copy_only=False) for batch in batches])
+    indices = np.concatenate([batch["slice_index"].to_numpy() for batch in batches])
+    store = MappedSlices([images for images, _ in arrays], [masks for _, masks in arrays])
+    return store, np.lexsort((indices, cases.astype(str)))

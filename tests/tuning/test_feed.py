@@ -1,0 +1,208 @@
+"""Slices reach the trials in every way, in a real Ray whose CPUs the trials hold all of."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import strokeseg.prepare
+import strokeseg.search
+from strokeseg.errors import UserError
+from strokeseg.learning.stores import FiledSlices, MappedSlices
+from strokeseg.tuning import feed as feed_module
+from strokeseg.tuning.feed import Feed, open_feed, slices_of
+
+EXPERIMENT = """\
+data: {phantom: {cases: 6, spacing_mm: 6.0, seed: 0}}
+splits: {folds: 2, test_share: 0}
+search: {space: space.yaml, trials: 2, epochs: 2, slices_per_epoch: 32, confirm_trials: 0}
+"""
+SPACE = """\
+first:
+  - {encoder: resnet18, learning_rate: 3.0e-3}
+  - {encoder: resnet18, learning_rate: 1.0e-3}
+parameters:
+  encoder: {value: resnet18}
+  encoder_depth: {value: 3}
+  learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A small experiment; `storage` is where its runs lie."""
+
+    config: Path
+    storage: Path
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        return ("--axis", "axial", "--experiment", self.config, "--storage", self.storage)
+
+    @property
+    def slices(self) -> Path:
+        return self.storage / "tiny" / "prepared" / "slices"
+
+    def scores(self) -> list[float]:
+        return [float(row["dice"]) for row in self.board()]
+
+    def board(self) -> list[dict[str, str]]:
+        path = self.storage / "tiny" / "search" / "axial" / "leaderboard.csv"
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory, launch: Callable[..., Any], local_ray: None
+) -> Place:
+    folder = tmp_path_factory.mktemp("feed")
+    config = folder / "experiments" / "tiny"
+    config.mkdir(parents=True)
+    (config / "experiment.yaml").write_text(EXPERIMENT)
+    (config / "space.yaml").write_text(SPACE)
+    place = Place(config=config, storage=folder / "runs")
+    outcome = launch(strokeseg.prepare.main, *place.options[2:])
+    assert outcome.code == 0, outcome.err
+    return place
+
+
+@pytest.fixture
+def place(prepared: Place, tmp_path: Path) -> Place:
+    """A copy to spoil."""
+    shutil.copytree(prepared.storage, tmp_path / "runs")
+    return Place(config=prepared.config, storage=tmp_path / "runs")
+
+
+def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call every object store too small."""
+    monkeypatch.setattr(feed_module, "_STORE_SHARE", 0.0)
+
+
+def opened(place: Place, cases: tuple[str, ...] = ()) -> Feed:
+    return open_feed(place.slices, "axial", cases, gpus=0)
+
+
+def test_mapped_and_streamed_slices_are_the_same(
+    prepared: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "strokeseg")
+    mapped = slices_of(opened(prepared))
+    streaming(monkeypatch)
+    streamed = slices_of(opened(prepared))
+    assert isinstance(mapped.store, MappedSlices) and isinstance(streamed.store, FiledSlices)
+    # A block a case, and not one a slice.
+    assert len(mapped.store.images) <= 6
+    assert mapped.cases.tolist() == streamed.cases.tolist()
+    assert mapped.lesion_voxels.sum() > 0
+    rows = np.random.default_rng(0).permutation(len(mapped))
+    for one, other in zip(mapped.gather(rows, "cpu"), streamed.gather(rows, "cpu"), strict=True):
+        assert torch.equal(one, other)
+    images, masks = mapped.gather(np.arange(len(mapped)), "cpu")
+    assert masks.sum(dim=(1, 2, 3)).tolist() == mapped.lesion_voxels.tolist()
+    assert (images != 0).any(dim=3).any(dim=2).any(dim=1).tolist() == mapped.holds_brain.tolist()
+    said = [record.getMessage() for record in caplog.records if "feed:" in record.getMessage()]
+    assert len(said) == 2
+    assert "mapped from shared memory" in said[0] and "streamed from the Parquet" in said[1]
+
+
+def test_a_search_scores_the_same_whichever_way_its_slices_come(
+    prepared: Place,
+    tmp_path: Path,
+    launch: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two trials at once hold both of Ray's CPUs all the time: had a trial to wait for Ray to read,
+    # it would wait for ever.
+    scores = []
+    for way in ("mapped", "streamed"):
+        storage = Path(shutil.copytree(prepared.storage, tmp_path / way))
+        place = Place(config=prepared.config, storage=storage)
+        outcome = launch(strokeseg.search.main, *place.options)
+        assert outcome.code == 0, outcome.err
+        scores.append(place.scores())
+        streaming(monkeypatch)
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 2
+
+
+def test_two_workers_score_a_trial_as_one_does(
+    prepared: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    boards = []
+    for workers in (1, 2):
+        storage = Path(shutil.copytree(prepared.storage, tmp_path / str(workers)))
+        place = Place(config=prepared.config, storage=storage)
+        outcome = launch(
+            strokeseg.search.main, *place.options, "--trials", 1, "--workers-per-trial", workers
+        )
+        assert outcome.code == 0, outcome.err
+        boards.append(place.board())
+    (one,), (two,) = boards
+    assert two["state"] == "COMPLETE" and two["epochs_run"] == "2"
+    # Rounding, and what two epochs of AdamW make of it.
+    assert float(two["dice"]) == pytest.approx(float(one["dice"]), abs=0.02)
+
+
+def test_a_file_that_goes_while_trials_stream_fails_them_with_its_name(
+    place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streaming(monkeypatch)
+    gone = sorted((place.slices / "axis=axial").glob("fold=1/*.parquet"))[0]
+    whole = open_feed
+
+    def open_and_lose(*arguments: Any, **more: Any) -> Feed:
+        feed = whole(*arguments, **more)
+        gone.unlink()
+        return feed
+
+    monkeypatch.setattr("strokeseg.tuning.study.open_feed", open_and_lose)
+    outcome = launch(strokeseg.search.main, *place.options)
+    assert outcome.code == 2
+    line = outcome.err.strip().splitlines()[-1]
+    assert str(gone) in line and "run prepare again" in line
+    assert [row["state"] for row in place.board()] == ["FAIL", "FAIL"]
+
+
+@pytest.mark.parametrize("fault", ["missing", "cut", "garbled"])
+def test_damaged_slices_are_named_before_the_first_trial(
+    place: Place, launch: Callable[..., Any], fault: str
+) -> None:
+    file = sorted((place.slices / "axis=axial").glob("fold=0/*.parquet"))[0]
+    content = file.read_bytes()
+    if fault == "missing":
+        file.unlink()
+    elif fault == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        middle = len(content) // 2
+        file.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
+    outcome = launch(strokeseg.search.main, *place.options)
+    assert outcome.code == 2
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert (file.stem if fault == "missing" else str(file)) in line
+    assert "run prepare again" in line
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused(local_ray: None, launch: Any) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("torch finds a GPU here")
+    with pytest.raises(UserError, match="torch finds none there"):
+        # Ray hands out no GPU here, so ask without one.
+        feed_module.gpu_bytes(0)
+
+
+def test_a_trial_that_asks_for_more_than_there_is_is_refused_in_one_line(
+    prepared: Place, launch: Callable[..., Any]
+) -> None:
+    outcome = launch(strokeseg.search.main, *prepared.options, "--workers-per-trial", 3)
+    assert outcome.code == 2
+    assert "room for 2 workers of a CPU each" in outcome.err.splitlines()[-1]
