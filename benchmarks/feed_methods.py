@@ -281,7 +281,48 @@ def _write_nnunet(folder: Path) -> tuple[Path, tuple[int, int], int]:
 
 
 LIMIT = "limit: tensor[indices], float16 to float32"
+
+
+def _ours(folder: Path, *, way: str) -> Batches:
+    """Our feed: mapped from Ray's object store, streamed from Parquet, or held as a tensor."""
+    import ray
+    import torch
+
+    from strokeseg.imaging.slice_file import SliceFile
+    from strokeseg.learning.slice_set import SliceSet
+    from strokeseg.learning.stores import FiledSlices
+    from strokeseg.ray_session import ray_session
+    from strokeseg.tuning.feed import mapped
+
+    files = sorted((folder / "parquet").iterdir())
+    opened = [SliceFile(path) for path in files]
+    names = np.load(folder / "cases.npy")
+    with ray_session():
+        rows = None
+        if way == "streamed":
+            store = FiledSlices(files, [len(file) for file in opened], opened[0].shape)
+        else:
+            # As the search does: Ray Data into the object store, then views of what lies there.
+            blocks = ray.data.read_parquet(str(folder / "parquet"), partitioning=None)
+            store, rows = mapped(ray.get(blocks.materialize().to_arrow_refs()))
+        slices = SliceSet(
+            store=store,
+            cases=names,
+            lesion_voxels=np.zeros(len(names), dtype=np.int64),
+            holds_brain=np.ones(len(names), dtype=bool),
+            rows=rows,
+        )
+        if way == "held":
+            slices = slices.on(torch.device("cpu"))
+        while True:
+            plan = [part.numpy() for part in torch.randperm(len(names)).split(BATCH)]
+            yield from slices.batches(plan, "cpu")
+
+
 METHODS: dict[str, Method] = {
+    "ours: mapped from the object store": Method(batches=partial(_ours, way="mapped"), ours=True),
+    "ours: streamed from Parquet": Method(batches=partial(_ours, way="streamed"), ours=True),
+    "ours: held as one tensor": Method(batches=partial(_ours, way="held"), ours=True),
     LIMIT: Method(batches=partial(_index, stored="float16")),
     "limit: tensor[indices], float32": Method(batches=partial(_index, stored="float32")),
     "limit: index_select(out=), float32": Method(batches=_index_select),

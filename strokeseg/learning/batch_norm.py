@@ -76,15 +76,18 @@ def _normalise(layer: nn.BatchNorm2d, input: Tensor) -> Tensor:
             *(input, layer.running_mean, layer.running_var, layer.weight, layer.bias),
             eps=layer.eps,
         )
-    pixels = input.new_tensor([input.numel() / input.shape[1]])
-    sums = _all_sum(torch.cat([input.sum(dim=(0, 2, 3)), pixels]))
+    # Sums over whole batches need more than 16 bits.
+    rows = input.float()
+    pixels = rows.new_tensor([rows.numel() / rows.shape[1]])
+    sums = _all_sum(torch.cat([rows.sum(dim=(0, 2, 3)), pixels]))
     count = sums[-1].detach()
     mean = sums[:-1] / count
-    centred = input - mean[:, None, None]
+    centred = rows - mean[:, None, None]
     variance = _all_sum(centred.square().sum(dim=(0, 2, 3))) / count
     _keep(layer, mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
     scale = torch.rsqrt(variance + layer.eps) * layer.weight
-    return centred * scale[:, None, None] + layer.bias[:, None, None]
+    normalised = centred * scale[:, None, None] + layer.bias[:, None, None]
+    return normalised.to(input.dtype)
 
 
 def _keep(layer: nn.BatchNorm2d, mean: Tensor, unbiased_variance: Tensor) -> None:

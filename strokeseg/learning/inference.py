@@ -53,31 +53,35 @@ def predict_volume(
     # Module.to knows memory formats, but its declaration does not.
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
+    device = torch.device(device)
+    # A bundle shall give one mask on every CPU, whether or not it can compute in 16 bits.
+    reduced = None if device.type == "cpu" else reduced_type(device, network)
     asked = np.flatnonzero(hold_brain(padded))
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
-        tensor = torch.from_numpy(padded[batch]).to(device)
-        tensor = tensor.to(torch.float32, memory_format=torch.channels_last)
-        probability[batch] = predict_batch(network, tensor)[:, 0].cpu().numpy()
+        tensor = torch.from_numpy(padded[batch]).to(device).to(torch.float32)
+        probability[batch] = predict_batch(network, tensor, reduced)[:, 0].cpu().numpy()
     if not np.isfinite(probability).all():
         raise ValueError("the network's probabilities must be finite, got infinite or no numbers")
     return np.ascontiguousarray(slices.join(slices.unpad(probability, (height, width)), axis))
 
 
-def predict_batch(network: nn.Module, images: Tensor) -> Tensor:
+def predict_batch(network: nn.Module, images: Tensor, reduced: torch.dtype | None = None) -> Tensor:
     """Return a batch's probabilities, without gradients; 0 outside the brain.
 
     What is 0 in every sequence is no brain, or padding, which the way back to the volume cuts
-    off: counting it would make the score of slices differ from that of the volume.
+    off: counting it would make the score of slices differ from that of the volume. What overflows
+    in reduced precision is computed again in float32.
 
     Args:
         network: In evaluation mode, on the images' device.
         images: (B, C, H, W) float32.
+        reduced: The 16-bit type to compute in; nothing for float32.
 
     Returns:
         (B, 1, H, W) float32, 0 to 1.
     """
-    reduced = reduced_type(images.device)
+    images = images.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         with autocast(images.device, reduced):
             logits: Tensor = network(images)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from strokeseg.learning.inference import predict_batch
+from strokeseg.learning.precision import reduced_type
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.world import ALONE, World
 
@@ -59,7 +60,9 @@ def score_slices(
     Raises:
         NotFinite: When a probability is not finite.
     """
-    overlap, predicted = count_voxels(network, slices, device, where=where)
+    overlap, predicted = count_voxels(
+        network, slices, device, where=where, reduced=reduced_type(device, network)
+    )
     return dice_by_case(slices.cases, overlap, predicted, slices.lesion_voxels)
 
 
@@ -70,6 +73,7 @@ def count_voxels(
     *,
     where: str,
     world: World = ALONE,
+    reduced: torch.dtype | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count how many lesion voxels of each slice were met, and how many were predicted.
 
@@ -79,6 +83,7 @@ def count_voxels(
         device: Where to compute.
         where: When this is, for the failure's message.
         world: The processes that share the work; all get all counts.
+        reduced: The 16-bit type to compute in; nothing for float32.
 
     Returns:
         Both (N,), 0 for slices without brain.
@@ -94,7 +99,7 @@ def count_voxels(
     network.eval()
     found: list[torch.Tensor] = []
     for images, masks in slices.batches(plan, device):
-        probability = predict_batch(network, images)
+        probability = predict_batch(network, images, reduced)
         broken += ~probability.sum().isfinite()
         lesion = probability >= THRESHOLD
         # Looked at when all is computed: every look waits for the device.

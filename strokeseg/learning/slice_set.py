@@ -105,7 +105,7 @@ class SliceSet:
             device: Where the tensors shall be.
 
         Returns:
-            Images (B, C, H, W) float32 in channels-last memory, masks (B, 1, H, W) float32.
+            Images (B, C, H, W) and masks (B, 1, H, W), both float32.
 
         Raises:
             UserError: When a file cannot be read.
@@ -179,5 +179,4 @@ def hold_brain(images: NDArray[np.float16]) -> NDArray[np.bool_]:
 
 def _grow(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     images, masks = batch
-    # Convolutions of a U-Net run 1.2 to 1.6 times as fast channels-last, on CPUs too.
-    return images.to(torch.float32, memory_format=torch.channels_last), masks.to(torch.float32)
+    return images.to(torch.float32), masks.to(torch.float32)

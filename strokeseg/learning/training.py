@@ -100,7 +100,7 @@ class Training:
         seed: int = 0,
         mirror: bool = True,
         world: World = ALONE,
-        reduced: torch.dtype | None = None,
+        precision: torch.dtype | None = None,
     ) -> None:
         """Make ready for the first epoch.
 
@@ -115,7 +115,8 @@ class Training:
             seed: The trial's seed.
             mirror: Whether augmentation may reverse slices along H (see `augment`).
             world: The processes that train this network together.
-            reduced: The 16-bit type to compute in; nothing for the device's own.
+            precision: The type to compute in, float32 or one of 16 bits; nothing for the one that
+                the device is fastest in.
 
         Raises:
             UserError: When there is nothing to learn from or to score.
@@ -152,9 +153,9 @@ class Training:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self._stepper = Stepper(
-            self._optimiser, self._device, reduced or reduced_type(self._device)
-        )
+        kind = precision or reduced_type(self._device, self.network)
+        reduced = None if kind is torch.float32 else kind
+        self._stepper = Stepper(self._optimiser, self._device, reduced)
 
     def run(self) -> Iterator[EpochResult]:
         """Train epoch by epoch, from the one after the last that was finished.
@@ -212,7 +213,7 @@ class Training:
         asked = np.array(list(self._telling.values()))
         images, masks = validation.gather(asked, self._device)
         self.network.eval()
-        lesion = predict_batch(self.network, images) >= THRESHOLD
+        lesion = predict_batch(self.network, images, self._stepper.kind) >= THRESHOLD
         layers = [layer.cpu().numpy() for layer in (images, masks[:, 0] > 0, lesion[:, 0])]
         return {
             name: SeenSlice(
@@ -298,7 +299,8 @@ class Training:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         with self._stepper.autocast():
-            logits = self._learning(images)
+            # Convolutions of a U-Net run 1.2 to 1.6 times as fast channels-last, on CPUs too.
+            logits = self._learning(images.contiguous(memory_format=torch.channels_last))
         world = self._world
         loss, terms = self._loss(world.whole(logits, count), world.whole(masks, count))
         # Each process has the gradient of its own rows, and the mean over processes is taken.
@@ -319,6 +321,7 @@ class Training:
             self._device,
             where=f"epoch {self._epoch + 1}, in validation",
             world=self._world,
+            reduced=self._stepper.kind,
         )
         self._telling = telling_slices(validation.lesion_voxels, overlap, predicted)
         return dice_by_case(validation.cases, overlap, predicted, validation.lesion_voxels)
@@ -336,6 +339,7 @@ def new_training(
     device: torch.device,
     seed: int,
     world: World = ALONE,
+    precision: torch.dtype | None = None,
 ) -> Training:
     """Build a configuration's network and make its training ready; see `Training`.
 
@@ -350,6 +354,7 @@ def new_training(
         device: Where to train.
         seed: Decides the network's first numbers, and all that follows.
         world: The processes that train together.
+        precision: The type to compute in; nothing for the one that the device is fastest in.
     """
     network = build_network(
         encoder=config.encoder,
@@ -370,6 +375,7 @@ def new_training(
         # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
         mirror=axis != "sagittal",
         world=world,
+        precision=precision,
     )
 
 

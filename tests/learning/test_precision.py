@@ -13,7 +13,7 @@ from torch import nn
 from strokeseg.config import TrialConfig
 from strokeseg.learning.checkpoint import load_state, save_state
 from strokeseg.learning.networks import build_network
-from strokeseg.learning.precision import Stepper, reduced_type
+from strokeseg.learning.precision import Stepper, cpu_flags, reduced_type
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 
@@ -39,15 +39,18 @@ class Loud(nn.Module):
 def _training(
     network: nn.Module, slices: SliceSet, reduced: torch.dtype | None, epochs: int = 2
 ) -> Training:
-    return Training(network, slices, slices, CONFIG, epochs=epochs, reduced=reduced)
+    return Training(network, slices, slices, CONFIG, epochs=epochs, precision=reduced)
 
 
 def _without_times(result: EpochResult) -> EpochResult:
     return replace(result, seconds=0.0, train_seconds=0.0, data_seconds=0.0, memory_gb=0.0)
 
 
-def test_cpus_compute_in_full_precision() -> None:
-    assert reduced_type(CPU) is None
+def test_cpus_compute_in_16_bits_where_they_can_multiply_them() -> None:
+    able = {"avx512_bf16", "amx_bf16"} & cpu_flags()
+    plain, grouped = nn.Conv2d(2, 2, 3), nn.Sequential(nn.Conv2d(2, 2, 3, groups=2))
+    assert reduced_type(CPU, plain) is (torch.bfloat16 if able else None)
+    assert reduced_type(CPU, grouped) is None
 
 
 @pytest.mark.parametrize("reduced", [torch.float16, torch.bfloat16])
@@ -65,7 +68,7 @@ def test_a_network_learns_in_16_bits(
 def test_what_overflows_is_repeated_in_float32_as_if_it_had_never_been_tried(
     toy_slices: Callable[..., SliceSet], caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = list(_training(Loud(), toy_slices(), None).run())
+    expected = list(_training(Loud(), toy_slices(), torch.float32).run())
     training = _training(Loud(), toy_slices(), torch.float16)
     results = list(training.run())
     assert [_without_times(result) for result in results] == [

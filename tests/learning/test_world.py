@@ -57,6 +57,7 @@ def _train(
         device=CPU,
         seed=3,
         world=world,
+        precision=torch.float32,
     )
     results = list(run.run())
     moments = run.state()["optimiser"]["state"]

@@ -148,8 +148,8 @@ def test_two_workers_score_a_trial_as_one_does(
         boards.append(place.board())
     (one,), (two,) = boards
     assert two["state"] == "COMPLETE" and two["epochs_run"] == "2"
-    # Rounding, and what two epochs of AdamW make of it.
-    assert float(two["dice"]) == pytest.approx(float(one["dice"]), abs=0.02)
+    # Rounding, in 16 bits where the CPU has them, and what two epochs of AdamW make of it.
+    assert float(two["dice"]) == pytest.approx(float(one["dice"]), abs=0.03)
 
 
 def test_a_file_that_goes_while_trials_stream_fails_them_with_its_name(

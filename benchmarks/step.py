@@ -1,0 +1,159 @@
+"""Training slices a second of a trial against a bare loop, and the wait for slices.
+
+The trial is strokeseg's Training over slices in mapped memory, streamed from Parquet, and held on
+the device; the bare loop is what is left when everything but the steps is taken away: batches of
+one tensor that lies on the device, the same network, precision, loss and AdamW, no schedule, no
+checks, no augmentation on either side. On the GPU where there is one, else on one CPU thread.
+Both sides take turns, epoch by epoch.
+
+python -m benchmarks.step
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.part import Options, run_alone
+from benchmarks.results import Comparison, Figure, PartResult
+from strokeseg.config import TrialConfig
+from strokeseg.imaging.table import slices_to_table
+from strokeseg.learning.losses import MixedLoss
+from strokeseg.learning.networks import build_network
+from strokeseg.learning.precision import Stepper, reduced_type
+from strokeseg.learning.slice_set import SliceSet, slices_in_memory
+from strokeseg.learning.stores import FiledSlices
+from strokeseg.learning.training import Training
+
+ENCODERS = (("resnet18", 5), ("tu-tf_efficientnet_lite0", 4))
+CASES, SLICES, SIDE, BATCH, QUICK_SLICES = 4, 64, 96, 16, 16
+TARGET, WAIT_TARGET = 0.98, 0.01
+
+
+def main() -> None:
+    run_alone(run, __doc__)
+
+
+def run(options: Options) -> PartResult:
+    """Time trial and loop in turn, per encoder and way of feeding."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    comparisons: list[Comparison] = []
+    with tempfile.TemporaryDirectory(prefix="step-") as folder:
+        for way, slices in feeds(Path(folder), device, options).items():
+            for encoder, depth in ENCODERS:
+                comparisons += compare(way, slices, encoder, depth, device, options)
+    torch.set_num_threads(threads)
+    return PartResult(
+        title="What does a trial lose against a bare loop?",
+        method=(
+            f"Slices of 4 x {SIDE} x {SIDE}, batches of {BATCH}, {device.type}, one thread. The "
+            "wait is the share of training time in which the network waits for slices."
+        ),
+        comparisons=tuple(comparisons),
+        figures=(Figure(name="slices an epoch", unit="", values=(float(count(options)),)),),
+    )
+
+
+def count(options: Options) -> int:
+    return CASES * (QUICK_SLICES if options.quick else SLICES)
+
+
+def feeds(folder: Path, device: torch.device, options: Options) -> dict[str, SliceSet]:
+    """Make slices of noise with a square lesion in half of them, in each of the three stores."""
+    generator = np.random.default_rng(0)
+    each = count(options) // CASES
+    images = generator.normal(size=(CASES, each, 4, SIDE, SIDE)).astype(np.float16)
+    masks = np.zeros((CASES, each, SIDE, SIDE), dtype=np.uint8)
+    masks[:, ::2, 20:40, 30:50] = 1
+    names = np.repeat([f"case{case}" for case in range(CASES)], each)
+    mapped = slices_in_memory(images, masks, names)
+    files = []
+    for case in range(CASES):
+        table = slices_to_table(f"case{case}", f"case{case}", images[case], masks[case], {})
+        files.append(folder / f"case{case}.parquet")
+        pq.write_table(table, files[-1], row_group_size=1, compression="zstd")
+    filed = SliceSet(
+        store=FiledSlices(files, [each] * CASES, mapped.store.shape),
+        cases=mapped.cases,
+        lesion_voxels=mapped.lesion_voxels,
+        holds_brain=mapped.holds_brain,
+    )
+    return {"mapped": mapped, "streamed": filed, "held": mapped.on(device)}
+
+
+def compare(
+    way: str,
+    slices: SliceSet,
+    encoder: str,
+    depth: int,
+    device: torch.device,
+    options: Options,
+) -> list[Comparison]:
+    config = TrialConfig(
+        encoder=encoder, encoder_depth=depth, batch_size=BATCH, augmentation=0.0, lesion_share=0.5
+    )
+    network = build_network(encoder=encoder, encoder_depth=depth, channels=4)
+    repeats = options.times(3) + 1
+    one_slice = slices.keep(np.arange(len(slices)) == 0)
+    trial = Training(network, slices, one_slice, config, epochs=repeats, device=device).run()
+    loop = bare_loop(slices, encoder, depth, device)
+    rates, waits = [], []
+    for _ in range(repeats):
+        result = next(trial)
+        rates.append((result.slices / result.train_seconds, next(loop)))
+        waits.append(result.data_seconds / result.train_seconds)
+    # The first epoch of either warms up.
+    ours, theirs = zip(*rates[1:], strict=True)
+    return [
+        Comparison(
+            what=f"{encoder}, {way}",
+            other="a bare loop",
+            unit="slices/s",
+            ours=ours,
+            theirs=theirs,
+            less_is_better=False,
+            target=TARGET,
+        ),
+        Comparison(
+            what=f"{encoder}, {way}: wait for slices",
+            other="the step",
+            unit="share",
+            ours=tuple(waits[1:]),
+            theirs=(1.0,) * len(waits[1:]),
+            less_is_better=True,
+            target=WAIT_TARGET,
+        ),
+    ]
+
+
+def bare_loop(slices: SliceSet, encoder: str, depth: int, device: torch.device) -> Iterator[float]:
+    """Train epoch after epoch on one tensor; yield slices a second of each."""
+    images, masks = slices.gather(np.arange(len(slices)), device)
+    network = build_network(encoder=encoder, encoder_depth=depth, channels=4).to(device)
+    network.train()
+    parameters = list(network.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4, fused=True)
+    stepper = Stepper(optimiser, device, reduced_type(device, network))
+    loss = MixedLoss(0.5, 0.5, 0.0)
+    while True:
+        started = time.perf_counter()
+        for rows in torch.randperm(len(slices)).to(device).split(BATCH):
+            batch = images[rows].contiguous(memory_format=torch.channels_last)
+            with stepper.autocast():
+                logits = network(batch)
+            stepper.step(loss(logits, masks[rows])[0], parameters)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        yield len(slices) / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()
