@@ -1,7 +1,8 @@
 """Tables: the slices of a case as rows of Arrow and Parquet, and back as arrays.
 
 A row is one slice: whose it is, its place along the axis, how many of its voxels are
-lesion, and the raw bytes of image and mask. Fixed-size binary columns are one piece of
+lesion and how many are brain (not 0 in every sequence), and the raw bytes of image and
+mask. Fixed-size binary columns are one piece of
 memory, so an array of all slices is a view of it: nothing is decoded or copied.
 
 The shapes behind the bytes, the version of this schema and the caller's own notes stand
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from strokeseg.errors import UserError
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 
 def slice_schema(channels: int, size: tuple[int, int], metadata: Mapping[str, str]) -> pa.Schema:
@@ -52,6 +53,7 @@ def slice_schema(channels: int, size: tuple[int, int], metadata: Mapping[str, st
             pa.field("patient", pa.string()),
             pa.field("slice_index", pa.int32()),
             pa.field("lesion_voxels", pa.int32()),
+            pa.field("brain_voxels", pa.int32()),
             pa.field("image", pa.binary(channels * height * width * 2), metadata=notes),
             pa.field("mask", pa.binary(height * width), metadata=notes),
         ],
@@ -95,6 +97,7 @@ def slices_to_table(
         pa.array([patient] * count, pa.string()),
         pa.array(np.arange(count, dtype=np.int32)),
         pa.array(masks.sum(axis=(1, 2), dtype=np.int32)),
+        pa.array(_brain_voxels(images)),
         _binary_column(images),
         _binary_column(masks),
     ]
@@ -119,6 +122,13 @@ def table_to_arrays(
         ValueError: When a column is in several pieces or has empty cells.
     """
     return _binary_view(table, "image", np.float16), _binary_view(table, "mask", np.uint8)
+
+
+def _brain_voxels(images: NDArray[np.float16]) -> NDArray[np.int32]:
+    # Bit patterns, since comparing float16 numbers takes numpy several times as long. A -0.0
+    # is a small number below the brain's mean that was rounded: it counts as brain.
+    bits = np.bitwise_or.reduce(images.view(np.uint16), axis=1)
+    return np.asarray(np.count_nonzero(bits, axis=(1, 2)), dtype=np.int32)
 
 
 def _binary_column(slices: NDArray[Any]) -> pa.FixedSizeBinaryArray:

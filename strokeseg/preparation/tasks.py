@@ -102,10 +102,11 @@ class SliceTask:
             pq.write_table(
                 table,
                 folder / f"{case.name}.parquet",
-                row_group_size=len(table),
+                # A reader decodes whole row groups: one slice each lets the feed take any slice.
+                row_group_size=1,
                 compression="zstd",
                 use_dictionary=["case", "patient"],
-                write_statistics=["case", "slice_index", "lesion_voxels"],
+                write_statistics=["case", "slice_index", "lesion_voxels", "brain_voxels"],
             )
 
 

@@ -27,6 +27,21 @@ def test_columns_say_whose_slice_it_is_and_how_much_lesion_it_shows():
     assert table.schema.metadata[b"preparation_hash"] == b"abc"
 
 
+def test_a_voxel_is_brain_unless_it_is_zero_in_every_sequence():
+    images = np.zeros((4, 2, 2, 3), dtype=np.float16)
+    # Both sequences at one voxel, one sequence at another; the third slice is a whole brain.
+    images[1, :, 0, 0] = 1.5
+    images[1, 1, 1, 2] = -0.25
+    images[2] = 1.0
+    # What rounds to -0.0 lies inside the brain, as for learning.slice_set.hold_brain.
+    images[3, 0, 1, 1] = -1e-9
+    masks = np.zeros((4, 2, 3), dtype=np.uint8)
+    for given in (images, np.moveaxis(np.ascontiguousarray(np.moveaxis(images, 0, -1)), -1, 0)):
+        table = slices_to_table("c", "p", given, masks, {})
+        assert table["brain_voxels"].to_pylist() == [0, 2, 6, 1]
+        assert table.schema.field("brain_voxels").type == pa.int32()
+
+
 def test_arrays_come_back_equal_and_are_views_of_the_same_memory():
     images, masks = slices()
     table = slices_to_table("c", "p", images, masks, {})
