@@ -16,45 +16,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
-from strokeseg.config import SearchConfig, TrialConfig
-from strokeseg.leaderboard import SAMPLER, LeaderboardRow
+from strokeseg.config import SearchConfig
+from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.tuning.entries import (
+    INHERITED,
+    Entries,
+    Proposal,
+    counts,
+    repeats_another,
+    verdict,
+)
 from strokeseg.tuning.limits import Failures, Hours
 from strokeseg.tuning.samplers import make_sampler
 from strokeseg.tuning.scoring import Scoring
-from strokeseg.tuning.space import ORIGIN, Space, plain
+from strokeseg.tuning.space import Space, plain
 from strokeseg.tuning.tally import Tally
 
-INHERITED = "inherited"
-CONFIG = "config"
-_ENDING, _CONFIRMS, _REPEATS = "ending", "confirms", "repeats"
+# INHERITED for tuning.study, which may take it from tuning.entries as well.
+__all__ = ["INHERITED", "Ledger"]
+
 _SEARCHED_SECONDS = "searched_seconds"
 _SECONDS_BETWEEN_NOTES = 10.0
 _MOST_REPEATS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """A trial to be run: its number, its configuration, and the last epoch it reported."""
-
-    number: int
-    config: TrialConfig
-    reported_epoch: int
-
-
-def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial counts: it is no confirmation, not inherited, and repeats no other."""
-    return not {_CONFIRMS, INHERITED, _REPEATS} & trial.user_attrs.keys()
-
-
-def may_be_inherited(trial: FrozenTrial) -> bool:
-    """Whether a later study may take a trial over, one that was itself inherited included."""
-    return not {_CONFIRMS, _REPEATS} & trial.user_attrs.keys()
 
 
 class Ledger:
@@ -80,25 +69,12 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study = study
-        self._space = space
         self._scoring = scoring
         self._budget = budget
         self._trials = budget.trials if trials is None else trials
-        self._running: dict[int, optuna.Trial] = {}
-        # What the journal says: reading it anew for every report would make the thousandth
-        # trial slower than the first.
         self._tally = Tally(budget.target_dice)
+        self._entries = Entries(study, space, scoring, self._sampler, self._tally)
         self._failures = Failures(self._trials)
-        self._size = 0
-        self._orphans: list[int] = []
-        for trial in study.get_trials(deepcopy=False):
-            self._size = trial.number + 1
-            if trial.state is TrialState.RUNNING:
-                self._orphans.append(trial.number)
-            if trial.state is not TrialState.WAITING and _REPEATS not in trial.user_attrs:
-                self._tally.put(self._row(trial))
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        self._waiting = [trial.number for trial in waiting]
         seconds_before = float(study.user_attrs.get(_SEARCHED_SECONDS, 0.0))
         self._hours = Hours(budget.max_hours, seconds_before, clock)
         self._clock = clock
@@ -144,8 +120,8 @@ class Ledger:
         """Return the next trial to run, or nothing: for now, or for good (see `is_done`)."""
         if self.out_of_time() is not None or self.hopeless() is not None:
             return None
-        while self._orphans:
-            number = self._orphans.pop(0)
+        while self._entries.orphans:
+            number = self._entries.orphans.pop(0)
             if self._shall_rest(number):
                 continue
             proposal = self._take_up(number)
@@ -160,7 +136,7 @@ class Ledger:
     def may_ask_again(self) -> bool:
         """Whether there may be a next trial when one that runs has ended."""
         # Even after hopeless failures: a trial that still runs may yet prove them wrong.
-        return bool(self._running) and not self.is_done()
+        return bool(self._entries.running) and not self.is_done()
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take down an epoch; return whether the trial shall stop here.
@@ -170,11 +146,9 @@ class Ledger:
             result: As `tuning.trial` reports it: `epoch` from 1, `dice`, `seconds` and
                 `device_hours` so far, and `spread`, or with a fold's end `case_dice`.
         """
-        trial = self._running[number]
         self._failures.take_report(number)
         if result["epoch"] > self._tally[number].epochs_run:
-            self._scoring.take_down(trial, result)
-            self._tally.put(self._row(self._frozen(trial)))
+            self._entries.report(number, result)
         self._note_time()
         if self._decide(number):
             return True
@@ -241,73 +215,48 @@ class Ledger:
     @property
     def orphans(self) -> int:
         """How many interrupted trials and confirmations have yet to be taken up."""
-        return len(self._orphans)
+        return len(self._entries.orphans)
 
     def _shall_rest(self, number: int) -> bool:
         """Whether an orphan shall stay one: a target or a lower total leaves no place for it."""
         row = self._tally.get(number)
         if row is None or row.confirms is not None:
             return False
-        running = (self._tally[other] for other in self._running)
+        running = (self._tally[other] for other in self._entries.running)
         placed = self._tally.own_ended + sum(one.confirms is None for one in running)
         return self.reached_target() is not None or placed >= self._trials
 
     def _propose(self) -> Proposal:
         """Return a new trial, other than all before it unless the space has no more."""
+        entries = self._entries
         for _ in range(_MOST_REPEATS):
-            number = self._waiting.pop(0) if self._waiting else self._size
-            proposal = self._sample(number)
+            number = entries.waiting.pop(0) if entries.waiting else entries.next_number
+            proposal = entries.sample(number)
             earlier = self._tally.twin(number, plain(proposal.config))
             if earlier is None or number == 0:
                 return proposal
-            self._drop(number, earlier)
-        return self._sample(self._size)
+            entries.drop(number, earlier)
+        return entries.sample(entries.next_number)
 
-    def _sample(self, number: int) -> Proposal:
-        self._seed_sampler(number)
-        trial = self._study.ask()
-        if trial.number != number:
-            raise RuntimeError(f"trial {number} was due, Optuna started {trial.number}")
-        return self._start(trial)
-
-    def _seed_sampler(self, number: int) -> None:
-        self._study.sampler = make_sampler(
-            self._budget.sampler, seed=self._budget.seed + number, trials=self._trials
-        )
-
-    def _start(self, trial: optuna.Trial) -> Proposal:
-        config = self._space.ask(trial)
-        trial.set_user_attr(CONFIG, plain(config))
-        self._running[trial.number] = trial
-        self._size = max(self._size, trial.number + 1)
-        row = self._row(self._frozen(trial))
-        self._tally.put(row)
-        return Proposal(number=trial.number, config=config, reported_epoch=row.epochs_run)
-
-    def _drop(self, number: int, earlier: int) -> None:
-        """End a proposal that repeats an earlier trial; it does not count."""
-        trial = self._running.pop(number)
-        trial.set_user_attr(_REPEATS, earlier)
-        self._study.tell(trial, state=TrialState.FAIL)
-        self._tally.drop(number)
+    def _sampler(self, number: int) -> BaseSampler:
+        seed = self._budget.seed + number
+        return make_sampler(self._budget.sampler, seed=seed, trials=self._trials)
 
     def _take_up(self, number: int) -> Proposal | None:
         """Return an orphan to go on with, or nothing when only its verdict was missing."""
-        self._seed_sampler(number)
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        proposal = self._start(optuna.Trial(self._study, frozen._trial_id))
+        proposal, found = self._entries.take_up(number)
         fresh = proposal.reported_epoch == 0
         earlier = self._tally.twin(number, plain(proposal.config)) if fresh else None
-        if frozen.user_attrs.get(_REPEATS) is not None or (
-            earlier is not None and counts(frozen) and 0 < earlier < number
+        if repeats_another(found) or (
+            earlier is not None and counts(found) and 0 < earlier < number
         ):
-            self._drop(number, number if earlier is None else earlier)
+            self._entries.drop(number, number if earlier is None else earlier)
             return None
         # The driver may have died between an epoch's report and what follows from it.
-        ending = frozen.user_attrs.get(_ENDING)
+        ending = verdict(found)
         if ending is not None:
-            self._end(number, TrialState[ending["state"]], ending["reason"])
-        elif proposal.reported_epoch == 0 or not self._decide(number):
+            self._end(number, *ending)
+        elif fresh or not self._decide(number):
             return proposal
         return None
 
@@ -324,21 +273,8 @@ class Ledger:
         """Return a further run of one of the best trials, or nothing when all are asked for."""
         for number, lacking in self._unconfirmed().items():
             if self._tally.further_runs(number, ended=False) < lacking:
-                return self._confirm(number)
+                return self._entries.confirm(number)
         return None
-
-    def _confirm(self, number: int) -> Proposal:
-        original = self._study.get_trials(deepcopy=False)[number]
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=original.params,
-                distributions=original.distributions,
-                user_attrs={_CONFIRMS: number, ORIGIN: f"confirms trial {number}"},
-            )
-        )
-        added = self._study.get_trials(deepcopy=False)[-1]
-        return self._start(optuna.Trial(self._study, added._trial_id))
 
     def _decide(self, number: int) -> bool:
         """End a trial that has run its epochs or that others have beaten; return whether."""
@@ -354,7 +290,7 @@ class Ledger:
         if row.confirms is not None:
             return False
         # The default competes with the others, but it always runs to its end.
-        beaten = self._scoring.is_beaten(self._study, self._frozen(self._running[number]))
+        beaten = self._entries.is_beaten(number)
         if beaten and number != 0:
             reason = f"stopped after epoch {row.epochs_run}: others were better"
             self._end(number, TrialState.PRUNED, reason)
@@ -368,34 +304,5 @@ class Ledger:
         return row.confirms is None and row.dice >= target
 
     def _end(self, number: int, state: TrialState, reason: str) -> None:
-        trial = self._running.pop(number)
-        trial.set_user_attr(_ENDING, {"state": state.name, "reason": reason})
-        value = self._tally[number].dice if state is TrialState.COMPLETE else None
-        self._study.tell(trial, value, state=state)
-        row = self._row(self._frozen(trial))
-        self._tally.put(row)
+        row = self._entries.end(number, state, reason)
         self._failures.take_ending(number, failed=row.state == "FAIL", reason=row.reason)
-
-    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
-        # Optuna's public ways copy the trial, or go through all of them.
-        return self._study._storage.get_trial(trial._trial_id)
-
-    def _row(self, trial: FrozenTrial) -> LeaderboardRow:
-        standing = self._scoring.standing(trial)
-        attributes = trial.user_attrs
-        return LeaderboardRow(
-            trial=trial.number,
-            state=trial.state.name,
-            dice=standing.dice,
-            spread=standing.spread,
-            best_epoch=standing.best_epoch,
-            epochs_run=standing.epochs,
-            seconds=standing.seconds,
-            device_hours=standing.device_hours,
-            reason=str(attributes.get(_ENDING, {}).get("reason", "")),
-            origin=str(attributes.get(ORIGIN, SAMPLER)),
-            confirms=attributes.get(_CONFIRMS),
-            inherited=INHERITED in attributes,
-            listed=attributes.get(INHERITED, True),
-            parameters=dict(attributes.get(CONFIG, {})),
-        )
