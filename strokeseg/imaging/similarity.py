@@ -11,7 +11,7 @@ descriptors, from -1 to 1, in the best of the eight ways to mirror one of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ _LARGEST_DEVIATIONS = 3.0
 _DEVIATIONS_PER_MEDIAN = 1.4826
 # In units of the image, which varies by 1: less is rounding.
 _LEAST_DEVIATION = 1e-3
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 512
 
 
 def describe(image: NDArray[np.float32]) -> NDArray[np.int8]:
@@ -84,18 +84,35 @@ def similarities(descriptors: Sequence[NDArray[np.int8]]) -> NDArray[np.float32]
     Returns:
         (N, N) float32, symmetric, -1 to 1; 0 where a descriptor is all 0.
     """
-    count = len(descriptors)
-    batches = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, count, _ROWS_AT_ONCE)]
-    parts = np.empty((8, count, SIDE**3 // 8), dtype=np.float32)
-    for rows in batches:
-        parts[:, rows] = _parts(np.stack(descriptors[rows]))
-    # How the eight parts change their sign under the eight mirrorings.
-    signs = hadamard(len(parts)).astype(np.float32)
-    found = np.empty((count, count), dtype=np.float32)
-    for rows in batches:
-        products = parts[:, rows] @ parts.transpose(0, 2, 1)
-        found[rows] = np.tensordot(signs, products, axes=1).max(axis=0)
+    found = np.empty((len(descriptors), len(descriptors)), dtype=np.float32)
+    for rows, columns, block in blocks_of_similarities(descriptors):
+        found[rows, columns] = block
+        found[columns, rows] = block.T
     return found
+
+
+def blocks_of_similarities(
+    descriptors: Sequence[NDArray[np.int8]], side: int = _ROWS_AT_ONCE
+) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+    """Compare each of some images with each, in memory that does not grow with their number.
+
+    Args:
+        descriptors: One an image, as `describe` returns them.
+        side: Images that are compared with as many at once.
+
+    Yields:
+        Rows, columns, and the (rows, columns) float32 part of the matrix that `similarities`
+        returns: the parts on and above its diagonal.
+    """
+    # How the eight parts change their sign under the eight mirrorings.
+    signs = hadamard(8).astype(np.float32)
+    batches = [slice(start, start + side) for start in range(0, len(descriptors), side)]
+    for place, rows in enumerate(batches):
+        ahead = _parts(np.stack(descriptors[rows]))
+        for columns in batches[place:]:
+            behind = ahead if columns == rows else _parts(np.stack(descriptors[columns]))
+            products = ahead @ behind.transpose(0, 2, 1)
+            yield rows, columns, np.tensordot(signs, products, axes=1).max(axis=0)
 
 
 def _profiles(foreground: NDArray[np.bool_]) -> list[NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import SPACING_TOLERANCE
-from strokeseg.imaging.similarity import SAME_SCAN_FROM, similarities
+from strokeseg.imaging.similarity import SAME_SCAN_FROM, blocks_of_similarities
 from strokeseg.imaging.slices import slice_size
 from strokeseg.imaging.splits import Splits, draw_splits, given_splits
 from strokeseg.preparation.record import Measured, Resemblance, Spacing, files_of
@@ -78,44 +78,96 @@ def audit_leaks(
     One sequence is enough for a leak: its file may have been exchanged between two cases.
     """
     sequences = config.data.sequences
-    by_sequence = np.stack(
-        [
-            similarities([found.descriptors[channel] for found in measured])
-            for channel in range(len(sequences))
-        ]
-    )
-    best, channels = by_sequence.max(axis=0), by_sequence.argmax(axis=0)
-    best[_may_resemble(config, cases)] = -np.inf
+    nearest = _Nearest(len(cases))
+    pairs: dict[tuple[int, int], tuple[float, int]] = {}
+    allowance = _Allowance(config, cases)
+    for channel in range(len(sequences)):
+        descriptors = [found.descriptors[channel] for found in measured]
+        for rows, columns, block in blocks_of_similarities(descriptors):
+            block[allowance.covers(rows, columns)] = -np.inf
+            nearest.take(rows, columns, block, channel)
+            nearest.take(columns, rows, block.T, channel)
+            for row, column in np.argwhere(block >= SAME_SCAN_FROM):
+                pair = (rows.start + int(row), columns.start + int(column))
+                similarity = float(block[row, column])
+                # A block on the diagonal has each pair twice; equals go to the first sequence.
+                if pair[0] < pair[1] and similarity > pairs.get(pair, (-np.inf, 0))[0]:
+                    pairs[pair] = (similarity, channel)
 
-    def pair(row: int, column: int) -> Resemblance:
+    def resemblance(row: int, column: int, similarity: float, channel: int) -> Resemblance:
         return Resemblance(
             case=cases[row],
             other=cases[column],
-            sequence=sequences[channels[row, column]],
-            similarity=float(best[row, column]),
+            sequence=sequences[channel],
+            similarity=similarity,
         )
 
-    leaks = [pair(*place) for place in np.argwhere(np.triu(best >= SAME_SCAN_FROM))]
+    leaks = [resemblance(*pair, *found) for pair, found in sorted(pairs.items())]
     return LeakAudit(
         cases=len(cases),
-        nearest=tuple(
-            pair(row, int(column))
-            for row, column in enumerate(best.argmax(axis=1))
-            if np.isfinite(best[row, column])
-        ),
+        nearest=tuple(resemblance(*found) for found in nearest.found()),
         leaks=tuple(sorted(leaks, key=lambda leak: -leak.similarity)),
         distinct_pairs=len({frozenset(names) for names in config.splits.distinct_patients}),
     )
 
 
-def _may_resemble(config: ExperimentConfig, cases: Sequence[Case]) -> NDArray[np.bool_]:
-    """(N, N): pairs of cases of one patient, or of patients known to be distinct."""
-    patients = np.array([case.patient for case in cases])
-    allowed = patients[:, np.newaxis] == patients
-    for one, other in config.splits.distinct_patients:
-        both = np.outer(patients == one, patients == other)
-        allowed |= both | both.T
-    return np.asarray(allowed)
+class _Nearest:
+    """For each of some cases the one that resembles it most, the first of equal ones."""
+
+    def __init__(self, count: int) -> None:
+        self._similarities = np.full(count, -np.inf, dtype=np.float32)
+        self._others = np.zeros(count, dtype=np.int64)
+        self._channels = np.zeros(count, dtype=np.int64)
+
+    def take(self, rows: slice, columns: slice, block: NDArray[np.float32], channel: int) -> None:
+        """Take in the similarities of some cases to some others in one sequence."""
+        places = block.argmax(axis=1)
+        found = block[np.arange(len(block)), places]
+        others = columns.start + places
+        known = self._similarities[rows]
+        nearer = (found > known) | ((found == known) & (others < self._others[rows]))
+        self._similarities[rows] = np.where(nearer, found, known)
+        self._others[rows] = np.where(nearer, others, self._others[rows])
+        self._channels[rows] = np.where(nearer, channel, self._channels[rows])
+
+    def found(self) -> list[tuple[int, int, float, int]]:
+        """Return case, nearest, similarity and sequence, where there is any."""
+        return [
+            (row, int(self._others[row]), float(similarity), int(self._channels[row]))
+            for row, similarity in enumerate(self._similarities)
+            if np.isfinite(similarity)
+        ]
+
+
+class _Allowance:
+    """Which pairs of cases may resemble each other.
+
+    Those of one patient, and those of patients who are known to be different people.
+    """
+
+    def __init__(self, config: ExperimentConfig, cases: Sequence[Case]) -> None:
+        places: dict[str, list[int]] = {}
+        for place, case in enumerate(cases):
+            places.setdefault(case.patient, []).append(place)
+        numbers = {patient: number for number, patient in enumerate(places)}
+        self._patients = np.array([numbers[case.patient] for case in cases])
+        pairs = [
+            pair
+            for one, other in config.splits.distinct_patients
+            for first in places.get(one, ())
+            for second in places.get(other, ())
+            for pair in ((first, second), (second, first))
+        ]
+        self._known = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+    def covers(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Return (rows, columns): whether the pair may resemble each other."""
+        allowed = self._patients[rows, np.newaxis] == self._patients[columns]
+        first, second = self._known.T
+        inside = (first >= rows.start) & (first < rows.stop)
+        inside &= (second >= columns.start) & (second < columns.stop)
+        allowed[first[inside] - rows.start, second[inside] - columns.start] = True
+        return np.asarray(allowed)
 
 
 def refuse_resemblances(leaks: Sequence[Resemblance], table: Path) -> None:

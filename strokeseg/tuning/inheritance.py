@@ -22,8 +22,8 @@ from strokeseg.experiment import Experiment, journal_in, trial_weights, trials_i
 from strokeseg.files import replacing_file
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, ranked, read_leaderboard
+from strokeseg.tuning.entries import CONFIG, INHERITED, may_be_inherited
 from strokeseg.tuning.journal import read_study
-from strokeseg.tuning.ledger import CONFIG, INHERITED, may_be_inherited
 from strokeseg.tuning.space import ORIGIN, Space
 
 # Settings that may change without making scores incomparable.

@@ -14,48 +14,36 @@ them, and those whose weights are there stand on the leaderboard.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
-from strokeseg.config import SearchConfig, TrialConfig
-from strokeseg.leaderboard import SAMPLER, LeaderboardRow, best_complete, with_confirmations
+from strokeseg.config import SearchConfig
+from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.tuning.entries import (
+    INHERITED,
+    Entries,
+    Proposal,
+    counts,
+    repeats_another,
+    verdict,
+)
+from strokeseg.tuning.limits import Failures, Hours
 from strokeseg.tuning.samplers import make_sampler
 from strokeseg.tuning.scoring import Scoring
-from strokeseg.tuning.space import ORIGIN, Space, plain
+from strokeseg.tuning.space import Space, plain
+from strokeseg.tuning.tally import Tally
 
-INHERITED = "inherited"
-CONFIG = "config"
-_ENDING, _CONFIRMS, _REPEATS = "ending", "confirms", "repeats"
+# INHERITED for tuning.study, which may take it from tuning.entries as well.
+__all__ = ["INHERITED", "Ledger"]
+
 _SEARCHED_SECONDS = "searched_seconds"
 _SECONDS_BETWEEN_NOTES = 10.0
 _MOST_REPEATS = 20
-# As many failures for one reason, without any success, are no accident.
-_HOPELESS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """A trial to be run: its number, its configuration, and the last epoch it reported."""
-
-    number: int
-    config: TrialConfig
-    reported_epoch: int
-
-
-def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial counts: it is no confirmation, not inherited, and repeats no other."""
-    return not {_CONFIRMS, INHERITED, _REPEATS} & trial.user_attrs.keys()
-
-
-def may_be_inherited(trial: FrozenTrial) -> bool:
-    """Whether a later study may take a trial over, one that was itself inherited included."""
-    return not {_CONFIRMS, _REPEATS} & trial.user_attrs.keys()
 
 
 class Ledger:
@@ -81,29 +69,16 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study = study
-        self._space = space
         self._scoring = scoring
         self._budget = budget
         self._trials = budget.trials if trials is None else trials
-        self._running: dict[int, optuna.Trial] = {}
-        # What the journal says, kept at hand: reading it anew for every report would make the
-        # thousandth trial slower than the first.
-        self._rows: dict[int, LeaderboardRow] = {}
-        self._size = 0
-        self._orphans: list[int] = []
-        self._endings: list[LeaderboardRow] = []
-        self._reporting: set[int] = set()
-        for trial in study.get_trials(deepcopy=False):
-            self._size = trial.number + 1
-            if trial.state is TrialState.RUNNING:
-                self._orphans.append(trial.number)
-            if trial.state is not TrialState.WAITING and _REPEATS not in trial.user_attrs:
-                self._rows[trial.number] = self._row(trial)
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        self._waiting = [trial.number for trial in waiting]
-        self._seconds_before = float(study.user_attrs.get(_SEARCHED_SECONDS, 0.0))
+        self._tally = Tally(budget.target_dice)
+        self._entries = Entries(study, space, scoring, self._sampler, self._tally)
+        self._failures = Failures(self._trials)
+        seconds_before = float(study.user_attrs.get(_SEARCHED_SECONDS, 0.0))
+        self._hours = Hours(budget.max_hours, seconds_before, clock)
         self._clock = clock
-        self._noted = self._opened = clock()
+        self._noted = clock()
 
     @property
     def epochs(self) -> int:
@@ -118,17 +93,15 @@ class Ledger:
     @property
     def ended(self) -> int:
         """How many trials and confirmations have ended in this session."""
-        return len(self._endings)
+        return self._failures.endings
 
     def best(self) -> LeaderboardRow | None:
         """Return the trial of the best score so far, if there is one."""
-        scored = [row for row in self._rows.values() if row.dice is not None and row.listed]
-        return max(scored, key=lambda row: (row.dice or 0.0, -row.trial), default=None)
+        return self._tally.best()
 
     def remaining(self) -> int:
         """How many trials are still to be run or finished, confirmations not counted."""
-        ended = sum(row.state != "RUNNING" for row in self._own())
-        return max(0, self._trials - ended)
+        return max(0, self._trials - self._tally.own_ended)
 
     def to_confirm(self) -> int:
         """How many confirmations are still to be run or finished, as far as is known."""
@@ -147,14 +120,14 @@ class Ledger:
         """Return the next trial to run, or nothing: for now, or for good (see `is_done`)."""
         if self.out_of_time() is not None or self.hopeless() is not None:
             return None
-        while self._orphans:
-            number = self._orphans.pop(0)
+        while self._entries.orphans:
+            number = self._entries.orphans.pop(0)
             if self._shall_rest(number):
                 continue
             proposal = self._take_up(number)
             if proposal is not None:
                 return proposal
-        if self.reached_target() is None and len(self._own()) < self._trials:
+        if self.reached_target() is None and self._tally.own < self._trials:
             return self._propose()
         if not self.remaining() or self.reached_target() is not None:
             return self._propose_confirmation()
@@ -163,7 +136,7 @@ class Ledger:
     def may_ask_again(self) -> bool:
         """Whether there may be a next trial when one that runs has ended."""
         # Even after hopeless failures: a trial that still runs may yet prove them wrong.
-        return bool(self._running) and not self.is_done()
+        return bool(self._entries.running) and not self.is_done()
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take down an epoch; return whether the trial shall stop here.
@@ -173,17 +146,15 @@ class Ledger:
             result: As `tuning.trial` reports it: `epoch` from 1, `dice`, `seconds` and
                 `device_hours` so far, and `spread`, or with a fold's end `case_dice`.
         """
-        trial = self._running[number]
-        self._reporting.add(number)
-        if result["epoch"] > self._rows[number].epochs_run:
-            self._scoring.take_down(trial, result)
-            self._rows[number] = self._row(self._frozen(number))
+        self._failures.take_report(number)
+        if result["epoch"] > self._tally[number].epochs_run:
+            self._entries.report(number, result)
         self._note_time()
         if self._decide(number):
             return True
         # Whoever runs when the search's own end comes stays an orphan and may go on later.
         return self.out_of_time() is not None or (
-            self.reached_target() is not None and self._rows[number].confirms is None
+            self.reached_target() is not None and self._tally[number].confirms is None
         )
 
     def fail(self, number: int, reason: str) -> None:
@@ -192,62 +163,45 @@ class Ledger:
 
     def last_epoch(self, number: int) -> int:
         """Return the last epoch that a trial reported, 0 before the first."""
-        return self._rows[number].epochs_run
+        return self._tally[number].epochs_run
 
     def rows(self) -> list[LeaderboardRow]:
         """Return the leaderboard's records of all trials that were started, by number."""
-        rows = [row for row in self._rows.values() if row.parameters and row.listed]
-        return with_confirmations(sorted(rows, key=lambda row: row.trial))
+        return self._tally.listed()
 
     def row(self, number: int) -> LeaderboardRow:
         """Return the record of one trial that was started."""
-        return self._rows[number]
+        return self._tally[number]
 
     def epochs_done(self) -> int:
         """Return the epochs run, with ended trials counted as if never stopped early."""
-        return sum(
-            self.epochs if row.state != "RUNNING" else row.epochs_run
-            for row in self._rows.values()
-            if not row.inherited
-        )
+        return self._tally.epochs_done(self.epochs)
 
     def epochs_in_all(self) -> int:
         """Return the epochs of all trials and confirmations, as far as is known."""
-        confirming = [row for row in self._rows.values() if row.confirms is not None]
-        ended = sum(row.state != "RUNNING" for row in confirming)
-        return self.epochs * (self._trials + self.to_confirm() + ended)
+        return self.epochs * (self._trials + self.to_confirm() + self._tally.further_ended)
 
     def out_of_time(self) -> str | None:
         """Say that the search's hours are over, if they are."""
-        hours = self._budget.max_hours
-        if hours is None or self.searched_seconds() < hours * 3600:
-            return None
-        return f"the {hours:g} hours of the search are over"
+        return self._hours.are_over()
 
     def reached_target(self) -> str | None:
         """Say which trial reached the score that is enough, if any did."""
-        target = self._budget.target_dice
-        for row in self._rows.values() if target is not None else ():
-            if row.state == "COMPLETE" and row.listed and (row.dice or 0.0) >= (target or 0.0):
-                return f"trial {row.trial} reached Dice {row.dice:.3f}, {target:g} was asked for"
-        return None
+        row, target = self._tally.reached_target(), self._budget.target_dice
+        if row is None:
+            return None
+        return f"trial {row.trial} reached Dice {row.dice:.3f}, {target:g} was asked for"
 
     def hopeless(self) -> str | None:
         """Return the one reason for which every trial of this session fails, if there is one.
 
         A trial that runs and has reported an epoch in this session is no failure.
         """
-        reasons = {re.sub(r"\d+", "#", row.reason) for row in self._endings}
-        enough = min(_HOPELESS, self._trials)
-        if len(self._endings) < enough or len(reasons) > 1:
-            return None
-        if self._reporting or any(row.state != "FAIL" for row in self._endings):
-            return None
-        return self._endings[0].reason
+        return self._failures.hopeless()
 
     def searched_seconds(self) -> float:
         """Wall time of the search in seconds, earlier sessions included."""
-        return self._seconds_before + self._clock() - self._opened
+        return self._hours.seconds
 
     def close(self) -> None:
         """Write down how long this session took."""
@@ -258,130 +212,73 @@ class Ledger:
             self._noted = self._clock()
             self.close()
 
-    def _own(self) -> list[LeaderboardRow]:
-        """Return the trials that count: neither confirmations nor inherited."""
-        return [r for r in self._rows.values() if r.confirms is None and not r.inherited]
-
     @property
     def orphans(self) -> int:
         """How many interrupted trials and confirmations have yet to be taken up."""
-        return len(self._orphans)
+        return len(self._entries.orphans)
 
     def _shall_rest(self, number: int) -> bool:
         """Whether an orphan shall stay one: a target or a lower total leaves no place for it."""
-        row = self._rows.get(number)
+        row = self._tally.get(number)
         if row is None or row.confirms is not None:
             return False
-        placed = sum(one.state != "RUNNING" or one.trial in self._running for one in self._own())
+        running = (self._tally[other] for other in self._entries.running)
+        placed = self._tally.own_ended + sum(one.confirms is None for one in running)
         return self.reached_target() is not None or placed >= self._trials
 
     def _propose(self) -> Proposal:
         """Return a new trial, other than all before it unless the space has no more."""
+        entries = self._entries
         for _ in range(_MOST_REPEATS):
-            number = self._waiting.pop(0) if self._waiting else self._size
-            proposal = self._sample(number)
-            earlier = self._same_as(proposal)
+            number = entries.waiting.pop(0) if entries.waiting else entries.next_number
+            proposal = entries.sample(number)
+            earlier = self._tally.twin(number, plain(proposal.config))
             if earlier is None or number == 0:
                 return proposal
-            self._drop(number, earlier)
-        return self._sample(self._size)
+            entries.drop(number, earlier)
+        return entries.sample(entries.next_number)
 
-    def _sample(self, number: int) -> Proposal:
-        self._study.sampler = make_sampler(
-            self._budget.sampler, seed=self._budget.seed + number, trials=self._trials
-        )
-        trial = self._study.ask()
-        if trial.number != number:
-            raise RuntimeError(f"trial {number} was due, Optuna started {trial.number}")
-        return self._start(trial)
-
-    def _start(self, trial: optuna.Trial) -> Proposal:
-        config = self._space.ask(trial)
-        trial.set_user_attr(CONFIG, plain(config))
-        self._running[trial.number] = trial
-        self._size = max(self._size, trial.number + 1)
-        row = self._row(self._frozen(trial.number))
-        self._rows[trial.number] = row
-        return Proposal(number=trial.number, config=config, reported_epoch=row.epochs_run)
-
-    def _same_as(self, proposal: Proposal) -> int | None:
-        """Return the trial that has a proposal's very configuration, if there is one."""
-        wanted = plain(proposal.config)
-        for row in self._rows.values():
-            others = row.trial != proposal.number and row.confirms is None
-            # One without its weights cannot be promoted: to run it again is worth something.
-            if others and row.listed and row.state != "FAIL" and row.parameters == wanted:
-                return row.trial
-        return None
-
-    def _drop(self, number: int, earlier: int) -> None:
-        """End a proposal that repeats an earlier trial; it does not count."""
-        trial = self._running.pop(number)
-        trial.set_user_attr(_REPEATS, earlier)
-        self._study.tell(trial, state=TrialState.FAIL)
-        del self._rows[number]
+    def _sampler(self, number: int) -> BaseSampler:
+        seed = self._budget.seed + number
+        return make_sampler(self._budget.sampler, seed=seed, trials=self._trials)
 
     def _take_up(self, number: int) -> Proposal | None:
         """Return an orphan to go on with, or nothing when only its verdict was missing."""
-        self._study.sampler = make_sampler(
-            self._budget.sampler, seed=self._budget.seed + number, trials=self._trials
-        )
-        frozen = self._frozen(number)
-        proposal = self._start(optuna.Trial(self._study, frozen._trial_id))
-        earlier = self._same_as(proposal) if proposal.reported_epoch == 0 else None
-        if frozen.user_attrs.get(_REPEATS) is not None or (
-            earlier is not None and counts(frozen) and 0 < earlier < number
+        proposal, found = self._entries.take_up(number)
+        fresh = proposal.reported_epoch == 0
+        earlier = self._tally.twin(number, plain(proposal.config)) if fresh else None
+        if repeats_another(found) or (
+            earlier is not None and counts(found) and 0 < earlier < number
         ):
-            self._drop(number, number if earlier is None else earlier)
+            self._entries.drop(number, number if earlier is None else earlier)
             return None
         # The driver may have died between an epoch's report and what follows from it.
-        ending = frozen.user_attrs.get(_ENDING)
+        ending = verdict(found)
         if ending is not None:
-            self._end(number, TrialState[ending["state"]], ending["reason"])
-        elif proposal.reported_epoch == 0 or not self._decide(number):
+            self._end(number, *ending)
+        elif fresh or not self._decide(number):
             return proposal
         return None
 
     def _unconfirmed(self) -> dict[int, int]:
         """Return how many runs each of the best trials still lacks."""
-        candidates = best_complete(self._listed(), self._budget.confirm_trials)
-        ended = [row for row in self._rows.values() if row.confirms is not None]
+        candidates = self._tally.best_complete(self._budget.confirm_trials)
         lacking = {
-            row.trial: self._budget.confirm_seeds
-            - sum(run.confirms == row.trial and run.state != "RUNNING" for run in ended)
-            for row in candidates
+            number: self._budget.confirm_seeds - self._tally.further_runs(number, ended=True)
+            for number in candidates
         }
         return {number: count for number, count in lacking.items() if count > 0}
-
-    def _listed(self) -> list[LeaderboardRow]:
-        return [row for row in self._rows.values() if row.confirms is None and row.listed]
 
     def _propose_confirmation(self) -> Proposal | None:
         """Return a further run of one of the best trials, or nothing when all are asked for."""
         for number, lacking in self._unconfirmed().items():
-            running = sum(
-                row.confirms == number and row.state == "RUNNING" for row in self._rows.values()
-            )
-            if running < lacking:
-                return self._confirm(number)
+            if self._tally.further_runs(number, ended=False) < lacking:
+                return self._entries.confirm(number)
         return None
-
-    def _confirm(self, number: int) -> Proposal:
-        original = self._frozen(number)
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=original.params,
-                distributions=original.distributions,
-                user_attrs={_CONFIRMS: number, ORIGIN: f"confirms trial {number}"},
-            )
-        )
-        added = self._study.get_trials(deepcopy=False)[-1]
-        return self._start(optuna.Trial(self._study, added._trial_id))
 
     def _decide(self, number: int) -> bool:
         """End a trial that has run its epochs or that others have beaten; return whether."""
-        row = self._rows[number]
+        row = self._tally[number]
         if row.epochs_run >= self.epochs:
             self._end(number, TrialState.COMPLETE, "")
             return True
@@ -393,7 +290,7 @@ class Ledger:
         if row.confirms is not None:
             return False
         # The default competes with the others, but it always runs to its end.
-        beaten = self._scoring.is_beaten(self._study, self._frozen(number))
+        beaten = self._entries.is_beaten(number)
         if beaten and number != 0:
             reason = f"stopped after epoch {row.epochs_run}: others were better"
             self._end(number, TrialState.PRUNED, reason)
@@ -407,36 +304,5 @@ class Ledger:
         return row.confirms is None and row.dice >= target
 
     def _end(self, number: int, state: TrialState, reason: str) -> None:
-        trial = self._running.pop(number)
-        self._reporting.discard(number)
-        trial.set_user_attr(_ENDING, {"state": state.name, "reason": reason})
-        value = self._rows[number].dice if state is TrialState.COMPLETE else None
-        self._study.tell(trial, value, state=state)
-        self._rows[number] = self._row(self._frozen(number))
-        self._endings.append(self._rows[number])
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        running = self._running.get(number)
-        if running is None:
-            return self._study.get_trials(deepcopy=False)[number]
-        return self._study._storage.get_trial(running._trial_id)
-
-    def _row(self, trial: FrozenTrial) -> LeaderboardRow:
-        standing = self._scoring.standing(trial)
-        attributes = trial.user_attrs
-        return LeaderboardRow(
-            trial=trial.number,
-            state=trial.state.name,
-            dice=standing.dice,
-            spread=standing.spread,
-            best_epoch=standing.best_epoch,
-            epochs_run=standing.epochs,
-            seconds=standing.seconds,
-            device_hours=standing.device_hours,
-            reason=str(attributes.get(_ENDING, {}).get("reason", "")),
-            origin=str(attributes.get(ORIGIN, SAMPLER)),
-            confirms=attributes.get(_CONFIRMS),
-            inherited=INHERITED in attributes,
-            listed=attributes.get(INHERITED, True),
-            parameters=dict(attributes.get(CONFIG, {})),
-        )
+        row = self._entries.end(number, state, reason)
+        self._failures.take_ending(number, failed=row.state == "FAIL", reason=row.reason)

@@ -35,8 +35,9 @@ from strokeseg.tuning.searcher import StudySearcher
 from strokeseg.tuning.space import Space
 
 # All trials are gone through each time: with a thousand short ones that would take longer than
-# to run them.
+# to run them. With ten thousand, every two seconds were too often as well.
 _SECONDS_BETWEEN_TIDIES = 2.0
+_MOST_OF_THE_TIME = 0.05
 
 
 class Monitor(Callback):  # type: ignore[misc]
@@ -75,7 +76,7 @@ class Monitor(Callback):  # type: ignore[misc]
         self._show = show
         self._writers: dict[int, SummaryWriter] = {}
         self._ended = ledger.ended
-        self._tidied = float("-inf")
+        self._next_tidy = float("-inf")
         self._epochs_shown = {
             row.trial: row.epochs_run for row in ledger.rows() if row.state == "RUNNING"
         }
@@ -139,11 +140,12 @@ class Monitor(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[tune_experiment.Trial], **info: object
     ) -> None:
         """Bring the leaderboard up to date when a trial has ended."""
-        due = time.monotonic() - self._tidied > _SECONDS_BETWEEN_TIDIES
-        if due and self._ended != self._ledger.ended:
+        if time.monotonic() >= self._next_tidy and self._ended != self._ledger.ended:
             self._ended = self._ledger.ended
+            begun = time.monotonic()
             self.tidy()
-            self._tidied = time.monotonic()
+            now = time.monotonic()
+            self._next_tidy = now + max(_SECONDS_BETWEEN_TIDIES, (now - begun) / _MOST_OF_THE_TIME)
 
     def show(self, doing: str = "") -> None:
         """Show how far the study is, what is best so far, and what else is being done."""

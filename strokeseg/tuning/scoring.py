@@ -2,8 +2,8 @@
 
 *Scoring on one fold*: a trial reports its mean 3D Dice after every epoch, its score is the
 best of them, and asynchronous successive halving stops it at a *rung*, an epoch by which
-others were better. A trial belongs to one of several *brackets*, in which the first rung
-comes later and later, so that slow starters get their chance.
+others were better. A trial belongs to one of several *brackets* (`tuning.brackets`), in
+which the first rung comes later and later, so that slow starters get their chance.
 
 *Scoring k-fold*: a trial trains one network a fold, one after the other. Its score is the
 mean over all patients of their Dice, each by the network that has not seen them. It is
@@ -11,9 +11,7 @@ stopped after a fold when a paired Wilcoxon test over the patients so far finds 
 the best trial.
 
 Source:
-    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020; Li et al.,
-    Hyperband, JMLR 2018 (brackets); Wilcoxon, Individual Comparisons by Ranking Methods,
-    1945. All as Optuna's pruners have them.
+    Wilcoxon, Individual Comparisons by Ranking Methods, 1945, as Optuna's pruner has it.
 """
 
 from __future__ import annotations
@@ -26,8 +24,10 @@ from statistics import fmean, pstdev
 from typing import Any, Protocol
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, WilcoxonPruner
+from optuna.pruners import WilcoxonPruner
 from optuna.trial import FrozenTrial
+
+from strokeseg.tuning.brackets import Brackets
 
 SCORE = "dice"
 _PROGRESS = "progress"
@@ -82,8 +82,8 @@ class FoldScoring:
 
     def __init__(self, *, epochs: int, grace_epochs: int, reduction_factor: int) -> None:
         self.epochs = epochs
-        self._pruner: BasePruner = HyperbandPruner(
-            min_resource=grace_epochs, max_resource=epochs, reduction_factor=reduction_factor
+        self._brackets = Brackets(
+            first_rung=grace_epochs, epochs=epochs, reduction_factor=reduction_factor
         )
 
     def take_down(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ class FoldScoring:
         best = accumulate((score for _, score in scores), max)
         so_far = copy(trial)
         so_far.intermediate_values = dict(zip((e for e, _ in scores), best, strict=True))
-        return bool(self._pruner.prune(study, so_far))
+        return self._brackets.prune(study, so_far)
 
 
 class KFoldScoring:
@@ -134,7 +134,7 @@ class KFoldScoring:
         self._epochs_per_fold = epochs_per_fold
         cases = [case for fold in folds for case in fold]
         self._steps = {case: step for step, case in enumerate(cases)}
-        self._pruner: BasePruner = WilcoxonPruner(p_threshold=_WILCOXON_P)
+        self._pruner = WilcoxonPruner(p_threshold=_WILCOXON_P)
 
     def take_down(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
         """Write what was spent and, with a fold's last epoch, the Dice of its patients."""

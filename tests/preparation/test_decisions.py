@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
+from strokeseg.imaging import similarity
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.similarity import SIDE
+from strokeseg.preparation import decisions
 from strokeseg.preparation.decisions import (
     audit_leaks,
     check_distinct_patients,
@@ -176,3 +179,56 @@ def test_distinct_patients_must_be_patients_of_the_data():
 
 def test_naming_distinct_patients_afterwards_changes_no_preparation():
     assert settings_of(config(splits={"distinct_patients": [["a", "b"]]})) == settings_of(config())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_audit_in_blocks_is_that_of_the_whole_matrix(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+):
+    """Against the plain way: the whole matrix of every sequence, and the largest of each pair."""
+    generator = np.random.default_rng(seed)
+    count = 23
+    people = generator.integers(-127, 128, (9, SIDE, SIDE, SIDE)).astype(np.int8)
+    # Some scans twice or more, one sequence of some exchanged, some that show nothing.
+    chosen = generator.integers(0, 9, (2, count))
+    chosen[1, :15] = chosen[0, :15]
+    descriptors = np.where(
+        (generator.random((2, count)) < 0.8)[..., None, None, None], people[chosen], 0
+    ).astype(np.int8)
+    patients = [f"p{number}" for number in generator.integers(0, 15, count)]
+    given = [
+        Case(name=f"c{place}", patient=patient, images={}, mask=None)
+        for place, patient in enumerate(patients)
+    ]
+    apart = [sorted({patients[0], patients[1], "p99"})[:2], sorted({patients[3], "p98", "p99"})[:2]]
+    settings = two_sequences(distinct_patients=apart)
+    found = [
+        Measured(descriptors=(first, second)) for first, second in zip(*descriptors, strict=True)
+    ]
+    blocks = partial(similarity.blocks_of_similarities, side=4)
+    monkeypatch.setattr(decisions, "blocks_of_similarities", blocks)
+    audit = audit_leaks(settings, given, found)
+
+    matrices = np.stack([similarity.similarities(list(column)) for column in descriptors])
+    best = matrices.max(axis=0)
+    known = {frozenset(pair) for pair in apart}
+    for row, column in np.ndindex(count, count):
+        pair = {patients[row], patients[column]}
+        if len(pair) == 1 or pair in known:
+            best[row, column] = -np.inf
+    leaks = [(row, column) for row, column in np.argwhere(np.triu(best >= 0.85))]
+    assert {(leak.case.name, leak.other.name) for leak in audit.leaks} == {
+        (f"c{row}", f"c{column}") for row, column in leaks
+    }
+    assert [leak.similarity for leak in audit.leaks] == sorted(
+        (pytest.approx(float(best[place]), abs=1e-6) for place in leaks),
+        key=lambda value: -value.expected,
+    )
+    assert leaks and len(audit.nearest) == count
+    for row, nearest in enumerate(audit.nearest):
+        column = int(nearest.other.name[1:])
+        channel = settings.data.sequences.index(nearest.sequence)
+        assert nearest.case.name == f"c{row}"
+        assert nearest.similarity == pytest.approx(float(best[row].max()), abs=1e-6)
+        assert matrices[channel, row, column] == pytest.approx(nearest.similarity, abs=1e-6)
+        assert np.isfinite(best[row, column])

@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from strokeseg.config import SearchConfig, TrialConfig
 from strokeseg.leaderboard import ranked
-from strokeseg.tuning.ledger import Ledger, Proposal
+from strokeseg.tuning.entries import Proposal
+from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
 from strokeseg.tuning.space import Dimension, Space, enqueue_first, plain
 
@@ -210,7 +211,7 @@ def test_a_driver_lost_between_the_last_epoch_and_the_verdict_completes_the_tria
     number, _ = asked(ledger)
     trained(ledger, number, 0.3, 0.4, 0.5)
     # The journal has the epoch, and the process ends before the trial is told complete.
-    ledger._running[number].report(0.2, EPOCHS)
+    ledger._entries.running[number].report(0.2, EPOCHS)
     again = opened(journal)
     # There is nothing left to run of it: the next proposal is a new trial.
     assert asked(again)[0] == number + 1
@@ -225,7 +226,7 @@ def test_a_driver_lost_between_a_poor_epoch_and_the_verdict_prunes_the_trial(
     good, _ = asked(ledger)
     trained(ledger, good, 0.5, 0.5, 0.5, 0.5)
     bad, _ = asked(ledger)
-    ledger._running[bad].report(0.1, 1)
+    ledger._entries.running[bad].report(0.1, 1)
     again = opened(journal)
     assert asked(again)[0] == bad + 1
     assert trials_of(journal)[bad].state is TrialState.PRUNED
@@ -614,7 +615,7 @@ def test_a_repeat_whose_end_was_lost_harms_nobody(journal: Path) -> None:
     ledger = opened(journal, trials=3, grace=EPOCHS, **budget)
     first, repeat = asked(ledger)[0], asked(ledger)[0]
     # Killed between the note that it repeats another trial and the end of it.
-    ledger._running[repeat].set_user_attr("repeats", first)
+    ledger._entries.running[repeat].set_user_attr("repeats", first)
     reported(ledger, first, 1, 0.5)
     again = opened(journal, trials=3, grace=EPOCHS, **budget)
     proposal = again.ask()
