@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -206,3 +208,35 @@ def test_a_trial_that_asks_for_more_than_there_is_is_refused_in_one_line(
     outcome = launch(strokeseg.search.main, *prepared.options, "--workers-per-trial", 3)
     assert outcome.code == 2
     assert "room for 2 workers of a CPU each" in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_trial_goes_on_when_one_of_its_workers_is_killed(
+    prepared: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    storage = Path(shutil.copytree(prepared.storage, tmp_path / "runs"))
+    place = Place(config=prepared.config, storage=storage)
+    state = storage / "tiny" / "search" / "axial" / "trials" / "0000" / "state.pt"
+    killed: list[int] = []
+    over = threading.Event()
+
+    def kill() -> None:
+        # Once its first epoch is on disk; a follower goes by its actor's name.
+        while not killed and not over.wait(0.05):
+            for process in psutil.process_iter(["cmdline"]) if state.exists() else ():
+                if "_Follower" in " ".join(process.info["cmdline"] or ()):
+                    killed.append(process.pid)
+                    process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcome = launch(
+        strokeseg.search.main,
+        *(*place.options, "--trials", 1, "--epochs", 12, "--workers-per-trial", 2),
+    )
+    over.set()
+    killer.join()
+    assert outcome.code == 0, outcome.err
+    (row,) = place.board()
+    assert killed
+    assert (row["state"], row["epochs_run"]) == ("COMPLETE", "12")
