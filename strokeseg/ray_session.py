@@ -140,7 +140,7 @@ def _telling_logs(folder: Path) -> Iterator[None]:
         yield
     except (UserError, KeyboardInterrupt):
         raise
-    except BaseException:
+    except Exception:
         _tell_logs(folder, crashes_only=False)
         raise
     _tell_logs(folder, crashes_only=True)
