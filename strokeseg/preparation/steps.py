@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from strokeseg.config import PhantomConfig, Show
@@ -159,7 +160,7 @@ def prepare(
         raise changed(experiment, changes)
     with ray_session():
         with progress("Checking cases") as show:
-            measured = spread(CheckTask(cases, experiment.config), len(cases), show)
+            measured = spread(CheckTask(experiment.config), cases, show)
         left_out = [
             f"{case.name}: {found.faults}"
             for case, found in zip(cases, measured, strict=True)
@@ -223,16 +224,15 @@ def _write_prepared(
             "sizes": sizes,
         }
     )
-    train = [case for case in cases if splits.side(case.patient) != TEST]
+    sided = [replace(case, fold=splits.side(case.patient)) for case in cases]
+    train = [case for case in sided if case.fold != TEST]
     slicer = SliceTask(
-        train,
         config,
         folder=folder / experiment.slices_folder.name,
-        sides=[splits.side(case.patient) for case in train],
         sizes=sizes,
         fingerprint=fingerprint,
     )
-    if faults := [fault for fault in spread(slicer, len(train), show) if fault]:
+    if faults := [fault for fault in spread(slicer, train, show) if fault]:
         raise UserError("\n".join(faults))
     write_json(
         folder / experiment.preparation_json.name,

@@ -1,12 +1,12 @@
 """The work on one case, and spreading it over Ray's CPUs.
 
-A *task* is a function of a case's index, run by Ray Data on one CPU. A case is read twice:
-once to be checked and measured, once to be sliced to the size that all the cases turned out
-to need.
+A *task* is a function of a case, run by Ray Data on one CPU. A case is read twice: once to be
+checked and measured, once to be sliced to the size that all the cases turned out to need.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,15 @@ from strokeseg.preparation.record import Measured
 
 
 class CheckTask:
-    """Reads and measures one case, by its index."""
+    """Reads and measures one case."""
 
-    def __init__(self, cases: Sequence[Case], config: ExperimentConfig) -> None:
-        self._cases = cases
+    def __init__(self, config: ExperimentConfig) -> None:
         self._config = config
 
-    def __call__(self, index: int) -> Measured:
+    def __call__(self, case: Case) -> Measured:
         """Return what was measured, or the case's faults."""
         try:
-            prepared = _prepare(self._cases[index], self._config)
+            prepared = _prepare(case, self._config)
         except CaseError as error:
             return Measured(faults=str(error))
         if prepared.mask is None or prepared.native_mask is None:
@@ -53,38 +52,33 @@ class CheckTask:
 
 
 class SliceTask:
-    """Slices one case along all axes, by its index, into one Parquet file an axis."""
+    """Slices one case along all axes into one Parquet file an axis, by the case's fold."""
 
     def __init__(
         self,
-        cases: Sequence[Case],
         config: ExperimentConfig,
         *,
         folder: Path,
-        sides: Sequence[str],
         sizes: Mapping[str, tuple[int, int]],
         fingerprint: str,
     ) -> None:
-        self._cases = cases
         self._config = config
         self._folder = folder
-        self._sides = sides
         self._sizes = sizes
         self._notes = {"fingerprint": fingerprint}
 
-    def __call__(self, index: int) -> str:
+    def __call__(self, case: Case) -> str:
         """Return why the case could not be sliced, or nothing when it was."""
         # What a task raises reaches the driver wrapped beyond recognition.
         try:
-            self._slice(index)
+            self._slice(case)
         except UserError as error:
-            return f"{self._cases[index].name}: {error}"
+            return f"{case.name}: {error}"
         except OSError as error:
             return str(unwritable(self._folder, error))
         return ""
 
-    def _slice(self, index: int) -> None:
-        case = self._cases[index]
+    def _slice(self, case: Case) -> None:
         prepared = _prepare(case, self._config)
         if prepared.mask is None:
             raise UserError("lost its lesion mask while it was prepared; try again")
@@ -97,7 +91,7 @@ class SliceTask:
                 pad(cut(prepared.mask, axis), size),
                 {**self._notes, "axis": axis},
             )
-            folder = self._folder / f"axis={axis}" / f"fold={self._sides[index]}"
+            folder = self._folder / f"axis={axis}" / f"fold={case.fold}"
             folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(
                 table,
@@ -110,17 +104,20 @@ class SliceTask:
             )
 
 
-def spread(work: Callable[[int], Any], count: int, show: Show) -> list[Any]:
-    """Run `work` for 0 to `count` - 1 as Ray Data tasks of one CPU; results in order."""
-    show(0, count, "")
-    rows = ray.data.range(count, override_num_blocks=count).map(
-        lambda row: {"index": row["id"], "result": [work(int(row["id"]))]}
+def spread(work: Callable[[Case], Any], cases: Sequence[Case], show: Show) -> list[Any]:
+    """Run `work` for each case as Ray Data tasks of one CPU; results in order."""
+    show(0, len(cases), "")
+    # As data, a task gets its own case only. In `work` all of them would be unpickled by every
+    # task: of 2,800 cases that took as long as a case itself.
+    numbered = [{"index": i, "case": pickle.dumps(case)} for i, case in enumerate(cases)]
+    rows = ray.data.from_items(numbered, override_num_blocks=len(cases)).map(
+        lambda row: {"index": row["index"], "result": [work(pickle.loads(row["case"]))]}
     )
     results: dict[int, Any] = {}
     for row in rows.iter_rows():
         results[int(row["index"])] = row["result"][0]
-        show(len(results), count, "")
-    return [results[index] for index in range(count)]
+        show(len(results), len(cases), "")
+    return [results[index] for index in range(len(cases))]
 
 
 def _prepare(case: Case, config: ExperimentConfig) -> PreparedCase:

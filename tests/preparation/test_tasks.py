@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from strokeseg.config import DataConfig, ExperimentConfig
-from strokeseg.imaging.cases import find_siss_cases
+from strokeseg.imaging.cases import Case, find_siss_cases
 from strokeseg.imaging.slices import AXES, slice_size
 from strokeseg.imaging.table import table_to_arrays
-from strokeseg.preparation.tasks import CheckTask, SliceTask
+from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
 
 
 def test_each_slice_is_a_row_group_with_its_counts_beside_it(
@@ -19,10 +21,10 @@ def test_each_slice_is_a_row_group_with_its_counts_beside_it(
 ) -> None:
     config = ExperimentConfig(data=DataConfig(path=str(phantom_cases)))
     (case, *_) = find_siss_cases(phantom_cases, config.data.sequences)
-    measured = CheckTask([case], config)(0)
+    measured = CheckTask(config)(case)
     sizes = {axis: slice_size(measured.shape, axis) for axis in AXES}
-    task = SliceTask([case], config, folder=tmp_path, sides=["0"], sizes=sizes, fingerprint="f")
-    assert task(0) == ""
+    task = SliceTask(config, folder=tmp_path, sizes=sizes, fingerprint="f")
+    assert task(replace(case, fold="0")) == ""
     x, y, z = measured.shape
     for axis, count in (("sagittal", x), ("coronal", y), ("axial", z)):
         file = pq.ParquetFile(tmp_path / f"axis={axis}" / "fold=0" / f"{case.name}.parquet")
@@ -46,3 +48,18 @@ def test_each_slice_is_a_row_group_with_its_counts_beside_it(
             "lesion_voxels": int(np.sum(masks)),
             "brain_voxels": brain,
         }
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_results_come_in_the_order_of_the_cases() -> None:
+    cases = [
+        Case(name=f"{n}", patient="p", images={"T1": Path(f"{n}.nii")}, mask=None) for n in range(5)
+    ]
+    shown = []
+    found = spread(
+        lambda case: (case.name, case.images["T1"]),
+        cases,
+        lambda done, total, note: shown.append((done, total)),
+    )
+    assert found == [(case.name, case.images["T1"]) for case in cases]
+    assert shown == [(done, 5) for done in range(6)]
