@@ -195,7 +195,7 @@ class Proposal:
     cpu_after: float
 
 
-def warm_up() -> None:
+def warm_up(workers: int = SLOTS) -> None:
     """Start the workers, whose seconds would drown what is measured."""
 
     @ray.remote(num_cpus=1)
@@ -204,7 +204,7 @@ def warm_up() -> None:
         time.sleep(2)
         return tune.__name__
 
-    ray.get([start.remote() for _ in range(SLOTS)])
+    ray.get([start.remote() for _ in range(workers)])
 
 
 def print_parts(trials: int, epochs: int, profile: Path | None) -> None:
@@ -310,7 +310,7 @@ def propose(space: Any, trial: Any) -> None:
 
 @contextmanager
 def our_study(
-    folder: Path, trials: int, epochs: int
+    folder: Path, trials: int, epochs: int, sampler: str = "tpe"
 ) -> Iterator[tuple[Ledger, StudySearcher, Monitor, Experiment]]:
     """Open a study of ours in a folder, with all that goes on in its driver."""
     (folder / "space.yaml").write_text(SPACE)
@@ -327,7 +327,9 @@ def our_study(
         "axial",
         data,
         # Confirmations would be trials beyond those of the others.
-        budget=SearchConfig(trials=trials, epochs=epochs, grace_epochs=1, confirm_trials=0),
+        budget=SearchConfig(
+            trials=trials, epochs=epochs, grace_epochs=1, confirm_trials=0, sampler=sampler
+        ),
         space_path=folder / "space.yaml",
         weights_dir=None,
     ) as study:
