@@ -195,7 +195,7 @@ class Proposal:
     cpu_after: float
 
 
-def warm_up(workers: int = SLOTS) -> None:
+def warm_up() -> None:
     """Start the workers, whose seconds would drown what is measured."""
 
     @ray.remote(num_cpus=1)
@@ -204,7 +204,7 @@ def warm_up(workers: int = SLOTS) -> None:
         time.sleep(2)
         return tune.__name__
 
-    ray.get([start.remote() for _ in range(workers)])
+    ray.get([start.remote() for _ in range(SLOTS)])
 
 
 def print_parts(trials: int, epochs: int, profile: Path | None) -> None:

@@ -5,7 +5,8 @@ does for one trial after the other: its *serial seconds* a trial are all that it
 waiting for Ray, so whatever is measured on more GPUs than CPUs holds for GPUs elsewhere.
 
   study   our Ledger, StudySearcher, StudyScheduler, Monitor and Tuner under Ray with as many
-          simulated GPUs, each a process of about 100 MB: fill the memory with care
+          simulated GPUs, each a process of about 100 MB: fill the memory with care. Wall time
+          includes the start of these processes, 5 s each on two cores; serial seconds do not
   parts   our own part alone, called as Tune calls it with as many trials at once, without Ray
           and with random proposals; and, apart, what TPE takes to propose after so many trials
 
@@ -54,7 +55,6 @@ from benchmarks.overhead import (
     our_study,
     stand_in,
     timing_proposals,
-    warm_up,
 )
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.samplers import make_sampler
@@ -146,7 +146,6 @@ def measure_study(trials: int, gpus: int, epochs: int) -> dict[str, float]:
         log_to_driver=False,
         configure_logging=False,
     )
-    warm_up(gpus)
     trainable = tune.with_resources(
         tune.with_parameters(stand_in, epochs=epochs), {"CPU": 1, "GPU": 1}
     )
