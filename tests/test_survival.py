@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import psutil
 import pyarrow.parquet as pq
@@ -22,7 +23,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 import strokeseg.prepare
 from strokeseg.experiment import Experiment, open_experiment
+from strokeseg.imaging.table import table_to_arrays
+from strokeseg.learning.slice_set import slices_in_memory
 from strokeseg.preparation.record import read_preparation
+from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.journal import open_journal
 from strokeseg.tuning.trial import TrialSettings, train_trial
 
@@ -207,20 +211,28 @@ def _train_undisturbed(
         validation_fold=0,
         trials_folder=str(folder),
         tensorboard_folder=str(folder / "tensorboard"),
-        threads=1,
-        gpus=0.0,
+        allotment=Allotment(cpus=1, gpus=0, concurrent=1),
         sequences=experiment.config.data.sequences,
         spacing_mm=preparation.spacing_mm,
         preparation_hash=preparation.fingerprint,
         code_version="test",
     )
-    files = sorted((experiment.slices_folder / "axis=axial").rglob("*.parquet"))
-    tables = [pq.read_table(path, partitioning=None) for path in files]
+    files = (experiment.slices_folder / "axis=axial").rglob("*.parquet")
+    tables = [
+        pq.read_table(path, partitioning=None).combine_chunks()
+        for path in sorted(files, key=lambda path: path.stem)
+    ]
+    arrays = [table_to_arrays(table) for table in tables]
+    slices = slices_in_memory(
+        [images for images, _ in arrays],
+        [masks for _, masks in arrays],
+        np.concatenate([table["case"].to_numpy() for table in tables]),
+    )
     proposal = {"number": trial.number, "config": trial.user_attrs["config"], "reported_epoch": 0}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        results = train_trial(proposal, tables, {}, settings)
+        results = train_trial(proposal, slices, None, settings)
         return {result["epoch"]: result["dice"] for result in results}
     finally:
         torch.set_num_threads(threads)

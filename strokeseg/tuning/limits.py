@@ -55,7 +55,7 @@ class Failures:
     def __init__(self, trials: int) -> None:
         self.endings = 0
         self._enough = min(_HOPELESS, trials)
-        self._first_reason = ""
+        self._first: tuple[int, str] | None = None
         self._are_alike = True
         self._reporting: set[int] = set()
 
@@ -66,10 +66,10 @@ class Failures:
     def take_ending(self, number: int, *, failed: bool, reason: str) -> None:
         """Note that a trial has ended, and why."""
         self._reporting.discard(number)
-        if not self.endings:
-            self._first_reason = reason
+        # The earliest trial's reason, since which of two ends first is chance.
+        self._first = min(self._first or (number, reason), (number, reason))
         # Trials tell of their own numbers: "trial 7" and "trial 8" may fail alike.
-        alike = re.sub(r"\d+", "#", reason) == re.sub(r"\d+", "#", self._first_reason)
+        alike = re.sub(r"\d+", "#", reason) == re.sub(r"\d+", "#", self._first[1])
         self._are_alike &= failed and alike
         self.endings += 1
 
@@ -77,4 +77,4 @@ class Failures:
         """Return the one reason for which every trial of this session fails, if there is one."""
         if self.endings < self._enough or self._reporting or not self._are_alike:
             return None
-        return self._first_reason
+        return None if self._first is None else self._first[1]
