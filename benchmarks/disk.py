@@ -14,7 +14,6 @@ import argparse
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from ray import tune
 
 from benchmarks.overhead import experiment_in, metrics_of, our_search
+from benchmarks.watching import watching
 from strokeseg import cli
 from strokeseg.experiment import trial_state, trial_weights
 from strokeseg.files import write_text
@@ -69,7 +69,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     allotment = Allotment(cpus=1, gpus=0, concurrent=SLOTS)
     with cli.logging_to(experiment.log_folder / "search.log"), ray_session():
         run, reports = our_search(folder, options.trials, options.epochs, trainable, allotment)
-        with watching(search) as peaks:
+        with watching_parts(search) as peaks:
             run()
     print(f"{options.trials} trials, {reports()} epochs, weights of {options.weights_mb} MB")
     cli.print_table(
@@ -101,23 +101,16 @@ def leave_files(
 
 
 @contextmanager
-def watching(search: Path) -> Iterator[dict[str, int]]:
+def watching_parts(search: Path) -> Iterator[dict[str, int]]:
     """Take the largest size of each part, four times a second."""
     peaks: dict[str, int] = {}
-    over = threading.Event()
 
-    def watch() -> None:
-        while not over.wait(0.25):
-            for name in PARTS:
-                peaks[name] = max(peaks.get(name, 0), size_of(search / name))
+    def look() -> None:
+        for name in PARTS:
+            peaks[name] = max(peaks.get(name, 0), size_of(search / name))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with watching(look, 0.25):
         yield peaks
-    finally:
-        over.set()
-        watcher.join()
 
 
 def size_of(path: Path) -> int:

@@ -48,15 +48,18 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from benchmarks.watching import wrapped
 from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.experiment import Experiment
 from strokeseg.leaderboard import trials_to_keep
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.monitor import Monitor
+from strokeseg.tuning.running import _fit
 from strokeseg.tuning.searcher import StudyScheduler, StudySearcher
-from strokeseg.tuning.space import Space, load_space
-from strokeseg.tuning.study import PreparedSlices, _fit, open_study
+from strokeseg.tuning.space import Space
+from strokeseg.tuning.space_file import load_space
+from strokeseg.tuning.study import PreparedSlices, open_study
 
 SEARCHES = ("ours", "plain", "bare")
 SLOTS = 8
@@ -144,14 +147,7 @@ def measure(search: str, trials: int, epochs: int, profile: Path | None) -> dict
     """Run one search; return its seconds of wall time, driver CPU and sampler, and reports."""
     # What logging_to sends to a file in a command.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=SLOTS,
-        num_gpus=SLOTS,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    start_ray(SLOTS)
     warm_up()
     trainable = tune.with_resources(
         tune.with_parameters(stand_in, epochs=epochs), {"CPU": 1, "GPU": 1}
@@ -174,6 +170,18 @@ def measure(search: str, trials: int, epochs: int, profile: Path | None) -> dict
         profiler.dump_stats(str(profile))
     ray.shutdown()
     return result
+
+
+def start_ray(gpus: int) -> None:
+    """Start a Ray with so many simulated GPUs, and a CPU for each."""
+    ray.init(
+        address="local",
+        num_cpus=gpus,
+        num_gpus=gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+    )
 
 
 def growth(proposals: list[Proposal]) -> float:
@@ -274,11 +282,8 @@ def timing_proposals() -> Iterator[list[Proposal]]:
         proposals.append(Proposal(seconds=seconds, cpu_before=cpu, cpu_after=time.process_time()))
         return config
 
-    Space.ask = timed  # type: ignore[method-assign]
-    try:
+    with wrapped(Space, ask=timed):
         yield proposals
-    finally:
-        Space.ask = ask  # type: ignore[method-assign]
 
 
 def stand_in(proposal: Mapping[str, Any], *, epochs: int) -> None:

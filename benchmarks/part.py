@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 
 from benchmarks.peers import CHECKOUT, DEFAULT_PEERS
@@ -90,6 +91,17 @@ def run_alone(run: Callable[[Options], PartResult], manual: str | None) -> None:
     add_options(parser)
     options, _ = parse_options(parser)
     print(render_part(run(options)))
+
+
+@contextmanager
+def one_thread() -> Iterator[torch.device]:
+    """Compute on one CPU thread, and give the device: the GPU where there is one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from benchmarks.part import Options, run_alone
+from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.precision import Stepper, reduced_type
@@ -30,36 +30,33 @@ def main() -> None:
 
 def run(options: Options) -> PartResult:
     """Time both precisions, and what compiling would save."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    # Told for all: what a grouped network, whose own type on CPUs is float32, would gain or lose.
-    reduced = reduced_type(device, nn.Identity())
-    comparisons: list[Comparison] = []
-    figures: list[Figure] = []
-    left_out: list[str] = []
-    for encoder, depth in ENCODERS:
-        rates: dict[torch.dtype | None, list[float]] = {None: [], reduced: []}
-        for _ in range(options.times(2)):
-            for kind, values in rates.items():
-                values.append(slices_per_second(encoder, depth, device, kind, options))
-        if reduced is None:
-            left_out.append(f"{encoder}: {device.type} computes in float32 alone")
-            figures.append(Figure(name=encoder, unit="slices/s", values=tuple(rates[None])))
-            continue
-        comparisons.append(
-            Comparison(
-                what=f"{encoder}, {reduced}",
-                other="float32",
-                unit="slices/s",
-                ours=tuple(rates[reduced]),
-                theirs=tuple(rates[None]),
-                less_is_better=False,
+    with one_thread() as device:
+        # For grouped networks too, whose own type on CPUs is float32: what they would lose.
+        reduced = reduced_type(device, nn.Identity())
+        comparisons: list[Comparison] = []
+        figures: list[Figure] = []
+        left_out: list[str] = []
+        for encoder, depth in ENCODERS:
+            rates: dict[torch.dtype | None, list[float]] = {None: [], reduced: []}
+            for _ in range(options.times(2)):
+                for kind, values in rates.items():
+                    values.append(slices_per_second(encoder, depth, device, kind, options))
+            if reduced is None:
+                left_out.append(f"{encoder}: {device.type} computes in float32 alone")
+                figures.append(Figure(name=encoder, unit="slices/s", values=tuple(rates[None])))
+                continue
+            comparisons.append(
+                Comparison(
+                    what=f"{encoder}, {reduced}",
+                    other="float32",
+                    unit="slices/s",
+                    ours=tuple(rates[reduced]),
+                    theirs=tuple(rates[None]),
+                    less_is_better=False,
+                )
             )
-        )
-    encoder, depth = ENCODERS[0]
-    figures += compiling(encoder, depth, device, reduced, options)
-    torch.set_num_threads(threads)
+        encoder, depth = ENCODERS[0]
+        figures += compiling(encoder, depth, device, reduced, options)
     return PartResult(
         title="What do 16 bits and compiling bring?",
         method=(

@@ -25,16 +25,15 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import psutil
 
+from benchmarks.watching import own_mb, ray_workers_mb, watching, wrapped
 from strokeseg.config import DataConfig, ExperimentConfig
 from strokeseg.experiment import Experiment
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
@@ -144,7 +143,7 @@ def measure(folder: Path) -> dict[str, float]:
         data_path=folder / "cases",
     )
     with (
-        patch.multiple(
+        wrapped(
             steps,
             spread=timed_spread,
             audit_leaks=timed_audit,
@@ -181,30 +180,14 @@ def silent(title: str) -> Iterator[Callable[[int, int, str], None]]:
 def watching_memory() -> Iterator[dict[str, float]]:
     """Note the most memory that this process and any Ray worker have, what is shared left out."""
     largest = {"driver_mb": 0.0, "worker_mb": 0.0}
-    over = threading.Event()
     driver = psutil.Process()
 
     def look() -> None:
-        while not over.wait(SECONDS_BETWEEN_LOOKS):
-            note("driver_mb", driver)
-            for process in driver.children(recursive=True):
-                try:
-                    if process.name().startswith("ray::"):
-                        note("worker_mb", process)
-                except psutil.NoSuchProcess:
-                    continue
+        largest["driver_mb"] = max(largest["driver_mb"], own_mb(driver))
+        largest["worker_mb"] = max(largest["worker_mb"], *ray_workers_mb(), 0.0)
 
-    def note(name: str, process: psutil.Process) -> None:
-        used = process.memory_info()
-        largest[name] = max(largest[name], (used.rss - used.shared) / 1e6)
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
+    with watching(look, SECONDS_BETWEEN_LOOKS):
         yield largest
-    finally:
-        over.set()
-        watcher.join()
 
 
 if __name__ == "__main__":

@@ -32,19 +32,16 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import optuna
-import psutil
 import ray
 from ray import tune
 
@@ -54,12 +51,14 @@ from benchmarks.overhead import (
     our_search,
     our_study,
     stand_in,
+    start_ray,
     timing_proposals,
 )
+from benchmarks.watching import ray_workers_mb, watching, wrapped
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.samplers import make_sampler
 from strokeseg.tuning.searcher import StudyScheduler
-from strokeseg.tuning.space import load_space
+from strokeseg.tuning.space_file import load_space
 
 TPE_HISTORIES = (100, 1000, 3000, 10_000)
 TPE_PROPOSALS = 8
@@ -138,14 +137,7 @@ def in_own_process(trials: int, gpus: int, epochs: int) -> dict[str, float]:
 def measure_study(trials: int, gpus: int, epochs: int) -> dict[str, float]:
     """Run a study under Ray; return seconds, growth, and the megabytes of a worker."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=gpus,
-        num_gpus=gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    start_ray(gpus)
     trainable = tune.with_resources(
         tune.with_parameters(stand_in, epochs=epochs), {"CPU": 1, "GPU": 1}
     )
@@ -254,7 +246,7 @@ def timing_waits() -> Iterator[list[float]]:
         waited.append(time.perf_counter() - start)
         return ready
 
-    with patch.object(ray, "wait", timed):
+    with wrapped(ray, wait=timed):
         yield waited
 
 
@@ -262,25 +254,12 @@ def timing_waits() -> Iterator[list[float]]:
 def watching_workers() -> Iterator[dict[str, float]]:
     """Note the most memory that Ray's workers have of their own, all together."""
     largest = {"workers_mb": 0.0}
-    over = threading.Event()
 
     def look() -> None:
-        while not over.wait(SECONDS_BETWEEN_LOOKS):
-            used = 0.0
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    if process.name().startswith("ray::"):
-                        memory = process.memory_info()
-                        used += (memory.rss - memory.shared) / 1e6
-            largest["workers_mb"] = max(largest["workers_mb"], used)
+        largest["workers_mb"] = max(largest["workers_mb"], sum(ray_workers_mb()))
 
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
+    with watching(look, SECONDS_BETWEEN_LOOKS):
         yield largest
-    finally:
-        over.set()
-        watcher.join()
 
 
 if __name__ == "__main__":

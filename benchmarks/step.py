@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.part import Options, run_alone
+from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.config import TrialConfig
 from strokeseg.imaging.table import slices_to_table
@@ -42,15 +42,12 @@ def main() -> None:
 
 def run(options: Options) -> PartResult:
     """Time trial and loop in turn, per encoder and way of feeding."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    comparisons: list[Comparison] = []
-    with tempfile.TemporaryDirectory(prefix="step-") as folder:
-        for way, slices in feeds(Path(folder), device, options).items():
-            for encoder, depth in ENCODERS:
-                comparisons += compare(way, slices, encoder, depth, device, options)
-    torch.set_num_threads(threads)
+    with one_thread() as device:
+        comparisons: list[Comparison] = []
+        with tempfile.TemporaryDirectory(prefix="step-") as folder:
+            for way, slices in feeds(Path(folder), device, options).items():
+                for encoder, depth in ENCODERS:
+                    comparisons += compare(way, slices, encoder, depth, device, options)
     return PartResult(
         title="What does a trial lose against a bare loop?",
         method=(

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from subprocess import Popen
 from typing import Any, NoReturn
@@ -136,13 +136,15 @@ def _keeping_interrupts() -> Iterator[None]:
 @contextmanager
 def _telling_logs(folder: Path) -> Iterator[None]:
     """Copy the ends of Ray's logs to ours when they may be asked for, before they go."""
-    try:
-        yield
-    except (UserError, KeyboardInterrupt):
-        raise
-    except Exception:
-        _tell_logs(folder, crashes_only=False)
-        raise
+    with ExitStack() as ends:
+        # Whatever ends the session, but what the user can mend or has asked for.
+        ends.callback(_tell_logs, folder, crashes_only=False)
+        try:
+            yield
+        except (UserError, KeyboardInterrupt):
+            ends.pop_all()
+            raise
+        ends.pop_all()
     _tell_logs(folder, crashes_only=True)
 
 

@@ -24,12 +24,11 @@ from strokeseg.promote import promote
 from strokeseg.ray_session import ray_session
 from strokeseg.report import report
 from strokeseg.search import (
-    add_search_options,
     axis_importances,
-    check_search,
     print_leaderboard,
     search_axis,
 )
+from strokeseg.search_options import add_search_options, check_search
 from strokeseg.summary import current_summary
 
 

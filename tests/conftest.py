@@ -20,7 +20,8 @@ import ray
 from ray.data import DataContext
 
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
-from strokeseg.tuning.space import Space, load_space
+from strokeseg.tuning.space import Space
+from strokeseg.tuning.space_file import load_space
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,10 @@ ALLOWED = {
     "ray_session": {*_LOWEST, "living_folder"},
     "preparation": {*_SERVICES, "ray_session"},
     "tuning": {*_SERVICES, "learning"},
+    "search_options": {*_SERVICES, "preparation", "tuning"},
+    "leakage_measurement": {
+        *(*_SERVICES, "cli", "preparation", "ray_session", "search_options", "tuning"),
+    },
     "devices": _LOWEST,
     "summary": {*_SERVICES, "learning", "preparation"},
     "pages": {*_SERVICES, "summary", "learning", "preparation"},

@@ -23,7 +23,8 @@ from strokeseg.files import replacing_file, replacing_folder, unwritable
 _BLOCK_BYTES = 1 << 20
 # The earliest date that a .zip can tell, so that equal ensembles give equal bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
-# What zipfile makes of damage: names that are no text, versions and ciphers it does not know.
+# What zipfile raises for damage: names that are no text, and, as NotImplementedError, versions and
+# ways of packing that it does not know.
 _DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error)
 
 

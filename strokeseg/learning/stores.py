@@ -7,7 +7,7 @@ it), or in files. All three give the same batches; only the time that they take 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -92,14 +92,13 @@ class MappedSlices:
 
     def fetch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
         """Copy the rows together; see `Store`."""
-        images, masks = _buffers(len(rows), self.shape, device)
-        image_rows, mask_rows = images.numpy(), masks.numpy()
-        blocks = np.searchsorted(self._starts, rows, side="right") - 1
-        # Indexing one tensor of float16 takes three times as long as these copies of whole rows.
-        for place, (block, row) in enumerate(zip(blocks, rows - self._starts[blocks], strict=True)):
-            image_rows[place] = self.images[block][row]
-            mask_rows[place, 0] = self.masks[block][row]
-        return images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
+        return _copy_together(
+            rows,
+            self._starts,
+            lambda block, row: (self.images[block][row], self.masks[block][row]),
+            self.shape,
+            device,
+        )
 
     def readers(self, device: torch.device) -> int:
         """Ahead of a GPU the copying is worth a thread; on a CPU it would only take a core."""
@@ -129,12 +128,13 @@ class FiledSlices:
 
     def fetch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
         """Read the rows; see `Store`."""
-        images, masks = _buffers(len(rows), self.shape, device)
-        image_rows, mask_rows = images.numpy(), masks.numpy()
-        files = np.searchsorted(self._starts, rows, side="right") - 1
-        for place, (file, row) in enumerate(zip(files, rows - self._starts[files], strict=True)):
-            image_rows[place], mask_rows[place, 0] = self._open(self._files[file]).read(int(row))
-        return images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
+        return _copy_together(
+            rows,
+            self._starts,
+            lambda file, row: self._open(self._files[file]).read(int(row)),
+            self.shape,
+            device,
+        )
 
     def readers(self, device: torch.device) -> int:
         """Whatever the device, the next batches are read while it computes."""
@@ -183,13 +183,29 @@ def hold(store: Store, device: torch.device, batch_size: int = 256) -> HeldSlice
     return HeldSlices(images, masks)
 
 
-def _buffers(
-    count: int, shape: tuple[int, int, int], device: torch.device
+def _copy_together(
+    rows: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    read: Callable[[int, int], tuple[NDArray[np.float16], NDArray[np.uint8]]],
+    shape: tuple[int, int, int],
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Memory for a batch, pinned where a GPU is to fetch it."""
+    """Return a batch of rows that lie in parts, each part's rows from its start on.
+
+    Args:
+        rows: (B,) over all parts.
+        starts: Each part's first row, and one more.
+        read: A slice's image and mask, by its part and its row there.
+        shape: Channels, height and width of every slice.
+        device: Where the batch shall be.
+    """
+    # Pinned where a GPU is to fetch it.
     pinned = device.type == "cuda"
-    channels, height, width = shape
-    return (
-        torch.empty((count, channels, height, width), dtype=torch.float16, pin_memory=pinned),
-        torch.empty((count, 1, height, width), dtype=torch.uint8, pin_memory=pinned),
-    )
+    images = torch.empty((len(rows), *shape), dtype=torch.float16, pin_memory=pinned)
+    masks = torch.empty((len(rows), 1, *shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+    image_rows, mask_rows = images.numpy(), masks.numpy()
+    parts = np.searchsorted(starts, rows, side="right") - 1
+    # Indexing one tensor of float16 takes three times as long as these copies of whole rows.
+    for place, (part, row) in enumerate(zip(parts, rows - starts[parts], strict=True)):
+        image_rows[place], mask_rows[place, 0] = read(part, row)
+    return images.to(device, non_blocking=True), masks.to(device, non_blocking=True)

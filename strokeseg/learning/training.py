@@ -12,8 +12,6 @@ equals one that was not.
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -33,7 +31,7 @@ from strokeseg.learning.augment import augment
 from strokeseg.learning.draws import Share
 from strokeseg.learning.inference import predict_batch
 from strokeseg.learning.losses import MixedLoss
-from strokeseg.learning.networks import build_network
+from strokeseg.learning.memory import memory_gb
 from strokeseg.learning.objective import (
     THRESHOLD,
     NotFinite,
@@ -244,7 +242,7 @@ class Training:
             train_seconds=trained - started,
             data_seconds=data_seconds,
             slices=slices,
-            memory_gb=_memory_gb(self._device),
+            memory_gb=memory_gb(self._device),
         )
 
     def _train(self, epoch: int) -> tuple[dict[str, float], float, int]:
@@ -325,66 +323,6 @@ class Training:
         )
         self._telling = telling_slices(validation.lesion_voxels, overlap, predicted)
         return dice_by_case(validation.cases, overlap, predicted, validation.lesion_voxels)
-
-
-def new_training(
-    config: TrialConfig,
-    training: SliceSet,
-    validation: SliceSet,
-    *,
-    axis: str,
-    encoder_weights: Mapping[str, Tensor] | None,
-    epochs: int,
-    slices_per_epoch: int | None,
-    device: torch.device,
-    seed: int,
-    world: World = ALONE,
-    precision: torch.dtype | None = None,
-) -> Training:
-    """Build a configuration's network and make its training ready; see `Training`.
-
-    Args:
-        config: The trial's configuration.
-        training: Slices to learn from.
-        validation: Slices that score.
-        axis: The axis that they were cut along.
-        encoder_weights: As `build_network` takes them; nothing for random numbers.
-        epochs: Epochs of the whole schedule.
-        slices_per_epoch: Slices an epoch draws.
-        device: Where to train.
-        seed: Decides the network's first numbers, and all that follows.
-        world: The processes that train together.
-        precision: The type to compute in; nothing for the one that the device is fastest in.
-    """
-    network = build_network(
-        encoder=config.encoder,
-        encoder_depth=config.encoder_depth,
-        channels=training.channels,
-        encoder_weights=encoder_weights,
-        seed=seed,
-    )
-    return Training(
-        network,
-        training,
-        validation,
-        config,
-        epochs=epochs,
-        slices_per_epoch=slices_per_epoch,
-        device=device,
-        seed=seed,
-        # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
-        mirror=axis != "sagittal",
-        world=world,
-        precision=precision,
-    )
-
-
-def _memory_gb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    # Linux counts in units of 1024 bytes, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _seed_of(sequence: np.random.SeedSequence) -> int:

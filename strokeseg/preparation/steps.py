@@ -20,13 +20,11 @@ from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.splits import TEST, write_splits
 from strokeseg.imaging.table import SCHEMA_VERSION
-from strokeseg.preparation.decisions import (
+from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
+from strokeseg.preparation.leak_audit import (
     LeakAudit,
     audit_leaks,
     check_distinct_patients,
-    common_size,
-    common_spacing,
-    decide_splits,
     refuse_leaks,
     refuse_resemblances,
 )

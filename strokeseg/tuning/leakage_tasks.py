@@ -24,9 +24,10 @@ from strokeseg.learning.divisions import (
     divide_by_slice,
     measure,
 )
+from strokeseg.learning.new_training import new_training
 from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import Training, new_training
+from strokeseg.learning.training import Training
 from strokeseg.tuning.allotment import allot, cluster_nodes
 from strokeseg.tuning.feed import Feed, open_feed, slices_of
 from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run

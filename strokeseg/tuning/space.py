@@ -1,4 +1,4 @@
-"""The search space: a YAML file in, Optuna's questions out.
+"""The search space and what it asks of Optuna; `space_file` reads it.
 
 A *space* names the parameters of a trial that may vary. A *dimension* is one of them: a
 range (`low`, `high`), a list of `choices`, or one fixed `value`. A dimension with `when`
@@ -6,15 +6,12 @@ exists only where another parameter has one of the values listed; elsewhere the 
 takes `otherwise`, or the default of `TrialConfig`. A *first point* is tried before the
 sampler proposes any of its own; the first of them is the *default*, what most would train,
 against which every study states its gain.
-
-A space may name a `base` file, whose parameters it overrides one by one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import optuna
@@ -24,12 +21,10 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from strokeseg.config import Record, TrialConfig, load_yaml, parse_record
-from strokeseg.errors import UserError
+from strokeseg.config import Record, TrialConfig
 from strokeseg.leaderboard import DEFAULT, FIRST_POINT
-from strokeseg.learning.networks import check_encoder
 
 Value: TypeAlias = bool | int | float | str
 
@@ -71,12 +66,6 @@ class Dimension(Record):
         if self.low is not None and self.high is not None:
             return not isinstance(value, (bool, str)) and self.low <= value <= self.high
         return value in self.extremes
-
-
-class _SpaceFile(Record):
-    base: str | None = None
-    parameters: dict[str, Dimension | None] = {}
-    first: tuple[dict[str, Value], ...] = ()
 
 
 class Space(Record):
@@ -165,83 +154,6 @@ class Space(Record):
         return (default,) if dimension is None else tuple(map(str, dimension.extremes))
 
 
-def load_space(path: Path, channels: int) -> Space:
-    """Read a search space, its base included, and check it against what a trial can be.
-
-    Args:
-        path: The YAML file.
-        channels: Number of sequences, which every encoder must take.
-
-    Raises:
-        UserError: With every fault at once: unknown keys or parameters, values that a
-            trial refuses, unknown encoders, conditions on what comes later or not at all.
-    """
-    file = parse_record(_SpaceFile, load_yaml(path), str(path))
-    parameters: dict[str, Dimension | None] = {}
-    first = file.first
-    if file.base is not None:
-        base_path = path.parent / file.base
-        base = parse_record(_SpaceFile, load_yaml(base_path), str(base_path))
-        if base.base is not None:
-            raise UserError(f"{base_path}: a base space must not have a base itself")
-        parameters.update(base.parameters)
-        first = first or base.first
-    parameters.update(file.parameters)
-    dimensions = {name: dimension for name, dimension in parameters.items() if dimension}
-    space = Space(dimensions=_ordered(dimensions, path), first=first)
-    faults = [*_wrong_values(space), *_wrong_encoders(space, channels), *_wrong_first(space)]
-    if faults:
-        raise UserError(f"{path}: {'; '.join(faults)}")
-    return space
-
-
-def _ordered(dimensions: Mapping[str, Dimension], path: Path) -> dict[str, Dimension]:
-    ordered: dict[str, Dimension] = {}
-    waiting = dict(dimensions)
-    while waiting:
-        ready = [
-            name for name, dimension in waiting.items() if dimension.when.keys() <= ordered.keys()
-        ]
-        if not ready:
-            conditions = ", ".join(f"{name} on {list(d.when)}" for name, d in waiting.items())
-            raise UserError(
-                f"{path}: `when` must name other parameters of the space, without a circle; "
-                f"got {conditions}"
-            )
-        ordered.update({name: waiting.pop(name) for name in ready})
-    return ordered
-
-
-def _wrong_values(space: Space) -> list[str]:
-    faults = []
-    for name, dimension in space.dimensions.items():
-        if name not in TrialConfig.model_fields:
-            known = ", ".join(TrialConfig.model_fields)
-            faults.append(f"unknown parameter {name}; known are {known}")
-            continue
-        if dimension.low is not None and TrialConfig.model_fields[name].annotation not in (
-            int,
-            float,
-        ):
-            faults.append(f"{name}: a range is for numbers; give choices")
-            continue
-        for value in (*dimension.extremes, dimension.otherwise):
-            if value is not None and (fault := _refusal({name: value}, name)):
-                faults.append(fault)
-        for other, values in dimension.when.items():
-            strange = [value for value in values if not space.dimensions[other].holds(value)]
-            if strange:
-                faults.append(f"{name}: `when` lists {strange}, which {other} never takes")
-    lowest: dict[str, Value] = {
-        name: min(_numbers(all_values(name, space.dimensions[name])))
-        for name in ("cross_entropy_weight", "focal_weight")
-        if not faults and name in space.dimensions
-    }
-    if not faults and (fault := _refusal(lowest, None)):
-        faults.append(f"at the lowest loss weights: {fault}")
-    return faults
-
-
 def all_values(name: str, dimension: Dimension) -> tuple[Value, ...]:
     """The extremes, and what the parameter is where its condition does not hold."""
     if not dimension.when:
@@ -249,62 +161,6 @@ def all_values(name: str, dimension: Dimension) -> tuple[Value, ...]:
     if dimension.otherwise is not None:
         return (*dimension.extremes, dimension.otherwise)
     return (*dimension.extremes, _given(TrialConfig.model_fields[name].default))
-
-
-def _numbers(values: tuple[Value, ...]) -> list[float]:
-    return [float(value) for value in values if not isinstance(value, (bool, str))]
-
-
-def _refusal(point: Mapping[str, Value], name: str | None) -> str | None:
-    # A single loss weight may be 0 as long as the others are not: judged apart.
-    if name in {"cross_entropy_weight", "focal_weight"}:
-        point = {"cross_entropy_weight": 1.0, "focal_weight": 1.0, **point}
-        point = {**point, "dice_weight": 1.0}
-        if isinstance(point[name], (int, float)) and point[name] == 0:
-            return None
-    try:
-        TrialConfig.model_validate(point)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        message = fault["msg"].removeprefix("Value error, ")
-        return f"{name}: {message}, got {point[name]!r}" if name else message
-    return None
-
-
-def _wrong_encoders(space: Space, channels: int) -> list[str]:
-    depths = space.dimensions.get("encoder_depth")
-    deepest = 5 if depths is None else int(max(_numbers(depths.extremes), default=5))
-    faults = []
-    for encoder in space.encoders():
-        try:
-            check_encoder(encoder, deepest, channels)
-        except UserError as error:
-            faults.append(str(error))
-    return faults
-
-
-def _wrong_first(space: Space) -> list[str]:
-    faults = []
-    for index, point in enumerate(space.first):
-        for name, value in point.items():
-            if name not in space.dimensions:
-                faults.append(f"first.{index}: {name} is no parameter of the space")
-            elif not space.dimensions[name].holds(value) or _is_broken(name, value):
-                faults.append(f"first.{index}: {name} cannot be {value!r}")
-            else:
-                when = space.dimensions[name].when
-                barred = [
-                    k for k, allowed in when.items() if k in point and point[k] not in allowed
-                ]
-                faults += [
-                    f"first.{index}: {name} is not there when {k} is {point[k]!r}" for k in barred
-                ]
-    return faults
-
-
-def _is_broken(name: str, value: Value) -> bool:
-    """Whether a whole number is asked for and this is none."""
-    return TrialConfig.model_fields[name].annotation is int and value != int(value)
 
 
 def _exists(dimension: Dimension, point: Mapping[str, Value]) -> bool:

@@ -8,8 +8,6 @@ inherits what still fits.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,35 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import ray
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
-from ray import tune
 
-from strokeseg.config import SearchConfig, Show
+from strokeseg.config import SearchConfig
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, trials_in
-from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
+from strokeseg.experiment import Experiment
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
-from strokeseg.tuning.allotment import Allotment, allot, cluster_nodes
-from strokeseg.tuning.feed import open_feed
 from strokeseg.tuning.inheritance import inherit, transfer_best
 from strokeseg.tuning.journal import mend_journal, open_journal, read_study
 from strokeseg.tuning.ledger import INHERITED, Ledger
-from strokeseg.tuning.monitor import Monitor
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
-from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS, StudyScheduler, StudySearcher
-from strokeseg.tuning.space import Space, enqueue_first, load_space
-from strokeseg.tuning.trial import TrialSettings, run_trial
+from strokeseg.tuning.space import Space, enqueue_first
+from strokeseg.tuning.space_file import load_space
 
 _SETTINGS, _WEIGHTS, _EXTENDED = "settings", "weights", "extended_to"
-# Tune's own state is no use to us, since the journal is what we resume from.
-_QUIET_TUNE = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,113 +145,6 @@ def open_study(
         if weights:
             _keep_weights(study, weights, experiment.search_folder(axis))
         yield Study(ledger=ledger, space=space, weights=weights, optuna=study)
-
-
-def run_study(
-    study: Study,
-    experiment: Experiment,
-    axis: str,
-    data: PreparedSlices,
-    *,
-    budget: SearchConfig,
-    gpus_per_trial: float | None,
-    workers_per_trial: int | None,
-    code_version: str,
-    show: Show,
-) -> list[LeaderboardRow]:
-    """Run what is left of a study, in the Ray that this process is connected to.
-
-    Returns:
-        The leaderboard's rows. Trials are left to run if the search was interrupted.
-
-    Raises:
-        UserError: When the cluster lacks what the trials ask for.
-    """
-    ledger = study.ledger
-    trials_folder = experiment.trials_folder(axis)
-    at_once = max(ledger.remaining(), ledger.to_confirm())
-    allotment = allot(cluster_nodes(), at_once, gpus_per_trial, workers_per_trial)
-    settings = TrialSettings(
-        axis=axis,
-        epochs=budget.epochs,
-        slices_per_epoch=budget.slices_per_epoch,
-        seed=budget.seed,
-        folds=data.folds,
-        validation_fold=None if budget.scoring == "k-fold" else data.validation_fold,
-        trials_folder=str(trials_folder),
-        tensorboard_folder=str(experiment.tensorboard_folder(axis)),
-        allotment=allotment,
-        sequences=experiment.config.data.sequences,
-        spacing_mm=data.spacing_mm,
-        preparation_hash=data.fingerprint,
-        code_version=code_version,
-    )
-    searcher = StudySearcher(ledger)
-    kept = max(experiment.config.ensemble.members_per_axis, budget.confirm_trials)
-    monitor = Monitor(
-        ledger=ledger,
-        searcher=searcher,
-        space=study.space,
-        leaderboard_csv=experiment.leaderboard_csv(axis),
-        tensorboard_folder=experiment.tensorboard_folder(axis),
-        trials_folder=trials_folder,
-        kept=lambda rows: trials_to_keep(rows, kept),
-        show=show,
-    )
-    monitor.show("reading the slices")
-    cases = [case for fold in data.folds for case in fold]
-    feed = open_feed(data.folder, axis, cases, gpus=allotment.gpus)
-    monitor.show("starting the first trials")
-    weights = {encoder: ray.put(found) for encoder, found in study.weights.items()}
-    bundle = {"CPU": allotment.cpus, "GPU": allotment.gpus}
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, feed=feed, weights=weights, settings=settings),
-        tune.PlacementGroupFactory([bundle] * allotment.workers),
-    )
-    try:
-        _fit(
-            trainable, ledger, searcher, monitor, allotment, experiment.search_folder(axis) / "tune"
-        )
-    finally:
-        ledger.close()
-    monitor.tidy()
-    return ledger.rows()
-
-
-def _fit(
-    trainable: object,
-    ledger: Ledger,
-    searcher: StudySearcher,
-    monitor: Monitor,
-    allotment: Allotment,
-    scratch: Path,
-) -> None:
-    os.environ.update(_QUIET_TUNE)
-    # Left by a driver that was killed: nothing of it is ever read again.
-    shutil.rmtree(scratch, ignore_errors=True)
-    for half_written in trials_in(scratch.parent).glob("*/.partial-*"):
-        half_written.unlink(missing_ok=True)
-    tuner = tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=StudyScheduler(ledger, searcher),
-            # Enough is enough: the searcher says itself when there is no more.
-            num_samples=ledger.remaining() + ledger.to_confirm() + ledger.orphans,
-            max_concurrent_trials=allotment.concurrent,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: str(trial.trial_id),
-        ),
-        run_config=tune.RunConfig(
-            name=scratch.name,
-            storage_path=str(scratch.parent),
-            callbacks=[monitor],
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=RETRIES_OF_A_LOST_PROCESS),
-        ),
-    )
-    tuner.fit()
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager

@@ -25,10 +25,11 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
 from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import MemberRecord, load_state, save_member, save_state
+from strokeseg.learning.new_training import new_training
 from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.pictures import draw_picture
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training, new_training
+from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
 from strokeseg.learning.world import ALONE, World
 from strokeseg.tuning.allotment import Allotment
@@ -37,6 +38,9 @@ from strokeseg.tuning.picture_events import replace_pictures
 from strokeseg.tuning.workers import world_of
 
 _log = logging.getLogger(__name__)
+# What torch, CUDA and gloo raise (a broken kernel, a full device, a lost connection), what numbers
+# and shapes that do not fit make them raise, and a disk or a memory that is full: one trial's end.
+_FAILURES = (RuntimeError, ValueError, OSError, MemoryError)
 # Distinguishes one trial's seed from the next: trial n of a study uses seed + n * stride.
 _SEED_STRIDE = 100_003
 
@@ -107,9 +111,8 @@ def run_trial(
                 tune.report(metrics)
     except (TrialFailure, UserError) as failure:
         tune.report({"failure": str(failure)})
-    except Exception as error:
-        # The only place that catches whatever comes, since torch and its drivers raise what they
-        # like and one trial must not end the others; what is lost by it stands in the log.
+    except _FAILURES as error:
+        # Anything else is our bug: Tune tries it again, then fails the trial with its last line.
         _log.exception("trial %s failed", proposal["number"])
         tune.report({"failure": f"{type(error).__name__}: {error}"})
 

@@ -13,9 +13,10 @@ from torch import distributed, multiprocessing, nn
 
 from strokeseg.config import TrialConfig
 from strokeseg.learning.batch_norm import share_statistics
+from strokeseg.learning.new_training import new_training
 from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training, new_training
+from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.world import ALONE, World
 
 CPU = torch.device("cpu")

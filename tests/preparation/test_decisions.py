@@ -15,13 +15,11 @@ from strokeseg.errors import UserError
 from strokeseg.imaging import similarity
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.similarity import SIDE
-from strokeseg.preparation import decisions
-from strokeseg.preparation.decisions import (
+from strokeseg.preparation import leak_audit
+from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
+from strokeseg.preparation.leak_audit import (
     audit_leaks,
     check_distinct_patients,
-    common_size,
-    common_spacing,
-    decide_splits,
     refuse_leaks,
     refuse_resemblances,
 )
@@ -206,7 +204,7 @@ def test_the_audit_in_blocks_is_that_of_the_whole_matrix(
         Measured(descriptors=(first, second)) for first, second in zip(*descriptors, strict=True)
     ]
     blocks = partial(similarity.blocks_of_similarities, side=4)
-    monkeypatch.setattr(decisions, "blocks_of_similarities", blocks)
+    monkeypatch.setattr(leak_audit, "blocks_of_similarities", blocks)
     audit = audit_leaks(settings, given, found)
 
     matrices = np.stack([similarity.similarities(list(column)) for column in descriptors])

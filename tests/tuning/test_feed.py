@@ -166,7 +166,7 @@ def test_a_file_that_goes_while_trials_stream_fails_them_with_its_name(
         gone.unlink()
         return feed
 
-    monkeypatch.setattr("strokeseg.tuning.study.open_feed", open_and_lose)
+    monkeypatch.setattr("strokeseg.tuning.running.open_feed", open_and_lose)
     outcome = launch(strokeseg.search.main, *place.options)
     assert outcome.code == 2
     line = outcome.err.strip().splitlines()[-1]

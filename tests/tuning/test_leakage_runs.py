@@ -27,7 +27,8 @@ from strokeseg.tuning.leakage import (
     plan_runs,
 )
 from strokeseg.tuning.leakage_tasks import do_runs
-from strokeseg.tuning.space import Space, load_space
+from strokeseg.tuning.space import Space
+from strokeseg.tuning.space_file import load_space
 
 SMALL = TrialConfig(
     encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3, augmentation=0

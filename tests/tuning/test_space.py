@@ -13,7 +13,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.tuning.space import Dimension, Space, enqueue_first, plain
-from strokeseg.tuning.space import load_space as load_space_for
+from strokeseg.tuning.space_file import load_space as load_space_for
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "search_spaces").glob("*.yaml"))
 # Every space here names an encoder that is quick to build, since all of them are built.

@@ -1,0 +1,99 @@
+"""The measurement of leakage, as `search --measure-leakage` runs and prints it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from strokeseg import cli
+from strokeseg.config import SearchConfig
+from strokeseg.experiment import Experiment, code_version
+from strokeseg.leaderboard import read_leaderboard
+from strokeseg.leakage import LeakageRow, means, sentences, write_leakage
+from strokeseg.preparation.record import Preparation
+from strokeseg.preparation.steps import ensure_prepared
+from strokeseg.ray_session import ray_session
+from strokeseg.search_options import budget_of, prepared_slices, space_path_of
+from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
+from strokeseg.tuning.leakage_tasks import do_runs
+from strokeseg.tuning.space_file import load_space
+
+
+def measure_leakage(options: argparse.Namespace) -> int:
+    """Do the runs that are not done yet, and print what all of them found."""
+    experiment, axis = cli.experiment_of(options), options.axis
+    budget = budget_of(experiment.config.search, options)
+    board = experiment.leaderboard_csv(axis)
+    configurations = choose_configurations(
+        load_space(space_path_of(experiment, axis, options), len(experiment.config.data.sequences)),
+        read_leaderboard(board) if board.exists() else [],
+        options.weights_dir,
+    )
+    with cli.logging_to(experiment.log_folder / f"leakage-{axis}.log"):
+        preparation = ensure_prepared(
+            experiment, cli.progress, compare_files=options.data is not None
+        )
+        pool = _pool(experiment, axis, preparation, budget)
+        runs = plan_runs(configurations, pool, budget, options.leakage_seeds)
+        store = FindingStore(experiment, pool, configurations, code_version())
+        failures: dict[Run, str] = {}
+        if missing := store.missing(runs):
+            with ray_session(), cli.progress(f"Measuring leakage, {axis}, epochs") as show:
+                failures = do_runs(
+                    missing,
+                    configurations,
+                    pool,
+                    store,
+                    gpus_per_run=options.gpus_per_trial,
+                    show=show,
+                )
+    rows = store.rows(runs, failures)
+    write_leakage(experiment.leakage_csv(axis), rows)
+    _print_findings(axis, rows)
+    print(f"\nAll runs: {experiment.leakage_csv(axis)}")
+    return cli.SOME_FAILED if failures else cli.DONE
+
+
+def _pool(
+    experiment: Experiment, axis: str, preparation: Preparation, budget: SearchConfig
+) -> Pool:
+    data = prepared_slices(experiment, preparation, budget)
+    folds = list(data.folds)
+    unseen = folds.pop(data.validation_fold)
+    return Pool(
+        slices_folder=data.folder,
+        axis=axis,
+        folds=tuple(folds),
+        unseen_cases=unseen,
+        channels=len(experiment.config.data.sequences),
+        fingerprint=data.fingerprint,
+    )
+
+
+def _print_findings(axis: str, rows: Sequence[LeakageRow]) -> None:
+    averages = means(rows)
+    cli.print_table(
+        f"{axis}: mean 3D Dice as it would have been printed, and on unseen patients; means over "
+        "seeds ± standard deviation",
+        ("configuration", "split by", "runs", "printed", "unseen", "gap"),
+        [
+            (
+                average.configuration,
+                average.level,
+                str(average.runs),
+                str(average.printed),
+                str(average.unseen),
+                str(average.gap),
+            )
+            for average in averages
+        ],
+    )
+    for row in rows:
+        if row.reason:
+            print(
+                f"failed: {row.configuration}, split by {row.level}, seed {row.seed}: "
+                f"{row.reason}; the same command tries it again",
+                file=sys.stderr,
+            )
+    print("\n".join(sentences(averages)))

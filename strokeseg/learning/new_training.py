@@ -1,0 +1,66 @@
+"""From a configuration to a training that has not begun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from strokeseg.config import TrialConfig
+from strokeseg.learning.networks import build_network
+from strokeseg.learning.slice_set import SliceSet
+from strokeseg.learning.training import Training
+from strokeseg.learning.world import ALONE, World
+
+
+def new_training(
+    config: TrialConfig,
+    training: SliceSet,
+    validation: SliceSet,
+    *,
+    axis: str,
+    encoder_weights: Mapping[str, Tensor] | None,
+    epochs: int,
+    slices_per_epoch: int | None,
+    device: torch.device,
+    seed: int,
+    world: World = ALONE,
+    precision: torch.dtype | None = None,
+) -> Training:
+    """Build a configuration's network and make its training ready; see `Training`.
+
+    Args:
+        config: The trial's configuration.
+        training: Slices to learn from.
+        validation: Slices that score.
+        axis: The axis that they were cut along.
+        encoder_weights: As `build_network` takes them; nothing for random numbers.
+        epochs: Epochs of the whole schedule.
+        slices_per_epoch: Slices an epoch draws.
+        device: Where to train.
+        seed: Decides the network's first numbers, and all that follows.
+        world: The processes that train together.
+        precision: The type to compute in; nothing for the one that the device is fastest in.
+    """
+    network = build_network(
+        encoder=config.encoder,
+        encoder_depth=config.encoder_depth,
+        channels=training.channels,
+        encoder_weights=encoder_weights,
+        seed=seed,
+    )
+    return Training(
+        network,
+        training,
+        validation,
+        config,
+        epochs=epochs,
+        slices_per_epoch=slices_per_epoch,
+        device=device,
+        seed=seed,
+        # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
+        mirror=axis != "sagittal",
+        world=world,
+        precision=precision,
+    )

@@ -1,0 +1,130 @@
+"""What a search may spend, and with what: options of the command line, checked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from strokeseg.config import SearchConfig, parse_record
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment
+from strokeseg.preparation.record import Preparation
+from strokeseg.tuning.space_file import load_space
+from strokeseg.tuning.study import PreparedSlices, find_weights
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much a search may spend, and with what."""
+    parser.add_argument("--space", metavar="FILE", help="search space, in place of the YAML's")
+    parser.add_argument(
+        "--trials",
+        "--max-trials",
+        dest="trials",
+        type=int,
+        help="number of trials, in place of the YAML's",
+    )
+    parser.add_argument("--epochs", type=int, help="epochs a trial, in place of the YAML's")
+    parser.add_argument(
+        "--max-hours", type=float, metavar="H", help="stop after so many hours of searching"
+    )
+    parser.add_argument(
+        "--target-dice", type=float, metavar="D", help="stop when a trial scores so much"
+    )
+    parser.add_argument(
+        "--sampler", choices=("tpe", "random", "gp", "cmaes"), help="who proposes (default: tpe)"
+    )
+    parser.add_argument(
+        "--k-fold",
+        dest="scoring",
+        action="store_const",
+        const="k-fold",
+        help="score every trial on all folds, not on the validation fold alone",
+    )
+    parser.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        help="GPUs of a trial: a fraction of one, one, or several that train it together; 0 for "
+        "none (default: 1 if there are any)",
+    )
+    parser.add_argument(
+        "--workers-per-trial",
+        type=int,
+        metavar="N",
+        help="processes that train a trial together on CPUs (default: 1; on GPUs one each)",
+    )
+    parser.add_argument(
+        "--weights-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="pretrained encoders as <encoder>.safetensors or .pth, looked for there first",
+    )
+
+
+def positive(text: str) -> int:
+    """Read an option that is a whole number of 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def check_search(experiment: Experiment, axes: Sequence[str], options: argparse.Namespace) -> None:
+    """Check what a search needs besides data, before anybody waits for anything.
+
+    Raises:
+        UserError: When the budget or a space is wrong, or pretrained weights that a new
+            study asks for cannot be had.
+    """
+    budget_of(experiment.config.search, options)
+    for axis in axes:
+        space = load_space(
+            space_path_of(experiment, axis, options), len(experiment.config.data.sequences)
+        )
+        if not experiment.journal(axis).exists():
+            find_weights(space, options.weights_dir)
+
+
+def budget_of(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
+    """Return the configured budget with what the command line puts in its place."""
+    names = ("trials", "epochs", "max_hours", "target_dice", "sampler", "scoring")
+    given = {name: getattr(options, name) for name in names}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return parse_record(SearchConfig, {**config.model_dump(), **changed}, "search")
+
+
+def space_path_of(experiment: Experiment, axis: str, options: argparse.Namespace) -> Path:
+    """Return the YAML file of an axis's search space."""
+    return Path(options.space).absolute() if options.space else experiment.space_path(axis)
+
+
+def prepared_slices(
+    experiment: Experiment, preparation: Preparation, budget: SearchConfig
+) -> PreparedSlices:
+    """Return what a study needs to know of the prepared data.
+
+    Raises:
+        UserError: When a fold that scores leaves nothing to learn from, or shows nothing to score.
+    """
+    sides = {case.fold for case in preparation.cases.values() if case.fold is not None}
+    count = sum(side.isdecimal() for side in sides)
+    folds = tuple(preparation.names(str(fold)) for fold in range(count))
+    k_fold = budget.scoring == "k-fold"
+    scoring = range(count) if k_fold else (experiment.config.splits.validation_fold,)
+    for fold in scoring:
+        rest = [case for other, cases in enumerate(folds) if other != fold for case in cases]
+        for role, cases in (("training", rest), ("validation", folds[fold])):
+            if not any(preparation.lesion_ml[case] > 0 for case in cases):
+                raise UserError(
+                    f"{experiment.splits_json}: no {role} case shows a lesion when fold {fold} "
+                    f"validates, so there is nothing to "
+                    f"{'learn' if role == 'training' else 'score'}; choose another "
+                    "splits.validation_fold, or other splits under another experiment name"
+                )
+    return PreparedSlices(
+        folder=experiment.slices_folder,
+        folds=folds,
+        validation_fold=experiment.config.splits.validation_fold,
+        spacing_mm=preparation.spacing_mm,
+        fingerprint=preparation.fingerprint,
+    )
