@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from strokeseg import cli
 from strokeseg.config import SearchConfig
+from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.leaderboard import read_leaderboard
 from strokeseg.leakage import LeakageRow, means, sentences, write_leakage
@@ -17,6 +18,7 @@ from strokeseg.ray_session import ray_session
 from strokeseg.search_options import budget_of, prepared_slices, space_path_of
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
+from strokeseg.tuning.packing import AUTO
 from strokeseg.tuning.space_file import load_space
 
 
@@ -30,6 +32,11 @@ def measure_leakage(options: argparse.Namespace) -> int:
         read_leaderboard(board) if board.exists() else [],
         options.weights_dir,
     )
+    if options.gpus_per_trial == AUTO:
+        raise UserError(
+            f"--gpus-per-trial {AUTO}: is measured for a search only; say how many GPUs, or what "
+            "fraction of one, a run of --measure-leakage gets"
+        )
     with cli.logging_to(experiment.log_folder / f"leakage-{axis}.log"):
         preparation = ensure_prepared(
             experiment, cli.progress, compare_files=options.data is not None

@@ -10,6 +10,7 @@ from strokeseg.config import SearchConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.preparation.record import Preparation
+from strokeseg.tuning.packing import AUTO, Auto
 from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import PreparedSlices, find_weights
 
@@ -43,9 +44,10 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpus-per-trial",
-        type=float,
+        type=_gpus,
+        metavar="GPUS",
         help="GPUs of a trial: a fraction of one, one, or several that train it together; 0 for "
-        "none (default: 1 if there are any)",
+        f"none; {AUTO} to measure how many trials should share one (default: 1 if there are any)",
     )
     parser.add_argument(
         "--workers-per-trial",
@@ -67,6 +69,10 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def _gpus(text: str) -> float | Auto:
+    return AUTO if text == AUTO else float(text)
 
 
 def check_search(experiment: Experiment, axes: Sequence[str], options: argparse.Namespace) -> None:

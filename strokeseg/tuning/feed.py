@@ -112,6 +112,19 @@ def open_feed(slices_folder: Path, axis: str, cases: Collection[str], *, gpus: f
     )
 
 
+def first_shape(slices_folder: Path, axis: str) -> tuple[int, int, int]:
+    """Return channels, height and width of the first of an axis's slices.
+
+    Raises:
+        UserError: When there are none, or their file is damaged.
+    """
+    folder = slices_folder / f"axis={axis}"
+    files = sorted(folder.glob("fold=*/*.parquet"))
+    if not files:
+        raise UserError(f"{folder}: holds no slices; remove prepared/ and run prepare again")
+    return SliceFile(files[0]).shape
+
+
 def gpu_bytes(gpus: float) -> int:
     """Return the memory of the GPU that a process with this fraction of one gets.
 

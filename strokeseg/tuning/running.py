@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
@@ -13,9 +14,10 @@ from strokeseg.config import SearchConfig, Show
 from strokeseg.experiment import Experiment, trials_in
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.tuning.allotment import Allotment, allot, cluster_nodes
-from strokeseg.tuning.feed import open_feed
+from strokeseg.tuning.feed import first_shape, open_feed
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.monitor import Monitor
+from strokeseg.tuning.packing import AUTO, Auto, measured_share
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS, StudyScheduler, StudySearcher
 from strokeseg.tuning.study import PreparedSlices, Study
 from strokeseg.tuning.trial import TrialSettings, run_trial
@@ -36,7 +38,7 @@ def run_study(
     data: PreparedSlices,
     *,
     budget: SearchConfig,
-    gpus_per_trial: float | None,
+    gpus_per_trial: float | Auto | None,
     workers_per_trial: int | None,
     code_version: str,
     show: Show,
@@ -51,8 +53,19 @@ def run_study(
     """
     ledger = study.ledger
     trials_folder = experiment.trials_folder(axis)
-    at_once = max(ledger.remaining(), ledger.to_confirm())
-    allotment = allot(cluster_nodes(), at_once, gpus_per_trial, workers_per_trial)
+    searcher = StudySearcher(ledger)
+    kept = max(experiment.config.ensemble.members_per_axis, budget.confirm_trials)
+    monitor = Monitor(
+        ledger=ledger,
+        searcher=searcher,
+        space=study.space,
+        leaderboard_csv=experiment.leaderboard_csv(axis),
+        tensorboard_folder=experiment.tensorboard_folder(axis),
+        trials_folder=trials_folder,
+        kept=lambda rows: trials_to_keep(rows, kept),
+        show=show,
+    )
+    allotment = _allotment(study, data, axis, gpus_per_trial, workers_per_trial, show=monitor.show)
     settings = TrialSettings(
         axis=axis,
         epochs=budget.epochs,
@@ -67,18 +80,6 @@ def run_study(
         spacing_mm=data.spacing_mm,
         preparation_hash=data.fingerprint,
         code_version=code_version,
-    )
-    searcher = StudySearcher(ledger)
-    kept = max(experiment.config.ensemble.members_per_axis, budget.confirm_trials)
-    monitor = Monitor(
-        ledger=ledger,
-        searcher=searcher,
-        space=study.space,
-        leaderboard_csv=experiment.leaderboard_csv(axis),
-        tensorboard_folder=experiment.tensorboard_folder(axis),
-        trials_folder=trials_folder,
-        kept=lambda rows: trials_to_keep(rows, kept),
-        show=show,
     )
     monitor.show("reading the slices")
     cases = [case for fold in data.folds for case in fold]
@@ -98,6 +99,24 @@ def run_study(
         ledger.close()
     monitor.tidy()
     return ledger.rows()
+
+
+def _allotment(
+    study: Study,
+    data: PreparedSlices,
+    axis: str,
+    gpus_per_trial: float | Auto | None,
+    workers_per_trial: int | None,
+    *,
+    show: Callable[[str], None],
+) -> Allotment:
+    nodes = cluster_nodes()
+    trials = max(study.ledger.remaining(), study.ledger.to_confirm())
+    if gpus_per_trial == AUTO:
+        show("measuring how many trials should share a GPU")
+        shape = first_shape(data.folder, axis)
+        gpus_per_trial = measured_share(nodes, study.space, trials, shape, axis)
+    return allot(nodes, trials, gpus_per_trial, workers_per_trial)
 
 
 def _fit(

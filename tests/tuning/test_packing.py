@@ -1,0 +1,112 @@
+"""How many trials share a GPU follows from what they need and what they do side by side."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from strokeseg.config import TrialConfig
+from strokeseg.tuning.allotment import Node
+from strokeseg.tuning.packing import (
+    Crowd,
+    best_crowd,
+    default_config,
+    greediest,
+    measured_share,
+)
+from strokeseg.tuning.space import Space
+
+SHAPE = (4, 32, 32)
+BASE = Path(__file__).resolve().parents[2] / "search_spaces" / "axial.yaml"
+
+# Ray believes in a GPU; what is measured there is real, on this machine's CPUs.
+MEASURE = """
+import json, time
+import ray
+from strokeseg.tuning import packing
+from strokeseg.tuning.space import Dimension, Space
+
+ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
+packing._SECONDS = 0.5
+packing._WORTH = 0.0
+space = Space(dimensions={
+    "encoder": Dimension(choices=("resnet18",)),
+    "encoder_depth": Dimension(value=3),
+    "batch_size": Dimension(choices=(2, 4)),
+}, first=())
+need, crowds = packing.measure_tenants(space, (4, 32, 32), "axial", 2, device="cpu")
+end = time.monotonic() + 30
+while (free := ray.available_resources()).get("GPU") != 1 and time.monotonic() < end:
+    time.sleep(0.1)
+print(json.dumps({
+    "tenant": need.tenant_bytes, "device": need.device_bytes, "gpus": free.get("GPU"),
+    "crowds": [[crowd.tenants, crowd.slices_per_second] for crowd in crowds],
+}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("rates", "best"),
+    [
+        pytest.param([100], 1, id="one alone"),
+        pytest.param([100, 109], 1, id="9 % more is not worth it"),
+        pytest.param([100, 111], 2, id="11 % more is"),
+        pytest.param([100, 180, 250, 260], 4, id="until doubling brings 4 %"),
+        pytest.param([100, 90, 300], 1, id="a gain behind a loss is noise"),
+    ],
+)
+def test_tenants_are_doubled_for_as_long_as_that_pays(rates: list[float], best: int) -> None:
+    crowds = [Crowd(tenants=2**n, slices_per_second=rate) for n, rate in enumerate(rates)]
+    assert best_crowd(crowds) == best
+
+
+@pytest.mark.parametrize(
+    ("nodes", "trials", "share"),
+    [
+        pytest.param([Node(cpus=8)], 10, None, id="no GPU"),
+        pytest.param([Node(cpus=8, gpus=2)], 3, 1.0, id="fewer than two trials a GPU"),
+        pytest.param([Node(cpus=3, gpus=2)], 10, 1.0, id="fewer than two CPUs a GPU"),
+    ],
+)
+def test_nothing_is_measured_where_nothing_can_be_shared(
+    nodes: list[Node], trials: int, share: float | None, shipped_space: Callable[[Path], Space]
+) -> None:
+    assert measured_share(nodes, shipped_space(BASE), trials, SHAPE, "axial") == share
+
+
+def test_the_greediest_points_are_the_deepest_with_the_largest_batches(
+    shipped_space: Callable[[Path], Space],
+) -> None:
+    space = shipped_space(BASE)
+    points = greediest(space)
+    assert [point.encoder for point in points] == list(space.dimensions["encoder"].extremes)
+    assert {(point.encoder_depth, point.batch_size) for point in points} == {(5, 32)}
+
+
+def test_the_default_is_trained_without_weights_that_would_have_to_be_there(
+    shipped_space: Callable[[Path], Space],
+) -> None:
+    config = default_config(shipped_space(BASE))
+    assert config.encoder == "resnet34" and not config.pretrained
+
+
+def test_a_space_without_an_encoder_has_the_usual_one() -> None:
+    assert greediest(Space(dimensions={}, first=())) == [TrialConfig()]
+
+
+def test_tenants_train_side_by_side_on_one_gpu_and_leave_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [tenants for tenants, _ in found["crowds"]] == [1, 2]
+    assert all(rate > 0 for _, rate in found["crowds"])
+    # A process that has imported torch has 100 MB at the very least.
+    assert 100e6 < found["tenant"] < found["device"]
+    assert found["gpus"] == 1.0
