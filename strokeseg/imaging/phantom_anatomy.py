@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from nilearn import datasets
 from scipy import ndimage
 
 from strokeseg.imaging.phantom_fields import Axes, smooth_field
@@ -109,6 +108,9 @@ def draw_anatomy(generator: np.random.Generator, spacing_mm: float) -> Anatomy:
 @lru_cache(maxsize=1)
 def _load_template(spacing_mm: float) -> _Template:
     """The template, smoothed as far as voxels of `spacing_mm` would average it."""
+    # Every command would wait seconds for it, and few simulate.
+    from nilearn import datasets  # noqa: PLC0415
+
     head = datasets.load_mni152_template(resolution=1)
     origin_mm = head.affine[:3, 3]
     inside = np.asarray(head.dataobj) > 0.2

@@ -22,6 +22,9 @@ from strokeseg.errors import UserError
 
 _DECODER_CHANNELS = (256, 128, 64, 32, 16)
 _PROBE_SIDE = 64
+# What smp and timm raise where an architecture gives no pyramid of features, insists on three
+# channels, or insists on one size of image.
+_UNBUILDABLE = (AssertionError, RuntimeError, TypeError, ValueError)
 
 
 @cache
@@ -31,7 +34,15 @@ def check_encoder(encoder: str, depth: int, channels: int) -> None:
     Raises:
         UserError: As `build_network` does.
     """
-    build_network(encoder=encoder, encoder_depth=depth, channels=channels)
+    _check_name(encoder)
+    try:
+        # Without memory for its weights: what takes time is to draw them.
+        with torch.device("meta"), torch.inference_mode():
+            network = _unet(encoder, depth, channels).eval()
+            network(torch.empty(1, channels, _PROBE_SIDE, _PROBE_SIDE))
+    except (*_UNBUILDABLE, NotImplementedError):
+        # Some look at their weights while they are built: the real thing decides.
+        build_network(encoder=encoder, encoder_depth=depth, channels=channels)
 
 
 def build_network(
@@ -66,9 +77,7 @@ def build_network(
     _check_name(encoder)
     try:
         network = _assemble(encoder, encoder_depth, channels, seed)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        # What smp and timm raise where an architecture gives no pyramid of features,
-        # insists on three channels, or insists on one size of image.
+    except _UNBUILDABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"encoder {encoder!r}: cannot carry a U-Net of depth {encoder_depth} "
@@ -112,15 +121,20 @@ class _Idle(nn.Module):
 def _assemble(encoder: str, depth: int, channels: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = smp.Unet(
-            encoder,
-            encoder_depth=depth,
-            encoder_weights=None,
-            decoder_channels=_DECODER_CHANNELS[-depth:],
-            in_channels=channels,
-            classes=1,
-        )
+        network = _unet(encoder, depth, channels)
     _cut_idle_modules(network, channels)
+    return network
+
+
+def _unet(encoder: str, depth: int, channels: int) -> nn.Module:
+    network: nn.Module = smp.Unet(
+        encoder,
+        encoder_depth=depth,
+        encoder_weights=None,
+        decoder_channels=_DECODER_CHANNELS[-depth:],
+        in_channels=channels,
+        classes=1,
+    )
     return network
 
 

@@ -13,6 +13,7 @@ them would wait for ever, in silence.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from strokeseg.errors import UserError
 from strokeseg.imaging.slice_file import SliceFile
@@ -34,6 +36,7 @@ from strokeseg.tuning.allotment import cluster_nodes
 
 _log = logging.getLogger(__name__)
 
+_SHARED_MEMORY = Path("/dev/shm")
 _STORE_SHARE = 0.6
 # The network, its gradients and its batches need the rest.
 _GPU_SHARE = 0.3
@@ -94,12 +97,14 @@ def open_feed(slices_folder: Path, axis: str, cases: Collection[str], *, gpus: f
     channels, height, width = shape
     needed = sum(counts) * (2 * channels + 1) * height * width
     store = min((node.object_store_bytes for node in cluster_nodes()), default=0)
+    room = min([_STORE_SHARE * store, *_shared_memory_left(store)])
     on_gpu = gpus > 0 and needed <= _GPU_SHARE * min(1.0, gpus) * gpu_bytes(min(1.0, gpus))
-    fits = needed <= _STORE_SHARE * store
+    fits = needed <= room
     way = "held on each trial's GPU" if on_gpu else "mapped from shared memory"
     _log.info(
-        "feed: %d %s slices of %d x %d x %d, %.2f GB; the smallest object store has %.2f GB: %s",
-        *(sum(counts), axis, *shape, needed / 1e9, store / 1e9),
+        "feed: %d %s slices of %d x %d x %d, %.2f GB; the smallest object store has %.2f GB, with "
+        "room for %.2f GB: %s",
+        *(sum(counts), axis, *shape, needed / 1e9, store / 1e9, room / 1e9),
         way if fits or on_gpu else "streamed from the Parquet files",
     )
     return Feed(
@@ -110,6 +115,33 @@ def open_feed(slices_folder: Path, axis: str, cases: Collection[str], *, gpus: f
         blocks=_load_blocks(folder, files) if fits else (),
         on_gpu=on_gpu,
     )
+
+
+def _shared_memory_left(store_bytes: float) -> list[float]:
+    """Return the bytes that each node's shared memory has left, where its object store lies there.
+
+    Others fill it, too, and Ray dies when it finds no more of it than it counted on at its start.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = [
+        ray.remote(_shared_memory)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False))
+        .remote()
+        for name in (node["NodeID"] for node in ray.nodes() if node["Alive"])
+        if name != here
+    ]
+    # Ray goes elsewhere when shared memory is smaller than the store.
+    return [
+        float(free) for total, free in [_shared_memory(), *ray.get(others)] if total >= store_bytes
+    ]
+
+
+def _shared_memory() -> tuple[int, int]:
+    """All bytes of this node's shared memory, and those that are free; nothing but on Linux."""
+    if not _SHARED_MEMORY.is_dir():
+        return 0, 0
+    usage = shutil.disk_usage(_SHARED_MEMORY)
+    return usage.total, usage.free
 
 
 def first_shape(slices_folder: Path, axis: str) -> tuple[int, int, int]:

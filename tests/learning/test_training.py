@@ -130,6 +130,25 @@ def test_infinite_input_fails_the_trial(toy_slices: Callable[..., SliceSet]) -> 
         next(_training(slices).run())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_batch_that_no_gpu_holds_fails_the_trial_and_leaves_the_gpu_to_the_next(
+    toy_slices: Callable[..., SliceSet],
+) -> None:
+    device = torch.device("cuda")
+    config = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8)
+    for fraction, fits in ((0.0, False), (1.0, True)):
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(fraction, device)
+        network = build_network(encoder="resnet18", encoder_depth=3, channels=4)
+        slices = toy_slices()
+        if fits:
+            training = Training(network, slices, slices, config, epochs=1, device=device)
+            assert next(training.run()).slices > 0
+        else:
+            with pytest.raises((TrialFailure, torch.OutOfMemoryError), match="memory"):
+                next(Training(network, slices, slices, config, epochs=1, device=device).run())
+
+
 def test_infinite_input_in_validation_fails_the_trial(
     toy_slices: Callable[..., SliceSet],
 ) -> None:

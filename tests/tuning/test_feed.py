@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ import strokeseg.prepare
 import strokeseg.search
 from strokeseg.errors import UserError
 from strokeseg.learning.stores import FiledSlices, MappedSlices
+from strokeseg.living_folder import living_folder
 from strokeseg.tuning import feed as feed_module
 from strokeseg.tuning.feed import Feed, open_feed, slices_of
 
@@ -35,6 +40,39 @@ parameters:
   encoder: {value: resnet18}
   encoder_depth: {value: 3}
   learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
+"""
+# In a Ray of its own: fills shared memory before or after the slices are read, and prints what a
+# worker finds.
+READ = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+import ray
+from strokeseg.ray_session import ray_session
+from strokeseg.tuning.feed import open_feed, slices_of
+
+def fill():
+    with open("/dev/shm/full", "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 20)):
+                pass
+        except OSError:
+            pass
+
+@ray.remote
+def look(feed):
+    slices = slices_of(feed)
+    images, masks = slices.gather(np.arange(len(slices)), "cpu")
+    sums = [hashlib.sha256(part.numpy()).hexdigest() for part in (images, masks)]
+    return type(slices.store).__name__, *sums
+
+with ray_session():
+    if sys.argv[1] == "before":
+        fill()
+    feed = open_feed(Path(sys.argv[2]), "axial", (), gpus=0)
+    if sys.argv[1] == "after":
+        fill()
+    print(*ray.get(look.remote(feed)))
 """
 
 
@@ -172,6 +210,42 @@ def test_a_file_that_goes_while_trials_stream_fails_them_with_its_name(
     line = outcome.err.strip().splitlines()[-1]
     assert str(gone) in line and "run prepare again" in line
     assert [row["state"] for row in place.board()] == ["FAIL", "FAIL"]
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "fill", "way"),
+    [
+        pytest.param(1, "nothing", MappedSlices, id="too small: Ray's store lies on the disk"),
+        pytest.param(300, "before", FiledSlices, id="full before the slices are read"),
+        pytest.param(300, "after", MappedSlices, id="full when they are"),
+    ],
+)
+def test_slices_come_whatever_is_left_of_shared_memory(
+    prepared: Place, megabytes: int, fill: str, way: type
+) -> None:
+    mounted = f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm"
+    command = ["unshare", "--mount", "bash", "-c", f'{mounted} && exec "$@"', "bash"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this needs a mount namespace of its own")
+    with living_folder(Path("/tmp"), "sst-") as short:
+        done = subprocess.run(
+            [*command, sys.executable, "-c", READ, fill, str(prepared.slices)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={
+                **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+                "TMPDIR": str(short),
+                "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "200000000",
+            },
+        )
+    assert done.returncode == 0, done.stderr
+    kind, *sums = done.stdout.split()
+    assert kind == way.__name__
+    slices = slices_of(opened(prepared))
+    whole = slices.gather(np.arange(len(slices)), "cpu")
+    assert sums == [hashlib.sha256(part.numpy()).hexdigest() for part in whole]
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "garbled"])
