@@ -22,12 +22,12 @@ from typing import Any
 from ray import tune
 
 from benchmarks.overhead import experiment_in, metrics_of, our_search
-from benchmarks.watching import watching
 from strokeseg import cli
 from strokeseg.experiment import trial_state, trial_weights
 from strokeseg.files import write_text
 from strokeseg.ray_session import ray_session
 from strokeseg.tuning.allotment import Allotment
+from strokeseg.watching import watching
 
 PARTS = ("journal.log", "leaderboard.csv", "tensorboard", "trials", "tune")
 OUTSIDE = (Path(tempfile.gettempdir()), Path("/dev/shm"), Path.home() / "ray_results")

@@ -33,11 +33,12 @@ from typing import Any
 
 import psutil
 
-from benchmarks.watching import own_mb, ray_workers_mb, watching, wrapped
+from benchmarks.watching import own_mb, ray_workers_mb, wrapped
 from strokeseg.config import DataConfig, ExperimentConfig
 from strokeseg.experiment import Experiment
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
 from strokeseg.preparation import steps
+from strokeseg.watching import watching
 
 PARTS = ("check", "files", "audit", "slice")
 SECONDS_BETWEEN_LOOKS = 0.5

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
-
-
-@contextmanager
-def watching(look: Callable[[], None], every_seconds: float) -> Iterator[None]:
-    """Look again and again, in a thread, for as long as the block takes."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(every_seconds):
-            look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def own_mb(process: psutil.Process) -> float:

@@ -30,6 +30,7 @@ from rich.console import Console
 
 from strokeseg.errors import UserError
 from strokeseg.living_folder import living_folder
+from strokeseg.watching import watching
 
 _log = logging.getLogger(__name__)
 
@@ -169,21 +170,14 @@ def _watched(folder: Path) -> Iterator[None]:
     # There is no public way to them.
     started = ray._private.worker._global_node.all_processes
     processes: dict[str, Popen[bytes]] = {name: of[0].process for name, of in started.items()}
-    over = threading.Event()
 
-    def watch() -> None:
-        while not over.wait(_WATCH_SECONDS):
-            for name in _VITAL:
-                if processes[name].poll() is not None:
-                    _end_without(name, processes, folder)
+    def look() -> None:
+        for name in _VITAL:
+            if processes[name].poll() is not None:
+                _end_without(name, processes, folder)
 
-    watcher = threading.Thread(target=watch, name="ray-watch", daemon=True)
-    watcher.start()
-    try:
+    with watching(look, _WATCH_SECONDS):
         yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def _end_without(lost: str, processes: Mapping[str, Popen[bytes]], folder: Path) -> NoReturn:

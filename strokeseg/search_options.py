@@ -44,7 +44,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpus-per-trial",
-        type=_gpus,
+        type=number_or_auto,
         metavar="GPUS",
         help="GPUs of a trial: a fraction of one, one, or several that train it together; 0 for "
         f"none; {AUTO} to measure how many trials should share one (default: 1 if there are any)",
@@ -71,7 +71,8 @@ def positive(text: str) -> int:
     return number
 
 
-def _gpus(text: str) -> float | Auto:
+def number_or_auto(text: str) -> float | Auto:
+    """Read an option that is a number, or the word for measuring one."""
     return AUTO if text == AUTO else float(text)
 
 

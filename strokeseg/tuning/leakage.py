@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from strokeseg.config import SearchConfig, TrialConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
@@ -100,7 +98,7 @@ def choose_configurations(
     first = next((row for row in rows if row.origin == DEFAULT), None)
     complete = (row for row in ranked(rows) if row.state == "COMPLETE" and row.confirms is None)
     best = next(complete, None)
-    name, config = "default", default_config(space)
+    name, config = "default", space.default_config()
     if first is not None:
         name, config = f"trial {first.trial} (default)", first.config
     chosen = {name: config}
@@ -118,11 +116,6 @@ def choose_configurations(
         )
         for name, config in chosen.items()
     ]
-
-
-def default_config(space: Space) -> TrialConfig:
-    """Return the configuration of a space's default point."""
-    return space.ask(optuna.trial.FixedTrial(dict(space.default_point())))
 
 
 def plan_runs(

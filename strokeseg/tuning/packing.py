@@ -136,13 +136,6 @@ def greediest(space: Space) -> list[TrialConfig]:
     return [TrialConfig.model_validate({"encoder": name, **largest}) for name in encoders]
 
 
-def default_config(space: Space) -> TrialConfig:
-    """Return the space's default point as a trial would train it, from random numbers."""
-    fixed = {name: d.value for name, d in space.dimensions.items() if d.value is not None}
-    point = {**fixed, **space.default_point(), "pretrained": False}
-    return TrialConfig.model_validate(point)
-
-
 def measure_tenants(
     space: Space, shape: tuple[int, int, int], axis: str, most: int, *, device: str
 ) -> tuple[Need, list[Crowd]]:
@@ -161,7 +154,7 @@ def measure_tenants(
     Raises:
         UserError: When no whole GPU, with a CPU for each tenant, is free.
     """
-    config = default_config(space)
+    config = space.default_config()
     with _one_gpu(most) as place:
         tenants = [_tenant(place, most, shape, axis, device)]
         need: Need = ray.get(tenants[0].need.remote(greediest(space)))
@@ -172,10 +165,15 @@ def measure_tenants(
             tenants += [
                 _tenant(place, most, shape, axis, device) for _ in range(number - len(tenants))
             ]
-            ray.get([tenant.begin.remote(config) for tenant in tenants])
-            rates = ray.get([tenant.train.remote(_SECONDS) for tenant in tenants])
+            try:
+                ray.get([tenant.begin.remote(config) for tenant in tenants])
+                rates = ray.get([tenant.train.remote(_SECONDS) for tenant in tenants])
+            except TrialFailure as failure:
+                # So many do not fit after all: they train nothing.
+                _log.warning("packing, %d side by side: %s", number, failure)
+                rates = [0.0]
             crowds.append(Crowd(tenants=number, slices_per_second=sum(rates)))
-            if best_crowd(crowds) < number:
+            if best_crowd(crowds) < number or not sum(rates):
                 break
             number *= 2
     return need, crowds

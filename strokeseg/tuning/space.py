@@ -110,6 +110,10 @@ class Space(Record):
             if _exists(self.dimensions[name], point) and self.dimensions[name].value is None
         }
 
+    def default_config(self) -> TrialConfig:
+        """Return the configuration of the default point."""
+        return self.ask(optuna.trial.FixedTrial(dict(self.default_point())))
+
     def parameters_of(self, config: TrialConfig) -> dict[str, Value] | None:
         """Return what this space would have to propose for a configuration, or nothing.
 

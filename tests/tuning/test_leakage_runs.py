@@ -23,7 +23,6 @@ from strokeseg.tuning.leakage import (
     Pool,
     Run,
     choose_configurations,
-    default_config,
     plan_runs,
 )
 from strokeseg.tuning.leakage_tasks import do_runs
@@ -124,7 +123,7 @@ def test_without_a_leaderboard_the_spaces_first_point_is_measured(space: Space) 
     assert (only.name, only.weights) == ("default", None)
     # What the point leaves out is the space's one value, else what a trial is by default.
     assert only.config == TrialConfig(learning_rate=2e-3, encoder="resnet18", encoder_depth=5)
-    assert only.config == default_config(space)
+    assert only.config == space.default_config()
 
 
 @pytest.mark.parametrize(

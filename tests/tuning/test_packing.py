@@ -15,7 +15,6 @@ from strokeseg.tuning.allotment import Node
 from strokeseg.tuning.packing import (
     Crowd,
     best_crowd,
-    default_config,
     greediest,
     measured_share,
 )
@@ -86,13 +85,6 @@ def test_the_greediest_points_are_the_deepest_with_the_largest_batches(
     points = greediest(space)
     assert [point.encoder for point in points] == list(space.dimensions["encoder"].extremes)
     assert {(point.encoder_depth, point.batch_size) for point in points} == {(5, 32)}
-
-
-def test_the_default_is_trained_without_weights_that_would_have_to_be_there(
-    shipped_space: Callable[[Path], Space],
-) -> None:
-    config = default_config(shipped_space(BASE))
-    assert config.encoder == "resnet34" and not config.pretrained
 
 
 def test_a_space_without_an_encoder_has_the_usual_one() -> None:
