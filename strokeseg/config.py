@@ -226,13 +226,28 @@ class EnsembleConfig(Record):
     """How trials become an ensemble.
 
     Attributes:
-        members_per_axis: Best trials of an axis whose probabilities are averaged before
-            the axis votes.
-        threshold: Probability from which an axis votes for lesion.
+        choose: `guard` takes, of the votes and sets of members that promotion tries, each step
+            that the validation patients bear out beyond luck; `best` takes whatever scored
+            best on them; `vote` takes the hard majority vote of the axes as it is, with
+            `members_per_axis` and `threshold`.
+        candidates_per_axis: Best trials of an axis among which promotion chooses.
+        members_per_axis: Best trials of an axis that the choice starts from.
+        threshold: Probability from which an axis votes for lesion, where the choice starts.
     """
 
+    choose: Literal["guard", "best", "vote"] = "guard"
+    candidates_per_axis: MemberCount = 3
     members_per_axis: MemberCount = 1
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _candidates_hold_members(self) -> EnsembleConfig:
+        if self.candidates_per_axis < self.members_per_axis:
+            raise ValueError(
+                f"candidates_per_axis must be members_per_axis ({self.members_per_axis}) or "
+                f"more, got {self.candidates_per_axis}"
+            )
+        return self
 
 
 class ExperimentConfig(Record):

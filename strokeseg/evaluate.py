@@ -32,18 +32,14 @@ from strokeseg.imaging.metrics import Scores, score_masks
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.splits import TEST
 from strokeseg.imaging.volume import write_mask
-from strokeseg.learning.ensemble import (
-    RECORD_NAME,
-    VOTE,
-    Ensemble,
-    load_ensemble,
-    read_ensemble_record,
-    segment,
-)
+from strokeseg.learning.ensemble import Ensemble, segment
+from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
+from strokeseg.learning.torch_experts import load_ensemble
 from strokeseg.pages import METRIC_TITLES
 from strokeseg.preparation.record import Preparation, changed_files, read_preparation
 from strokeseg.summary import SIDES, ensemble_hash
 
+VOTE = "vote"
 METRICS = tuple(Scores.__dataclass_fields__)
 
 
@@ -88,7 +84,7 @@ def evaluate(experiment: Experiment, device: torch.device, *, on: str) -> dict[s
         UserError: When there is no ensemble, no test case, or no case could be scored.
     """
     preparation = read_preparation(experiment)
-    ensembles = _load_ensembles(experiment, preparation)
+    ensembles = _load_ensembles(experiment, preparation, device)
     side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
     cases = [preparation.cases[name] for name in preparation.names(side)]
     if not cases:
@@ -106,7 +102,7 @@ def evaluate(experiment: Experiment, device: torch.device, *, on: str) -> dict[s
         for index, case in enumerate(cases):
             show(index, len(cases), f"case {case.name}")
             try:
-                rows += _score_case(experiment, case, ensembles, folder / "masks", device)
+                rows += _score_case(experiment, case, ensembles, folder / "masks")
             except CaseError as error:
                 failed[case.name] = str(error)
         show(len(cases), len(cases), "")
@@ -144,7 +140,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print(f"failed: case {case}: {reason}", file=sys.stderr)
 
 
-def _load_ensembles(experiment: Experiment, preparation: Preparation) -> dict[str, Ensemble]:
+def _load_ensembles(
+    experiment: Experiment, preparation: Preparation, device: torch.device
+) -> dict[str, Ensemble]:
     folder = experiment.ensemble_folder
     if not folder.exists():
         raise UserError(
@@ -154,9 +152,11 @@ def _load_ensembles(experiment: Experiment, preparation: Preparation) -> dict[st
     record = read_ensemble_record(folder / RECORD_NAME)
     if record.preparation_hash != preparation.fingerprint:
         raise UserError(f"{folder}: was made from other data than are prepared now; promote anew")
-    ensemble = load_ensemble(folder)
+    ensemble = load_ensemble(folder, device=device)
     comparisons = {
-        f"{VOTE}_{name}": ensemble if members == record.members else load_ensemble(folder, name)
+        f"{VOTE}_{name}": ensemble
+        if members == record.members
+        else load_ensemble(folder, name, device)
         for name, members in record.comparison.items()
     }
     return {VOTE: ensemble, **comparisons}
@@ -167,21 +167,21 @@ def _score_case(
     case: Case,
     ensembles: Mapping[str, Ensemble],
     masks_folder: Path,
-    device: torch.device,
 ) -> list[dict[str, Any]]:
     """Score a case by every method and write the masks of the ensemble itself."""
     if changed := changed_files(experiment, case):
         raise CaseError(f"{', '.join(changed)}: not as it was when the split was drawn; restore it")
     prepared = _prepare(experiment, case, ensembles[VOTE])
     grid = prepared.native_grid
-    masks = dict(segment(ensembles[VOTE], prepared, device).masks)
+    decision = segment(ensembles[VOTE], prepared)
+    masks = {**decision.axis_masks, VOTE: decision.mask}
     for method, mask in masks.items():
         write_mask(masks_folder / mask_name(case.name, method), mask, grid)
     for method, ensemble in ensembles.items():
         if ensemble is ensembles[VOTE]:
             masks[method] = masks[VOTE]
         else:
-            masks[method] = segment(ensemble, prepared, device).masks[VOTE]
+            masks[method] = segment(ensemble, prepared).mask
     if prepared.native_mask is None:
         raise CaseError(f"case {case.name} has no lesion mask to be scored against")
     return [

@@ -131,6 +131,16 @@ class Experiment:
         """The promoted members and how they vote."""
         return self.folder / "ensemble"
 
+    @property
+    def choice_json(self) -> Path:
+        """How the ensemble was chosen: each step, what it brought, and whether it was taken."""
+        return self.ensemble_folder / "choice.json"
+
+    @property
+    def candidates_folder(self) -> Path:
+        """The candidates' probabilities of the validation cases; made anew at need."""
+        return self.folder / "ensemble-candidates"
+
     def evaluation_folder(self, side: str) -> Path:
         """Scores and masks of the `test` cases, or beside them those of the `validation`."""
         return self.folder / ("evaluation" if side == "test" else f"evaluation-{side}")
@@ -143,6 +153,19 @@ class Experiment:
         """Means over the cases, and what was evaluated."""
         return self.evaluation_folder(side) / "summary.json"
 
+    def masks_folder(self, side: str) -> Path:
+        """Predicted masks as NIfTI."""
+        return self.evaluation_folder(side) / "masks"
+
+    def uncertainty_folder(self, side: str) -> Path:
+        """Maps of the axes' disagreement as NIfTI."""
+        return self.evaluation_folder(side) / "uncertainty"
+
+    @property
+    def report_html(self) -> Path:
+        """The experiment's report: one file that needs no other."""
+        return self.folder / "report" / "index.html"
+
     @property
     def report_md(self) -> Path:
         """The experiment's report as Markdown."""
@@ -152,6 +175,11 @@ class Experiment:
     def bundle_zip(self) -> Path:
         """The exported ensemble."""
         return self.folder / "bundle.zip"
+
+    @property
+    def nnunet_raw(self) -> Path:
+        """The same cases and splits as nnU-Net's raw data set, for `export --to nnunet`."""
+        return self.folder / "nnunet_raw"
 
 
 def trial_folder(trials_folder: Path, number: int) -> Path:

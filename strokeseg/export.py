@@ -13,7 +13,7 @@ from strokeseg import cli
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.learning.bundle import write_bundle
-from strokeseg.learning.ensemble import RECORD_NAME, read_ensemble_record
+from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
 from strokeseg.pages import model_card
 from strokeseg.preparation.record import read_preparation
 from strokeseg.summary import current_summary

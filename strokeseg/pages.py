@@ -10,7 +10,7 @@ from typing import Any
 
 from strokeseg.experiment import Experiment
 from strokeseg.leaderboard import LeaderboardRow, best_by_start
-from strokeseg.learning.ensemble import EnsembleRecord
+from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.preparation.record import Preparation
 
 METRIC_TITLES = {
@@ -81,7 +81,7 @@ def model_card(
         f"another voxel size than {spacing} mm are resampled to it. Output: a lesion mask on "
         "the input's own grid, by majority vote of "
         f"{', '.join(f'{len(names)} {axis}' for axis, names in ensemble.members.items())} "
-        f"2D networks (threshold {ensemble.threshold:g}).",
+        f"2D networks (threshold {ensemble.rule.threshold:g}).",
         "    python -m strokeseg.predict --bundle bundle.zip --input CASES --output MASKS",
         f"Trained and chosen on {len(trained)} cases "
         f"(data {ensemble.preparation_hash[:12]}, strokeseg {ensemble.code_version}).",

@@ -16,8 +16,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
 from strokeseg.errors import CaseError, UserError
@@ -33,7 +31,7 @@ from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.volume import write_mask
 from strokeseg.learning.bundle import open_bundle
-from strokeseg.learning.ensemble import VOTE, Ensemble, segment
+from strokeseg.learning.ensemble import Ensemble, segment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,16 +60,15 @@ def _work(options: argparse.Namespace) -> int:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(options.output, error) from None
-    ensemble = open_bundle(options.bundle)
+    ensemble = open_bundle(options.bundle, device_of(options))
     cases = _cases(options, ensemble.record.sequences)
-    device = device_of(options)
     volumes: dict[str, float] = {}
     failed: dict[str, str] = {}
     with cli.progress("Segmenting cases") as show:
         for index, case in enumerate(cases):
             show(index, len(cases), f"case {case.name}")
             try:
-                volumes[case.name] = predict(ensemble, case, options.output, device)
+                volumes[case.name] = predict(ensemble, case, options.output)
             except CaseError as error:
                 failed[case.name] = str(error)
         show(len(cases), len(cases), "")
@@ -85,7 +82,7 @@ def _work(options: argparse.Namespace) -> int:
     return cli.SOME_FAILED if failed else cli.DONE
 
 
-def predict(ensemble: Ensemble, case: Case, output: Path, device: torch.device) -> float:
+def predict(ensemble: Ensemble, case: Case, output: Path) -> float:
     """Write one case's mask and return the lesion's volume in ml.
 
     Raises:
@@ -100,7 +97,7 @@ def predict(ensemble: Ensemble, case: Case, output: Path, device: torch.device) 
         spacing_mm=record.spacing_mm,
         faults=case.faults,
     )
-    mask = segment(ensemble, prepared, device).masks[VOTE]
+    mask = segment(ensemble, prepared).mask
     write_mask(output / mask_name(case.name), mask, prepared.native_grid)
     return volume_ml(mask, prepared.native_grid.spacing_mm)
 

@@ -19,7 +19,7 @@ from strokeseg.experiment import Experiment, code_version, trial_weights, weight
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, best_by_start, best_members, read_leaderboard
 from strokeseg.learning.checkpoint import read_member_record
-from strokeseg.learning.ensemble import RECORD_NAME, EnsembleRecord, write_ensemble
+from strokeseg.learning.ensemble_record import RECORD_NAME, EnsembleRecord, write_ensemble
 from strokeseg.preparation.record import Preparation, read_preparation
 
 _STARTS = {"pretrained": True, "scratch": False}
@@ -85,7 +85,7 @@ def promote(experiment: Experiment) -> EnsembleRecord:
             "sequences": experiment.config.data.sequences,
             "spacing_mm": preparation.spacing_mm,
             "reference": experiment.config.preparation.reference,
-            "threshold": experiment.config.ensemble.threshold,
+            "rule": {"threshold": experiment.config.ensemble.threshold},
             "members": _member_names(chosen, found),
             "comparison": {name: _member_names(rows, found) for name, rows in comparison.items()},
             "preparation_hash": preparation.fingerprint,

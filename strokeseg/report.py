@@ -15,7 +15,7 @@ from strokeseg.experiment import Experiment
 from strokeseg.files import write_text
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import read_leaderboard
-from strokeseg.learning.ensemble import RECORD_NAME, read_ensemble_record
+from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
 from strokeseg.pages import report_page
 from strokeseg.preparation.record import read_preparation
 from strokeseg.summary import current_summary

@@ -11,7 +11,7 @@ from typing import Any
 
 from strokeseg.experiment import Experiment
 from strokeseg.files import file_sha256, read_json
-from strokeseg.learning.ensemble import RECORD_NAME
+from strokeseg.learning.ensemble_record import RECORD_NAME
 
 SIDES = ("test", "validation")
 

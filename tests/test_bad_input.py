@@ -27,7 +27,7 @@ from strokeseg.config import TrialConfig
 from strokeseg.imaging.slices import AXES
 from strokeseg.learning.bundle import write_bundle
 from strokeseg.learning.checkpoint import MemberRecord, save_member
-from strokeseg.learning.ensemble import EnsembleRecord, write_ensemble
+from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
 from strokeseg.learning.networks import build_network
 
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")

@@ -40,6 +40,11 @@ ALLOWED = {
     "ray_session": {*_LOWEST, "living_folder", "watching"},
     "preparation": {*_SERVICES, "ray_session"},
     "tuning": {*_SERVICES, "learning"},
+    "choosing": {*_SERVICES, "learning", "preparation", "ray_session"},
+    "evaluation": {*_SERVICES, "summary", "learning", "preparation", "ray_session"},
+    "reporting": {*_SERVICES, "gains", "summary", "learning", "preparation"},
+    "model_card": {*_SERVICES, "summary", "learning", "preparation"},
+    "bundling": {*_SERVICES, "model_card", "summary", "learning", "preparation"},
     "search_options": {*_SERVICES, "preparation", "tuning"},
     "leakage_measurement": {
         *(*_SERVICES, "cli", "preparation", "ray_session", "search_options", "tuning"),
@@ -53,7 +58,7 @@ ALLOWED = {
 FOREIGN = {
     "errors": set(),
     "config": {"pydantic", "yaml"},
-    "imaging": {"nibabel", "nilearn", "numpy", "scipy", "pyarrow"},
+    "imaging": {"PIL", "cc3d", "nibabel", "nilearn", "numpy", "scipy", "pyarrow"},
 }
 FORBIDDEN = {
     "imaging": {"torch", "ray", "optuna"},

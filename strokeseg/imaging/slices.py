@@ -143,3 +143,19 @@ def _position(axis: str) -> int:
 def _window(outer: Size, inner: Size) -> tuple[Any, ...]:
     top, left = (outer[0] - inner[0]) // 2, (outer[1] - inner[1]) // 2
     return (..., slice(top, top + inner[0]), slice(left, left + inner[1]))
+
+
+def hold_brain(images: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Tell the slices that hold brain from those of nothing but zeros.
+
+    A slice without brain is lesion-free without asking a network.
+
+    Args:
+        images: (N, C, H, W) float16, 0 outside the brain.
+
+    Returns:
+        (N,) bool.
+    """
+    # Bit patterns, since comparing float16 numbers takes numpy several times as long.
+    bits = np.ascontiguousarray(images).view(np.uint16)
+    return np.asarray(bits.reshape(len(bits), -1).max(axis=1, initial=0) > 0)

@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 
 from strokeseg.config import Record, parse_record
@@ -37,14 +38,14 @@ from strokeseg.learning.archive import (
     write_folder,
     write_zip,
 )
-from strokeseg.learning.ensemble import (
+from strokeseg.learning.ensemble import Ensemble
+from strokeseg.learning.ensemble_record import (
     MEMBERS_FOLDER,
     RECORD_NAME,
-    Ensemble,
     EnsembleRecord,
-    load_members,
     read_ensemble_record,
 )
+from strokeseg.learning.torch_experts import load_experts
 
 _FORMAT = 1
 _CHECKSUMS = "checksums.json"
@@ -106,7 +107,7 @@ def write_bundle(path: Path, ensemble_folder: Path, *, extra: Mapping[str, str |
         write_folder(path, contents)
 
 
-def open_bundle(path: Path) -> Ensemble:
+def open_bundle(path: Path, device: torch.device | str = "cpu") -> Ensemble:
     """Check a bundle and load its ensemble.
 
     What is loaded are checked copies in a private temporary folder.
@@ -124,11 +125,11 @@ def open_bundle(path: Path) -> Ensemble:
             _copy_checked(path, name, entries[name], checksum, Path(private) / name)
         try:
             record = read_ensemble_record(Path(private) / _RECORD)
-            members = load_members(Path(private) / _MODELS, record, record.members)
+            experts = load_experts(Path(private) / _MODELS, record, record.members, device)
         except UserError as error:
             # The temporary place means nothing to the user.
             raise UserError(f"{path}: {str(error).removeprefix(private + os.sep)}") from None
-    return Ensemble(members=members, record=record)
+    return Ensemble(experts=experts, record=record)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from strokeseg.imaging.slices import hold_brain
 from strokeseg.learning.stores import MappedSlices, Store, hold
 
 _BATCHES_AHEAD = 8
@@ -159,22 +160,6 @@ def slices_in_memory(
         lesion_voxels=np.concatenate([block.sum(axis=(1, 2), dtype=np.int64) for block in masks]),
         holds_brain=np.concatenate([hold_brain(block) for block in images]),
     )
-
-
-def hold_brain(images: NDArray[np.float16]) -> NDArray[np.bool_]:
-    """Tell the slices that hold brain from those of nothing but zeros.
-
-    A slice without brain is lesion-free without asking a network.
-
-    Args:
-        images: (N, C, H, W) float16, 0 outside the brain.
-
-    Returns:
-        (N,) bool.
-    """
-    # Bit patterns, since comparing float16 numbers takes numpy several times as long.
-    bits = np.ascontiguousarray(images).view(np.uint16)
-    return np.asarray(bits.reshape(len(bits), -1).max(axis=1, initial=0) > 0)
 
 
 def _grow(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def test_a_voxel_is_brain_unless_it_is_zero_in_every_sequence():
     images[1, :, 0, 0] = 1.5
     images[1, 1, 1, 2] = -0.25
     images[2] = 1.0
-    # What rounds to -0.0 lies inside the brain, as for learning.slice_set.hold_brain.
+    # What rounds to -0.0 lies inside the brain, as for slices.hold_brain.
     images[3, 0, 1, 1] = -1e-9
     masks = np.zeros((4, 2, 3), dtype=np.uint8)
     for given in (images, np.moveaxis(np.ascontiguousarray(np.moveaxis(images, 0, -1)), -1, 0)):

@@ -13,7 +13,7 @@ import torch
 
 from strokeseg.config import TrialConfig
 from strokeseg.learning.checkpoint import MemberRecord, save_member
-from strokeseg.learning.ensemble import EnsembleRecord, write_ensemble
+from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 

@@ -17,7 +17,8 @@ import torch
 from strokeseg.errors import UserError
 from strokeseg.files import file_sha256, read_json, write_json
 from strokeseg.learning.bundle import open_bundle, write_bundle
-from strokeseg.learning.ensemble import Ensemble, load_ensemble
+from strokeseg.learning.ensemble import Ensemble
+from strokeseg.learning.torch_experts import load_ensemble
 
 _EXTRA: dict[str, str | bytes] = {"LICENSE": "free", "docs/README.md": b"# Toy\n"}
 _MODEL = "models/axial-0.safetensors"

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from strokeseg.errors import UserError
+from strokeseg.imaging.slices import hold_brain
 from strokeseg.imaging.table import slices_to_table
-from strokeseg.learning.slice_set import SliceSet, hold_brain, slices_in_memory
+from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 from strokeseg.learning.stores import FiledSlices, MappedSlices
 
 CPU = torch.device("cpu")

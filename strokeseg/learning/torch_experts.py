@@ -1,0 +1,116 @@
+"""Members asked with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from strokeseg.errors import UserError
+from strokeseg.files import file_sha256
+from strokeseg.learning.checkpoint import Member, load_member
+from strokeseg.learning.ensemble import Ensemble
+from strokeseg.learning.ensemble_record import (
+    MEMBERS_FOLDER,
+    RECORD_NAME,
+    EnsembleRecord,
+    read_ensemble_record,
+)
+from strokeseg.learning.inference import predict_batch
+from strokeseg.learning.precision import reduced_type
+from strokeseg.learning.slicewise import Expert
+
+
+def load_ensemble(
+    folder: Path, comparison: str | None = None, device: torch.device | str = "cpu"
+) -> Ensemble:
+    """Load the members of an ensemble.
+
+    Args:
+        folder: The ensemble's folder.
+        comparison: Load the members of this comparison instead.
+        device: Where to compute.
+
+    Raises:
+        UserError: When the folder is no ensemble, does not know the comparison, or a
+            member is damaged or was made for other axes, sequences or spacing.
+    """
+    record = read_ensemble_record(folder / RECORD_NAME)
+    if comparison is not None and comparison not in record.comparison:
+        known = ", ".join(sorted(record.comparison)) or "none"
+        raise UserError(f"{folder}: has no comparison {comparison!r}, known are {known}")
+    chosen = record.members if comparison is None else record.comparison[comparison]
+    return Ensemble(
+        experts=load_experts(folder / MEMBERS_FOLDER, record, chosen, device), record=record
+    )
+
+
+def load_experts(
+    folder: Path,
+    record: EnsembleRecord,
+    chosen: Mapping[Any, tuple[str, ...]],
+    device: torch.device | str = "cpu",
+) -> tuple[Expert, ...]:
+    """Load members, axis by axis, from the folder that holds their files.
+
+    Raises:
+        UserError: When a file is missing, damaged, not the one that was promoted, or does
+            not fit the ensemble.
+    """
+    names = [(axis, name) for axis, of_axis in chosen.items() for name in of_axis]
+    for _, name in names:
+        _check_unchanged(folder / name, record)
+    experts = []
+    for axis, name in names:
+        member = load_member(folder / name)
+        _check_fits(folder / name, member, record, axis)
+        experts.append(torch_expert(name.removesuffix(".safetensors"), member, device))
+    return tuple(experts)
+
+
+def torch_expert(name: str, member: Member, device: torch.device | str = "cpu") -> Expert:
+    """Return a member as an expert.
+
+    Args:
+        name: The member's, as scores and files call it.
+        member: The network is moved to the device.
+        device: Where to compute.
+    """
+    device = torch.device(device)
+    network = member.network
+    # Module.to knows memory formats, but its declaration does not.
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval()
+    # A bundle shall give one mask on every CPU, whether or not it can compute in 16 bits.
+    reduced = None if device.type == "cpu" else reduced_type(device, network)
+
+    def ask(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        tensor = torch.from_numpy(images).to(device)
+        found: NDArray[np.float32] = predict_batch(network, tensor, reduced)[:, 0].cpu().numpy()
+        return found
+
+    record = member.record
+    return Expert(name=name, axis=record.axis, slice_size=record.slice_size, ask=ask)
+
+
+def _check_unchanged(path: Path, record: EnsembleRecord) -> None:
+    try:
+        given = file_sha256(path)
+    except OSError as error:
+        raise UserError(f"{path}: is no readable member ({error.strerror}); promote anew") from None
+    if given != record.sha256.get(path.name):
+        raise UserError(f"{path}: was changed after it was promoted; promote anew")
+
+
+def _check_fits(path: Path, member: Member, record: EnsembleRecord, axis: str) -> None:
+    expected = (axis, record.sequences, record.spacing_mm)
+    given = (member.record.axis, member.record.channels, member.record.spacing_mm)
+    if given != expected:
+        raise UserError(
+            f"{path}: must be a member for axis, sequences and spacing {expected}, got {given}; "
+            "make the ensemble anew"
+        )
