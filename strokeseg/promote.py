@@ -123,7 +123,7 @@ def _weights(experiment: Experiment, axis: str, row: LeaderboardRow) -> list[Pat
         return found
     raise UserError(
         f"{trial_weights(folder, row.trial)}: the weights of this trial are gone; a search keeps "
-        "those of the best ensemble.members_per_axis trials only: set it back, or search anew "
+        "those of the best ensemble.candidates_per_axis trials only: set it back, or search anew "
         "under another experiment name"
     )
 

@@ -54,7 +54,7 @@ def run_study(
     ledger = study.ledger
     trials_folder = experiment.trials_folder(axis)
     searcher = StudySearcher(ledger)
-    kept = max(experiment.config.ensemble.members_per_axis, budget.confirm_trials)
+    kept = max(experiment.config.ensemble.candidates_per_axis, budget.confirm_trials)
     monitor = Monitor(
         ledger=ledger,
         searcher=searcher,
