@@ -101,9 +101,7 @@ class Ballot:
             raise ValueError("a ballot needs maps, got none")
         means = {axis: total / np.float32(self._counts[axis]) for axis, total in self._sums.items()}
         if self._within == "mean":
-            masks = {
-                axis: (mean >= self._threshold).astype(np.uint8) for axis, mean in means.items()
-            }
+            said = {axis: mean >= self._threshold for axis, mean in means.items()}
         else:
             said = {
                 axis: 2 * votes.astype(np.uint16) > self._counts[axis]
