@@ -20,13 +20,9 @@ from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
 from strokeseg.errors import CaseError, UserError
 from strokeseg.files import unwritable
-from strokeseg.imaging.cases import (
-    Case,
-    find_siss_cases,
-    is_case_name,
-    mask_name,
-    read_manifest,
-)
+from strokeseg.imaging.cases import Case, mask_name
+from strokeseg.imaging.layouts.finding import AUTO, LAYOUTS, find_cases
+from strokeseg.imaging.layouts.named_files import name_case
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.volume import write_mask
@@ -40,7 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", required=True, type=Path, help="a .zip or folder by export")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="for masks")
     parser.add_argument(
-        "--input", type=Path, metavar="PATH", help="a folder in SISS layout, or a CSV manifest"
+        "--input", type=Path, metavar="PATH", help="a folder of cases, or a CSV manifest"
+    )
+    parser.add_argument(
+        "--layout",
+        choices=(AUTO, *LAYOUTS),
+        default=AUTO,
+        help="how the cases lie in it (default: auto, told by names)",
     )
     parser.add_argument(
         "--image",
@@ -106,26 +108,8 @@ def _cases(options: argparse.Namespace, sequences: Sequence[str]) -> list[Case]:
     if bool(options.image) == (options.input is not None):
         raise UserError("give either --input or one --image for every sequence")
     if options.image:
-        if not is_case_name(options.case):
-            raise UserError(f"--case {options.case}: must be letters, digits and . _ + - only")
-        named = [_named_file(image, sequences) for image in options.image]
-        images = dict(named)
-        if len(images) < len(named):
-            raise UserError("--image: every sequence must be given once only")
-        return [Case(name=options.case, patient=options.case, images=images, mask=None)]
-    if options.input.is_file():
-        return read_manifest(options.input, sequences, masks=False)
-    return find_siss_cases(options.input, sequences, masks=False)
-
-
-def _named_file(image: str, sequences: Sequence[str]) -> tuple[str, Path]:
-    sequence, separator, path = image.partition("=")
-    if not separator or sequence not in sequences:
-        raise UserError(
-            f"--image {image}: must be SEQUENCE=FILE with one of the bundle's sequences, "
-            f"{', '.join(sequences)}"
-        )
-    return sequence, Path(path)
+        return [name_case(options.case, options.image, sequences)]
+    return find_cases(options.input, sequences, layout=options.layout, masks=False)
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ def refused(outcome: Any, *words: str) -> None:
 def test_an_empty_folder_holds_no_case(bench: Bench, launch: Launch) -> None:
     bench.cases.mkdir()
     outcome = launch(strokeseg.prepare.main, *bench.options)
-    refused(outcome, str(bench.cases), "holds no case in SISS layout", "VSD.Brain.XX.O.MR_T1")
+    refused(outcome, str(bench.cases), "holds no case in a layout", "VSD.Brain.XX.O.MR_T1")
     assert bench.left() == []
 
 
@@ -519,7 +519,7 @@ def test_a_bundle_with_a_changed_byte_in_its_archive_is_refused(
         (("--input", "CASES", "--image", "T1=a.nii"), ("--input", "--image")),
         (("--image", "T9=a.nii"), ("T9=a.nii", "T1, T2, DWI, FLAIR")),
         (("--image", "a.nii"), ("SEQUENCE=FILE",)),
-        (("--input", "EMPTY"), ("holds no case in SISS layout",)),
+        (("--input", "EMPTY"), ("holds no case in a layout",)),
         (("--input", "nowhere"), ("nowhere", "no such folder")),
     ],
 )
