@@ -88,6 +88,24 @@ class PreparedCase:
         restored = _onto(Volume(voxels=voxels, grid=self.canvas), ras_grid, 1)
         return np.ascontiguousarray(from_ras(restored, self.native_grid), dtype=np.float32)
 
+    def project(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring a mask from the native grid to the grid of `images`, to the nearest voxel.
+
+        Args:
+            mask: uint8, 0 and 1, on `native_grid`.
+
+        Returns:
+            (X, Y, Z) uint8; what lies outside the crop is lost.
+
+        Raises:
+            ValueError: When the mask has not the native shape.
+        """
+        if mask.shape != self.native_grid.shape:
+            raise ValueError(f"a mask must have shape {self.native_grid.shape}, got {mask.shape}")
+        on_canvas = _onto(to_ras(Volume(voxels=mask, grid=self.native_grid)), self.canvas, 0)
+        x, y, z = self.images.shape[1:]
+        return np.ascontiguousarray(on_canvas[window(self.crop_start, (x, y, z))])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Scan:

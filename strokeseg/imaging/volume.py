@@ -135,7 +135,10 @@ def read_volume(path: Path) -> Volume:
         raise CaseError(f"{path}: voxels must be real numbers, got {data_type}")
     sides = shape[:3] if all(side == 1 for side in shape[3:]) else shape
     if len(sides) != 3 or min(sides) < 1:
-        raise CaseError(f"{path}: must be one three-dimensional volume, got shape {shape}")
+        raise CaseError(
+            f"{path}: must be one three-dimensional volume, got shape {shape}; give one volume of "
+            "a series, such as the trace image of a DWI"
+        )
     # Before anything of the header's size is allocated: headers lie.
     expected_bytes = start + int(np.prod(sides, dtype=object)) * data_type.itemsize
     if expected_bytes > len(content):
@@ -164,14 +167,22 @@ def write_mask(path: Path, mask: NDArray[np.generic], grid: Grid) -> None:
         ValueError: When the mask has not the grid's shape.
         UserError: When the folder cannot be written to.
     """
-    if mask.shape != grid.shape:
-        raise ValueError(f"mask must have its grid's shape {grid.shape}, got {mask.shape}")
-    image = _nibabel.Nifti1Image(mask.astype(np.uint8), grid.affine_ras)
-    image.set_sform(grid.affine_ras, code="scanner")
-    image.set_qform(grid.affine_ras, code="scanner")
-    image.header.set_xyzt_units("mm")
-    with replacing_file(path) as temporary:
-        image.to_filename(temporary)
+    _write(path, mask.astype(np.uint8), grid)
+
+
+def write_map(path: Path, values: NDArray[np.floating], grid: Grid) -> None:
+    """Write numbers as NIfTI (float32), with the grid in both of its transforms.
+
+    Args:
+        path: File to write, `.nii` or `.nii.gz`; appears complete or not at all.
+        values: (X, Y, Z) on `grid`.
+        grid: Where the voxels lie.
+
+    Raises:
+        ValueError: When the values have not the grid's shape.
+        UserError: When the folder cannot be written to.
+    """
+    _write(path, values.astype(np.float32, copy=False), grid)
 
 
 def to_ras(volume: Volume) -> Volume:
@@ -213,6 +224,17 @@ def resample(volume: Volume, grid: Grid, order: Literal[0, 1]) -> Volume:
         volume.voxels, to_source, output_shape=grid.shape, order=order, mode="grid-constant"
     )
     return Volume(voxels=voxels, grid=grid)
+
+
+def _write(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
+    if voxels.shape != grid.shape:
+        raise ValueError(f"voxels must have their grid's shape {grid.shape}, got {voxels.shape}")
+    image = _nibabel.Nifti1Image(voxels, grid.affine_ras)
+    image.set_sform(grid.affine_ras, code="scanner")
+    image.set_qform(grid.affine_ras, code="scanner")
+    image.header.set_xyzt_units("mm")
+    with replacing_file(path) as temporary:
+        image.to_filename(temporary)
 
 
 def _read_content(path: Path) -> bytes:
