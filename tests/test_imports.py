@@ -45,6 +45,8 @@ ALLOWED = {
     "reporting": {*_SERVICES, "gains", "summary", "learning", "preparation"},
     "model_card": {*_SERVICES, "summary", "learning", "preparation"},
     "bundling": {*_SERVICES, "model_card", "summary", "learning", "preparation"},
+    "nnunet_dataset": {*_SERVICES, "preparation", "ray_session"},
+    "prediction": {*_LOWEST, "config", "imaging", "learning"},
     "search_options": {*_SERVICES, "preparation", "tuning"},
     "leakage_measurement": {
         *(*_SERVICES, "cli", "preparation", "ray_session", "search_options", "tuning"),
