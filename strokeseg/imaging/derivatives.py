@@ -81,8 +81,28 @@ def mask_sidecar(sources: Sequence[Path], **details: Any) -> dict[str, Any]:
     }
 
 
+def refuse_scans(folder: Path) -> None:
+    """Make sure that a folder is none of scans, which derivatives must not be mixed with.
+
+    Args:
+        folder: Where derivatives are to go; need not be there.
+
+    Raises:
+        UserError: When it describes itself as another data set.
+    """
+    path = folder / _DESCRIPTION_JSON
+    if not path.is_file():
+        return
+    there = read_json(path)
+    if not isinstance(there, dict) or there.get("DatasetType") != "derivative":
+        raise UserError(
+            f"{path}: describes a data set that is no derivative; give --output a folder of its "
+            "own, such as derivatives/strokeseg in it"
+        )
+
+
 def describe_dataset(folder: Path, *, name: str, version: str, made_by: str) -> None:
-    """Write the description of a data set, unless the one there says the same.
+    """Write the description of a data set of derivatives; one that is there is replaced.
 
     Args:
         folder: The data set.
@@ -91,16 +111,8 @@ def describe_dataset(folder: Path, *, name: str, version: str, made_by: str) -> 
         made_by: What made the files, in words.
 
     Raises:
-        UserError: When the folder holds a data set that is no derivative, or cannot be written.
+        UserError: When it cannot be written.
     """
-    path = folder / _DESCRIPTION_JSON
-    if path.is_file():
-        there = read_json(path)
-        if not isinstance(there, dict) or there.get("DatasetType") != "derivative":
-            raise UserError(
-                f"{path}: describes a data set that is no derivative; give --output a folder of "
-                "its own, such as derivatives/strokeseg in it"
-            )
     generated_by = {"Name": "strokeseg", "Version": version, "Description": made_by}
     description = {
         "Name": name,
@@ -108,4 +120,4 @@ def describe_dataset(folder: Path, *, name: str, version: str, made_by: str) -> 
         "DatasetType": "derivative",
         "GeneratedBy": [generated_by],
     }
-    write_json(path, description)
+    write_json(folder / _DESCRIPTION_JSON, description)

@@ -278,7 +278,7 @@ def _missing_sequences(files: Mapping[str, Path], sequences: Sequence[str]) -> l
 def _grid_faults(base: str, base_grid: Grid, images: Mapping[str, Volume]) -> list[str]:
     return [
         f"sequence {name} must be on the grid of {base}, which is {base_grid}; got {image.grid}; "
-        "register the sequences, or set preparation.reference"
+        "register the sequences, or set preparation.reference (predict: --reference)"
         for name, image in images.items()
         if not image.grid.matches(base_grid)
     ]
