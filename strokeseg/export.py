@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
+from strokeseg.bundling import export_members, parity_cases
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.learning.bundle import write_bundle
-from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
+from strokeseg.learning.bundle import exported_record, write_bundle
 from strokeseg.pages import model_card
 from strokeseg.preparation.record import read_preparation
 from strokeseg.summary import current_summary
@@ -58,11 +58,20 @@ def export(experiment: Experiment, path: Path) -> None:
             f"{folder}: there is no ensemble; run strokeseg promote "
             f"--experiment {experiment.name} first"
         )
-    record = read_ensemble_record(folder / RECORD_NAME)
-    card = model_card(record, read_preparation(experiment), current_summary(experiment))
-    write_bundle(path, folder, extra={"LICENSE": _LICENCE, "docs/README.md": card})
+    record = exported_record(folder)
+    preparation = read_preparation(experiment)
+    onnx_files, parity = export_members(
+        folder, record, parity_cases(experiment, preparation, record)
+    )
+    card = model_card(record, preparation, current_summary(experiment))
+    extra = {"LICENSE": _LICENCE, "docs/README.md": card}
+    write_bundle(path, folder, onnx_files=onnx_files, extra=extra)
     members = sum(len(names) for names in record.members.values())
     size = f", {path.stat().st_size / 1e6:.1f} MB" if path.is_file() else ""
+    print(
+        f"ONNX: at most {parity.largest_difference:.1e} from PyTorch in probability, on "
+        f"{', '.join(parity.cases)}"
+    )
     print(f"Bundle: {path} ({members} members{size})")
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
-from strokeseg.devices import add_device_option, device_of
+from strokeseg.devices import add_device_option
 from strokeseg.errors import CaseError, UserError
 from strokeseg.files import unwritable
 from strokeseg.imaging.cases import (
@@ -60,7 +60,7 @@ def _work(options: argparse.Namespace) -> int:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(options.output, error) from None
-    ensemble = open_bundle(options.bundle, device_of(options))
+    ensemble = open_bundle(options.bundle, device=options.device)
     cases = _cases(options, ensemble.record.sequences)
     volumes: dict[str, float] = {}
     failed: dict[str, str] = {}
