@@ -12,8 +12,8 @@ from strokeseg.choosing.steps import LeftOut, Step
 from strokeseg.learning.ensemble_record import Rule
 
 TEST = (
-    "paired sign-flip test over patients of the best option's mean gain, with the maximum over "
-    "all options of the step (Westfall and Young), one-sided"
+    "paired sign-flip test over patients of the best option's mean gain, by the maximum over all "
+    "options of the step of their standardised means (Westfall and Young), one-sided"
 )
 CAVEAT = (
     "The patients that decided here also chose the trials, so these Dice flatter the ensemble. "

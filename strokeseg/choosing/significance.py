@@ -1,10 +1,12 @@
 """Whether the best of several options is better than what there was, or lucky.
 
-Every option has a *gain* for each patient: its Dice less the Dice before. If the options were
-no better than what there was, a patient's gains might as well have the other sign, all options'
-together. So the signs are flipped patient by patient, and each time the best option's mean
-gain is taken, whichever option that is. How often it reaches the gain that was seen is *p*: it
-knows how many options were tried, and how alike they are.
+Every option has a *gain* for each patient: its Dice less the Dice before. Its *score* is its
+mean gain in units of the root of its mean squared gain, so that options that do much, for good
+or ill, count no more than those that do little. If the options were no better than what there
+was, a patient's gains might as well have the other sign, all options' together. So the signs
+are flipped patient by patient, and each time the highest score is taken, whichever option has
+it. How often it reaches the score that was seen is *p*: it knows how many options were tried,
+and how alike they are.
 
 Source:
     Westfall and Young, Resampling-Based Multiple Testing, 1993 (the maximum over what was
@@ -34,7 +36,7 @@ class BestOption:
     Attributes:
         index: Which one; the first of equals.
         gain: Its mean gain over the patients.
-        p: Chance of a gain as high by the best of all options, were none of them better.
+        p: Chance of a score as high by any of the options, were none of them better.
     """
 
     index: int
@@ -59,8 +61,10 @@ def best_option(gains: NDArray[np.float64]) -> BestOption:
     patients = gains.shape[1]
     means = gains.mean(axis=1)
     index = int(np.argmax(means > means.max() - _ROUNDING))
-    highest = (_signs(patients) @ gains.T / patients).max(axis=1)
-    p = float(np.mean(highest >= means[index] - _ROUNDING))
+    size = np.sqrt(np.mean(gains**2, axis=1))
+    scaled = gains / np.where(size > 0, size, 1.0)[:, None]
+    highest = (_signs(patients) @ scaled.T / patients).max(axis=1)
+    p = float(np.mean(highest >= scaled[index].mean() - _ROUNDING))
     return BestOption(index=index, gain=float(means[index]), p=p)
 
 

@@ -27,6 +27,13 @@ def test_trying_more_options_makes_luck_more_probable() -> None:
     assert best_option(np.repeat(alone, 20, axis=0)).p == 1 / 8
 
 
+def test_an_option_that_ruins_all_hides_no_other() -> None:
+    small = np.array([0.01, 0.02, 0.01, 0.02, 0.01, 0.02])
+    # Unscaled, every flip that helps the ruinous option would exceed the small gain. Scaled, only
+    # the observed signs and, with the ruinous one's all turned to gains, all flipped do.
+    assert best_option(np.stack([small, np.full(6, -0.9)])).p == 2 / 64
+
+
 def test_the_first_of_equal_options_wins_and_its_gain_is_a_mean() -> None:
     found = best_option(np.array([[0.0, 0.1], [0.1, 0.2], [0.2, 0.1]]))
     assert (found.index, found.gain) == (1, pytest.approx(0.15))
