@@ -1,7 +1,7 @@
-"""Probability maps that are kept small: most of a map is 0.
+"""Maps of probability, kept compactly.
 
-Probabilities are *fixed-point*: whole multiples of 1/65535 in 16 bits. Of a map only the
-voxels that are not 0 are kept, and a bit for every voxel that says whether it is one of them.
+Most of a map is 0: outside the brain for certain, and nearly everywhere else. A *sparse map* keeps
+the voxels that are not, as numbers of 16 bits, a few hundred kB where the map takes tens of MB.
 """
 
 from __future__ import annotations
@@ -15,52 +15,67 @@ from numpy.typing import NDArray
 from strokeseg.errors import UserError
 from strokeseg.files import replacing_file
 
-_ONE = 65535
+_SCALE = np.float32(65535)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SparseMap:
-    """A probability map, rounded to multiples of 1/65535.
+    """A map of probability whose voxels are 0 but for some.
 
     Attributes:
-        shape: (X, Y, Z) of the map.
-        kept: A bit a voxel in C order, packed: whether its value is not 0.
-        values: (kept voxels,) uint16: their probabilities in units of 1/65535.
+        shape: (X, Y, Z).
+        places: (N,) int32, where the others lie in the flattened map, ascending.
+        values: (N,) uint16, their probability times 65535.
     """
 
-    shape: tuple[int, ...]
-    kept: NDArray[np.uint8]
+    shape: tuple[int, int, int]
+    places: NDArray[np.int32]
     values: NDArray[np.uint16]
 
     def dense(self) -> NDArray[np.float32]:
-        """Return the map: (X, Y, Z) float32, 0 to 1."""
-        flags = np.unpackbits(self.kept, count=int(np.prod(self.shape))).astype(bool)
-        voxels = np.zeros(flags.shape, dtype=np.float32)
-        voxels[flags] = self.values.astype(np.float32) / np.float32(_ONE)
-        return voxels.reshape(self.shape)
+        """Return the map, (X, Y, Z) float32, 0 to 1; within 1 / 131070 of what was packed."""
+        flat = np.zeros(int(np.prod(self.shape)), dtype=np.float32)
+        flat[self.places] = self.values / _SCALE
+        return flat.reshape(self.shape)
 
     def save(self, path: Path) -> None:
-        """Write it as .npz, whole or not at all."""
-        with replacing_file(path) as temporary:
-            np.savez(temporary, shape=np.array(self.shape), kept=self.kept, values=self.values)
-
-    @classmethod
-    def load(cls, path: Path) -> SparseMap:
-        """Read what `save` wrote.
+        """Write the map as compressed .npz, whole or not at all.
 
         Raises:
-            UserError: When the file is missing or damaged.
+            UserError: When the file cannot be written.
         """
-        try:
-            with np.load(path, allow_pickle=False) as held:
-                shape = tuple(int(side) for side in held["shape"])
-                return cls(shape=shape, kept=held["kept"], values=held["values"])
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: is no probability map ({error}); delete it") from None
+        with replacing_file(path) as temporary:
+            np.savez_compressed(temporary, shape=self.shape, places=self.places, values=self.values)
 
 
 def pack(probability: NDArray[np.float32]) -> SparseMap:
-    """Round a map, (X, Y, Z) float32, 0 to 1, by at most half of 1/65535."""
-    rounded = np.rint(probability * np.float32(_ONE)).astype(np.uint16)
-    kept = rounded != 0
-    return SparseMap(shape=rounded.shape, kept=np.packbits(kept), values=rounded[kept])
+    """Return a map compactly.
+
+    Args:
+        probability: (X, Y, Z) float32, 0 to 1.
+
+    Raises:
+        ValueError: When a value is outside 0 to 1 or no number.
+    """
+    if not (probability.min(initial=0) >= 0 and probability.max(initial=0) <= 1):
+        raise ValueError("a map of probability must hold numbers from 0 to 1")
+    numbers = np.round(probability.ravel() * _SCALE).astype(np.uint16)
+    places = np.flatnonzero(numbers).astype(np.int32)
+    x, y, z = probability.shape
+    return SparseMap(shape=(x, y, z), places=places, values=numbers[places])
+
+
+def read_sparse_map(path: Path) -> SparseMap:
+    """Read what `SparseMap.save` wrote.
+
+    Raises:
+        UserError: When the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            x, y, z = (int(side) for side in held["shape"])
+            return SparseMap(shape=(x, y, z), places=held["places"], values=held["values"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(
+            f"{path}: is no readable map ({type(error).__name__}); remove it to make it anew"
+        ) from None
