@@ -1,6 +1,8 @@
 """Lesions: the connected parts of a mask.
 
-A *lesion* is a 26-connected component: voxels that share a face, an edge or a corner.
+A *lesion* is a 26-connected component: voxels that share a face, an edge or a corner. A true
+lesion is *found* when at least one of its voxels is predicted, and *missed* otherwise; a predicted
+lesion is *false* when it shares no voxel with the truth.
 
 Source: Hernandez Petzsche et al., "ISLES 2022: A multi-center magnetic resonance imaging
 stroke lesion segmentation dataset", Scientific Data 9 (2022).
@@ -8,9 +10,68 @@ stroke lesion segmentation dataset", Scientific Data 9 (2022).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
+
+_CONNECTIVITY = 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionCounts:
+    """How two masks agree lesion by lesion.
+
+    Attributes:
+        true: Lesions of the truth.
+        predicted: Lesions of the prediction.
+        missed: True lesions without a predicted voxel.
+        false: Predicted lesions without a true voxel.
+    """
+
+    true: int
+    predicted: int
+    missed: int
+    false: int
+
+    @property
+    def f1(self) -> float | None:
+        """TP / (TP + (FP + FN) / 2) with TP the true lesions found; nothing without lesions."""
+        found = self.true - self.missed
+        weight = found + (self.false + self.missed) / 2
+        return found / weight if weight else None
+
+
+def count_lesions(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> LesionCounts:
+    """Count the lesions of two masks and those that the other lacks.
+
+    Args:
+        truth: (X, Y, Z) bool.
+        prediction: The same shape.
+    """
+    true, predicted = _labels(truth), _labels(prediction)
+    true_count, predicted_count = int(true.max(initial=0)), int(predicted.max(initial=0))
+    both = truth & prediction
+    return LesionCounts(
+        true=true_count,
+        predicted=predicted_count,
+        missed=true_count - len(np.unique(true[both])),
+        false=predicted_count - len(np.unique(predicted[both])),
+    )
+
+
+def lesion_volumes_mm3(
+    mask: NDArray[np.generic], spacing_mm: tuple[float, float, float]
+) -> NDArray[np.float64]:
+    """Return the volume of every lesion, largest first.
+
+    Args:
+        mask: (X, Y, Z) bool or integer, 0 and 1.
+        spacing_mm: Voxel size along the mask's axes.
+    """
+    voxels = np.bincount(_labels(mask.astype(bool)).ravel())[1:]
+    return np.asarray(np.sort(voxels)[::-1] * np.prod(spacing_mm), dtype=np.float64)
 
 
 def without_small_lesions(
@@ -23,7 +84,12 @@ def without_small_lesions(
         spacing_mm: Voxel size along the mask's axes.
         smallest_mm3: Volume that a lesion must have to stay.
     """
-    labels = cc3d.connected_components(mask, connectivity=26)
+    labels = _labels(mask.astype(bool))
     kept = np.bincount(labels.ravel()) * np.prod(spacing_mm) >= smallest_mm3
     kept[0] = False
     return np.asarray(kept[labels], dtype=np.uint8)
+
+
+def _labels(mask: NDArray[np.bool_]) -> NDArray[np.integer]:
+    labels: NDArray[np.integer] = cc3d.connected_components(mask, connectivity=_CONNECTIVITY)
+    return labels

@@ -1,45 +1,90 @@
 """Metrics: how well a predicted mask agrees with the true one, in three dimensions.
 
 A voxel is a *true positive* when both masks call it lesion. All voxels of a case count
-together, never slice by slice.
+together, never slice by slice. Distances are those of `surfaces`, lesions those of `lesions`.
+
+A *policy* says what holds where a mask is empty:
+
+    isles22   both empty: every score is perfect (1, distances 0), "no lesion" was right; one
+              empty: Dice, sensitivity, precision and F1 are 0, distances the volume's diagonal
+    isles15   as medpy, which that challenge counted with: Dice, sensitivity and precision are 0
+              where they would divide by 0, also for two empty masks; distances undefined
+    nnunet    as nnU-Net's evaluation: what would divide by 0 is undefined
+
+What is *undefined* is None and stays out of means, never a number.
 
 Source: Hernandez Petzsche et al., "ISLES 2022: A multi-center magnetic resonance imaging
-stroke lesion segmentation dataset", Scientific Data 9 (2022), for Dice and absolute volume
-difference and for the rule that two empty masks agree completely.
+stroke lesion segmentation dataset", Scientific Data 9 (2022); Maier et al., "ISLES 2015 - A public
+evaluation benchmark for ischemic stroke lesion segmentation from multispectral MRI", Medical
+Image Analysis 35 (2017); Isensee et al., nnU-Net, Nature Methods 18 (2021). That distances of a
+mask with nothing in it are the volume's diagonal is our choice: a finite worst case.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from strokeseg.imaging.lesions import count_lesions
+from strokeseg.imaging.surfaces import SurfaceDistances, surface_distances, union_box
+
 MM3_PER_ML = 1000.0
+
+Policy: TypeAlias = Literal["isles22", "isles15", "nnunet"]
+POLICIES: tuple[str, ...] = get_args(Policy)
+
+Spacing: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Agreement of two masks.
+    """Agreement of two masks; None where the policy leaves a score undefined.
 
     Attributes:
         dice: 2 TP / (true + predicted), 0 to 1.
         sensitivity: TP / true, 0 to 1.
         precision: TP / predicted, 0 to 1.
+        hd95_mm: 95th percentile of the border distances of both directions, pooled.
+        hd_mm: The largest of them, the Hausdorff distance.
+        assd_mm: Average symmetric surface distance.
         volume_difference_ml: |predicted - true|.
+        lesion_f1: F1 over lesions; a true lesion is found when one voxel of it is.
+        lesion_count_difference: |predicted lesions - true lesions|.
+        accuracy: Share of voxels, background included, that both masks call alike.
+        accuracy_empty: The accuracy of an empty mask, without which that number says nothing.
         true_ml: Volume of the true lesion.
         predicted_ml: Volume of the predicted lesion.
+        true_lesions: Number of true lesions.
+        predicted_lesions: Number of predicted lesions.
+        missed_lesions: True lesions without a predicted voxel.
+        false_lesions: Predicted lesions without a true voxel.
+        missed: 1 when exactly one mask is empty, so that there are no distances, else 0.
     """
 
-    dice: float
-    sensitivity: float
-    precision: float
+    dice: float | None
+    sensitivity: float | None
+    precision: float | None
+    hd95_mm: float | None
+    hd_mm: float | None
+    assd_mm: float | None
     volume_difference_ml: float
+    lesion_f1: float | None
+    lesion_count_difference: int
+    accuracy: float
+    accuracy_empty: float
     true_ml: float
     predicted_ml: float
+    true_lesions: int
+    predicted_lesions: int
+    missed_lesions: int
+    false_lesions: int
+    missed: int
 
 
-def volume_ml(mask: NDArray[np.generic], spacing_mm: tuple[float, float, float]) -> float:
+def volume_ml(mask: NDArray[np.generic], spacing_mm: Spacing) -> float:
     """Volume of a mask's lesion.
 
     Args:
@@ -52,36 +97,87 @@ def volume_ml(mask: NDArray[np.generic], spacing_mm: tuple[float, float, float])
 def score_masks(
     truth: NDArray[np.generic],
     prediction: NDArray[np.generic],
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: Spacing,
+    *,
+    policy: Policy = "isles22",
 ) -> Scores:
     """Score a predicted mask against the true one.
-
-    When both masks are empty, Dice, sensitivity and precision are 1: "no lesion" was
-    right. When only one of them is, all three are 0.
 
     Args:
         truth: (X, Y, Z) bool or integer, 0 and 1.
         prediction: The same shape and values, on the same grid.
         spacing_mm: Voxel size along the masks' axes.
+        policy: What holds where a mask is empty; see the module.
 
     Raises:
-        ValueError: When the shapes differ or a mask holds anything but 0 and 1.
+        ValueError: When the shapes differ, a mask holds anything but 0 and 1, or there is no
+            such policy.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"masks must share a shape, got {truth.shape} and {prediction.shape}")
+    if policy not in POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
     true, predicted = _as_bool(truth), _as_bool(prediction)
-    true_count, predicted_count = int(true.sum()), int(predicted.sum())
-    hits = int(np.count_nonzero(true & predicted))
-    nothing = 1.0 if true_count == predicted_count == 0 else 0.0
-    true_ml, predicted_ml = volume_ml(true, spacing_mm), volume_ml(predicted, spacing_mm)
-    return Scores(
-        dice=_ratio(2 * hits, true_count + predicted_count, nothing),
-        sensitivity=_ratio(hits, true_count, nothing),
-        precision=_ratio(hits, predicted_count, nothing),
-        volume_difference_ml=abs(predicted_ml - true_ml),
-        true_ml=true_ml,
-        predicted_ml=predicted_ml,
+    # Everything but accuracy and the diagonal is decided inside the box that holds both.
+    box = union_box(true, predicted)
+    true_box, predicted_box = np.ascontiguousarray(true[box]), np.ascontiguousarray(predicted[box])
+    true_count, predicted_count = int(true_box.sum()), int(predicted_box.sum())
+    hits = int(np.count_nonzero(true_box & predicted_box))
+    lesions = count_lesions(true_box, predicted_box)
+    empty = _Empty(policy, nothing=true_count == predicted_count == 0)
+    missed = (true_count == 0) != (predicted_count == 0)
+    distances = (
+        surface_distances(true_box, predicted_box, spacing_mm)
+        if true_count and predicted_count
+        else empty.distances(_diagonal_mm(truth.shape, spacing_mm))
     )
+    voxel_ml = float(np.prod(spacing_mm)) / MM3_PER_ML
+    wrong = true_count + predicted_count - 2 * hits
+    return Scores(
+        dice=empty.ratio(2 * hits, true_count + predicted_count),
+        sensitivity=empty.ratio(hits, true_count),
+        precision=empty.ratio(hits, predicted_count),
+        hd95_mm=distances.hd95_mm if distances else None,
+        hd_mm=distances.hd_mm if distances else None,
+        assd_mm=distances.assd_mm if distances else None,
+        volume_difference_ml=abs(predicted_count - true_count) * voxel_ml,
+        lesion_f1=empty.ratio(0, 0) if lesions.f1 is None else lesions.f1,
+        lesion_count_difference=abs(lesions.predicted - lesions.true),
+        accuracy=1 - wrong / truth.size,
+        accuracy_empty=1 - true_count / truth.size,
+        true_ml=true_count * voxel_ml,
+        predicted_ml=predicted_count * voxel_ml,
+        true_lesions=lesions.true,
+        predicted_lesions=lesions.predicted,
+        missed_lesions=lesions.missed,
+        false_lesions=lesions.false,
+        missed=int(missed),
+    )
+
+
+@dataclass(frozen=True)
+class _Empty:
+    """What a policy says where something is divided by 0."""
+
+    policy: Policy
+    nothing: bool
+
+    def ratio(self, numerator: int, denominator: int) -> float | None:
+        if denominator:
+            return numerator / denominator
+        if self.policy == "nnunet":
+            return None
+        return 1.0 if self.nothing and self.policy == "isles22" else 0.0
+
+    def distances(self, diagonal_mm: float) -> SurfaceDistances | None:
+        if self.policy != "isles22":
+            return None
+        distance = 0.0 if self.nothing else diagonal_mm
+        return SurfaceDistances(hd_mm=distance, hd95_mm=distance, assd_mm=distance)
+
+
+def _diagonal_mm(shape: tuple[int, ...], spacing_mm: Spacing) -> float:
+    return float(np.linalg.norm(np.array(shape) * spacing_mm))
 
 
 def _as_bool(mask: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -89,7 +185,3 @@ def _as_bool(mask: NDArray[np.generic]) -> NDArray[np.bool_]:
     if mask.dtype.kind not in "bui" or not np.array_equal(flags, mask):
         raise ValueError(f"a mask must hold the integers 0 and 1 only, got {mask.dtype} values")
     return flags
-
-
-def _ratio(numerator: int, denominator: int, nothing: float) -> float:
-    return numerator / denominator if denominator else nothing
