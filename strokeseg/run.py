@@ -60,12 +60,12 @@ def _work(options: argparse.Namespace, command: str) -> int:
                 rows = search_axis(experiment, axis, preparation, options)
                 print_leaderboard(axis, rows)
                 print(axis_importances(experiment, axis, rows))
-        promote(experiment)
-        summary = current_summary(experiment, (options.on,))
-        if summary is None or summary["failed"]:
-            summary = evaluate(experiment, device, on=options.on)
-        report(experiment, command)
-        export(experiment, experiment.bundle_zip)
+            promote(experiment)
+            summary = current_summary(experiment, (options.on,))
+            if summary is None or summary["failed"]:
+                summary = evaluate(experiment, device, on=options.on)
+            report(experiment, command)
+            export(experiment, experiment.bundle_zip)
     print_summary(summary)
     masks = experiment.evaluation_folder(options.on) / "masks"
     print(

@@ -19,12 +19,12 @@ from typing import Any, Literal, TypeAlias
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.files import file_sha256, read_csv, read_json, write_csv
-from strokeseg.imaging.metrics import Scores
+from strokeseg.imaging import metric_names
 from strokeseg.learning.ensemble_record import RECORD_NAME
 
 SIDES = ("test", "validation")
 VOTE = "vote"
-METRICS = tuple(Scores.__dataclass_fields__)
+METRICS = tuple(metric_names.METRICS)
 
 Kind: TypeAlias = Literal["member", "axis", "vote", "comparison", "rival"]
 

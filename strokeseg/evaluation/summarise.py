@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from strokeseg.evaluation.intervals import CONFIDENCE, SAMPLES, SEED, mean_interval
+from strokeseg.evaluation.scoring import CaseResult
 from strokeseg.evaluation.signed_rank import signed_rank_p
 from strokeseg.summary import METRICS, VOTE, ScoreRow
 
@@ -81,9 +82,7 @@ def tests_of(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
         name of the `test`. The p values are not corrected for their number.
     """
     methods = _by_method(rows)
-    pairs = [
-        (VOTE, name) for name, found in methods.items() if found[0].kind in {"axis", "rival"}
-    ]
+    pairs = [(VOTE, name) for name, found in methods.items() if found[0].kind in {"axis", "rival"}]
     pairs.append((f"{VOTE}_pretrained", f"{VOTE}_scratch"))
     tests = [
         _test(first, second, methods[first], methods[second])
@@ -93,14 +92,12 @@ def tests_of(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
     return [test for test in tests if test["cases"]]
 
 
-def disagreement_of(
-    rows: Sequence[ScoreRow], measured: Mapping[str, Mapping[str, float | None]]
-) -> dict[str, Any]:
+def disagreement_of(rows: Sequence[ScoreRow], results: Mapping[str, CaseResult]) -> dict[str, Any]:
     """Say whether the axes' disagreement tells of errors of the vote.
 
     Args:
         rows: All score rows.
-        measured: By case, `mean_disagreement` and `auroc` as `scoring.score_case` finds them.
+        results: By case.
 
     Returns:
         `spearman`: the rank correlation `rho` between a case's mean disagreement and 1 - Dice,
@@ -110,16 +107,26 @@ def disagreement_of(
         with its `case`, `mean_disagreement`, `auroc` and `dice`.
     """
     votes = {row.case: row.values[_TESTED] for row in rows if row.method == VOTE}
-    cases = [{"case": case, **found, "dice": votes[case]} for case, found in measured.items()]
-    known = [found for found in cases if found["dice"] is not None]
-    areas = [found["auroc"] for found in cases if found["auroc"] is not None]
+    areas = [found.auroc for found in results.values() if found.auroc is not None]
+    errors = [
+        (found.mean_disagreement, 1 - dice)
+        for case, found in results.items()
+        if (dice := votes[case]) is not None
+    ]
     return {
         "spearman": _rank_correlation(
-            [float(found["mean_disagreement"]) for found in known],
-            [1 - float(found["dice"]) for found in known],
+            [unsure for unsure, _ in errors], [error for _, error in errors]
         ),
         "voxel": {"mean_auroc": fmean(areas) if areas else None, "cases": len(areas)},
-        "cases": cases,
+        "cases": [
+            {
+                "case": case,
+                "mean_disagreement": found.mean_disagreement,
+                "auroc": found.auroc,
+                "dice": votes[case],
+            }
+            for case, found in results.items()
+        ],
     }
 
 
