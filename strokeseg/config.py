@@ -99,7 +99,8 @@ class DataConfig(Record):
     """Where the cases are and what they hold.
 
     Attributes:
-        layout: `siss` (a folder of ISLES 2015 SISS) or `manifest` (a CSV file).
+        layout: `siss` (a folder of ISLES 2015 SISS), `isles22`, `bids`, `nnunet` (a raw data set)
+            or `manifest` (a CSV file); `auto` tells it by the names of folders and files.
         path: The folder or CSV file, relative to the experiment's YAML file. Empty when
             `phantom` is given.
         phantom: Simulate the cases instead of reading them.
@@ -108,7 +109,7 @@ class DataConfig(Record):
             above 0 is lesion), or the list of labels that are lesion.
     """
 
-    layout: Literal["siss", "manifest"] = "siss"
+    layout: Literal["auto", "siss", "isles22", "bids", "nnunet", "manifest"] = "auto"
     path: str | None = None
     phantom: PhantomConfig | None = None
     sequences: Sequences = ("T1", "T2", "DWI", "FLAIR")
@@ -120,7 +121,7 @@ class DataConfig(Record):
     def _one_source(self) -> DataConfig:
         if (self.path is None) == (self.phantom is None):
             raise ValueError("give either path or phantom, and only one of them")
-        if self.phantom is not None and self.layout != "siss":
+        if self.phantom is not None and self.layout not in {"auto", "siss"}:
             raise ValueError("phantom cases come in the siss layout")
         if len(set(self.sequences)) != len(self.sequences):
             raise ValueError(f"sequences must differ, got {list(self.sequences)}")

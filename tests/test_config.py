@@ -86,7 +86,7 @@ epochs: 3
         ({"data": {"phantom": {}, "layout": "manifest"}}, "siss layout"),
         ({"data": {"path": "a", "sequences": ["T1", "T1"]}}, "sequences must differ"),
         ({"data": {"path": "a", "sequences": []}}, "data.sequences"),
-        ({"data": {"path": "a", "layout": "bids"}}, "data.layout"),
+        ({"data": {"path": "a", "layout": "dicom"}}, "data.layout"),
         ({"data": {"phantom": {"spacing_mm": 0}}}, "data.phantom.spacing_mm"),
         ({"data": {"phantom": {"cases": 0}}}, "data.phantom.cases"),
         ({"data": {"path": "a"}, "splits": {"validation_fold": -1}}, "splits.validation_fold"),

@@ -88,6 +88,24 @@ class PreparedCase:
         restored = _onto(Volume(voxels=voxels, grid=self.canvas), ras_grid, 1)
         return np.ascontiguousarray(from_ras(restored, self.native_grid), dtype=np.float32)
 
+    def project(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring a mask from the native grid to the grid of `images`, to the nearest voxel.
+
+        Args:
+            mask: uint8, 0 and 1, on `native_grid`.
+
+        Returns:
+            (X, Y, Z) uint8; what lies outside the crop is lost.
+
+        Raises:
+            ValueError: When the mask has not the native shape.
+        """
+        if mask.shape != self.native_grid.shape:
+            raise ValueError(f"a mask must have shape {self.native_grid.shape}, got {mask.shape}")
+        on_canvas = _onto(to_ras(Volume(voxels=mask, grid=self.native_grid)), self.canvas, 0)
+        x, y, z = self.images.shape[1:]
+        return np.ascontiguousarray(on_canvas[window(self.crop_start, (x, y, z))])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Scan:
@@ -205,7 +223,7 @@ def _read_scan(
                 images[sequence] = _without_background(native, _name(files, sequence))
     if mask is not None:
         with _collecting(found):
-            lesion = _read_lesion(mask, lesion_labels)
+            lesion = read_lesion(mask, lesion_labels)
     base = reference or next(iter(native_grids), None)
     if base not in native_grids:
         raise CaseError("; ".join(found))
@@ -226,8 +244,19 @@ def _without_background(native: Volume, name: str) -> Volume:
     return Volume(voxels=without_background(ras.voxels, name), grid=ras.grid)
 
 
-def _read_lesion(path: Path, lesion_labels: LesionLabels) -> Volume:
-    """The lesion (bool, RAS+ order) of a file of labels."""
+def read_lesion(path: Path, lesion_labels: LesionLabels) -> Volume:
+    """Read a lesion from a NIfTI file of labels.
+
+    Args:
+        path: The file.
+        lesion_labels: As for `prepare_case`.
+
+    Returns:
+        (X, Y, Z) bool in RAS+ order.
+
+    Raises:
+        CaseError: When the file cannot be read or holds other labels.
+    """
     labels = to_ras(read_volume(path))
     present = np.unique(labels.voxels[labels.voxels != 0])
     shown = ", ".join(f"{label:g}" for label in present[:_LABELS_SHOWN])
@@ -260,7 +289,7 @@ def _missing_sequences(files: Mapping[str, Path], sequences: Sequence[str]) -> l
 def _grid_faults(base: str, base_grid: Grid, images: Mapping[str, Volume]) -> list[str]:
     return [
         f"sequence {name} must be on the grid of {base}, which is {base_grid}; got {image.grid}; "
-        "register the sequences, or set preparation.reference"
+        "register the sequences, or set preparation.reference (predict: --reference)"
         for name, image in images.items()
         if not image.grid.matches(base_grid)
     ]

@@ -4,9 +4,7 @@ A *seen slice* is a slice of a validation case together with what a network make
 *panel* shows one sequence of it; a *picture* is a row of panels under a caption.
 
 The truth is outlined from outside and the prediction from inside, so that both lines are to
-be seen where they agree; their colours differ for the colour-blind too.
-
-Source of the colours: Okabe and Ito, Color universal design, 2008.
+be seen where they agree.
 """
 
 from __future__ import annotations
@@ -14,20 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, enlarge, grey
 from strokeseg.imaging.slices import upright
 
-TRUTH_COLOUR, PREDICTION_COLOUR = (86, 180, 233), (230, 159, 0)
 _TEXT_COLOUR = (255, 255, 255)
-# Levels of grey are dropped that no eye tells apart and that make a file twice as large.
-_GREY_STEP = 4
-_DARKEST, _BRIGHTEST = 1, 99
 _PANEL_SIDE, _GAP, _NARROWEST = 208, 4, 330
 # TensorBoard shrinks a picture to some 350 pixels until somebody clicks on it.
 _WIDTH_BY_TEXT_SIZE = 34
@@ -128,13 +122,13 @@ def draw_picture(
     rows, columns = _brain_box(seen)
     size = _panel_size((rows.stop - rows.start, columns.stop - columns.start), pixel_mm)
     image, truth, prediction = (
-        _enlarge(upright(layer[..., rows, columns]), size)
+        enlarge(upright(layer[..., rows, columns]), size)
         for layer in (seen.image, seen.truth, seen.prediction)
     )
     outside, inside = outlines(truth, prediction)
     panels = []
     for channel in image:
-        panel = np.repeat(_grey(channel)[..., None], 3, axis=-1)
+        panel = np.repeat(grey(channel)[..., None], 3, axis=-1)
         panel[outside], panel[inside] = TRUTH_COLOUR, PREDICTION_COLOUR
         panels.append(panel)
     return _set_out(panels, seen.caption, sequences, left_side)
@@ -160,26 +154,6 @@ def _panel_size(shape: tuple[int, int], pixel_mm: tuple[float, float]) -> tuple[
     height, width = (side * side_mm / finest for side, side_mm in zip(shape, pixel_mm, strict=True))
     factor = max(1, int(_PANEL_SIDE / max(height, width)))
     return round(width * factor), round(height * factor)
-
-
-def _enlarge(layer: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Repeat pixels of (..., h, w) until they fill (..., rows, columns)."""
-    rows, columns = (
-        np.arange(large) * small // large
-        for large, small in zip(size, layer.shape[-2:], strict=True)
-    )
-    return np.asarray(layer[..., rows[:, None], columns])
-
-
-def _grey(channel: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Spread the brain's intensities over the levels of grey; what is no brain stays black."""
-    brain = channel != 0
-    if not brain.any():
-        return np.zeros(channel.shape, dtype=np.uint8)
-    darkest, brightest = np.percentile(channel[brain], (_DARKEST, _BRIGHTEST))
-    share = np.clip((channel - darkest) / max(brightest - darkest, 1e-6), 0, 1)
-    steps = np.rint(share * (255 // _GREY_STEP)).astype(np.uint8)
-    return np.where(brain, steps * _GREY_STEP, 0).astype(np.uint8)
 
 
 def _set_out(

@@ -201,12 +201,12 @@ def refresh_paths(experiment: Experiment, cases: Sequence[Case]) -> None:
 
 
 def settings_of(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the settings that slices depend on, as plain values; paths left out."""
+    """Return the settings that slices depend on, as plain values; where files lie left out."""
     # Which patients are known to be distinct decides whether there are slices, not what is in
     # them: naming a pair afterwards must not make searches start anew.
     apart = {"validation_fold", "distinct_patients"}
     return {
-        "data": config.data.model_dump(mode="json", exclude={"path"}),
+        "data": config.data.model_dump(mode="json", exclude={"path", "layout"}),
         "splits": config.splits.model_dump(mode="json", exclude=apart),
         "preparation": config.preparation.model_dump(mode="json"),
     }

@@ -15,7 +15,8 @@ from strokeseg.config import PhantomConfig, Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.files import read_json, replacing_folder, values_sha256, write_json
-from strokeseg.imaging.cases import Case, find_siss_cases, read_manifest
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.layouts import finding
 from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.splits import TEST, write_splits
@@ -121,11 +122,11 @@ def find_cases(experiment: Experiment) -> list[Case]:
     """Find the experiment's cases in the layout that it names.
 
     Raises:
-        UserError: When there are none, or the manifest is faulty.
+        UserError: When there are none, their layout cannot be told, or the manifest is faulty.
     """
     data = experiment.config.data
-    find = find_siss_cases if data.layout == "siss" else read_manifest
-    return find(experiment.data_path, data.sequences)
+    layout = "siss" if data.phantom is not None else data.layout
+    return finding.find_cases(experiment.data_path, data.sequences, layout=layout)
 
 
 def prepare(

@@ -1,199 +1,40 @@
-"""Finding cases in SISS folders and in manifests."""
+"""Names of cases, and of the files that are made of them."""
 
 import pytest
 
-from strokeseg.errors import UserError
-from strokeseg.imaging.cases import find_siss_cases, read_manifest
-
-SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
-FOLDERS = (
-    "VSD.Brain.XX.O.MR_T1.11",
-    "VSD.Brain.XX.O.MR_T1c.12",
-    "VSD.Brain.XX.O.MR_T2.13",
-    "VSD.Brain.XX.O.MR_DWI.14",
-    "VSD.Brain.XX.O.MR_Flair.15",
-    "VSD.Brain_3more.XX.O.OT.16",
-)
-
-
-def siss_case(folder, volumes=FOLDERS, suffix=".nii"):
-    for volume in volumes:
-        (folder / volume).mkdir(parents=True)
-        (folder / volume / f"{volume}{suffix}").touch()
-    return folder
-
-
-def test_a_siss_case_has_its_sequences_and_mask(tmp_path):
-    folder = siss_case(tmp_path / "1")
-    (case,) = find_siss_cases(tmp_path, SEQUENCES)
-    assert (case.name, case.patient, case.fold, case.faults) == ("1", "1", None, ())
-    assert case.images == {
-        "T1": folder / "VSD.Brain.XX.O.MR_T1.11" / "VSD.Brain.XX.O.MR_T1.11.nii",
-        "T2": folder / "VSD.Brain.XX.O.MR_T2.13" / "VSD.Brain.XX.O.MR_T2.13.nii",
-        "DWI": folder / "VSD.Brain.XX.O.MR_DWI.14" / "VSD.Brain.XX.O.MR_DWI.14.nii",
-        "FLAIR": folder / "VSD.Brain.XX.O.MR_Flair.15" / "VSD.Brain.XX.O.MR_Flair.15.nii",
-    }
-    assert case.mask == folder / FOLDERS[-1] / f"{FOLDERS[-1]}.nii"
-
-
-@pytest.mark.parametrize("truth", ["VSD.Brain.XX.O.OT.7", "VSD.Brain_3more.XX.XX.OT.7"])
-def test_other_names_of_the_truth_and_compressed_files_are_known(tmp_path, truth):
-    siss_case(tmp_path / "1", ("VSD.Brain.XX.O.MR_T1.11", truth), suffix=".NII.GZ")
-    (case,) = find_siss_cases(tmp_path, ("t1",))
-    assert case.faults == () and case.mask is not None and case.mask.parent.name == truth
-
-
-def test_a_sequence_is_not_mistaken_for_one_that_begins_alike(tmp_path):
-    siss_case(tmp_path / "1", ("VSD.Brain.XX.O.MR_T1c.12", FOLDERS[-1]))
-    (case,) = find_siss_cases(tmp_path, ("T1",))
-    assert case.images == {}
-    assert case.faults == (f"sequence T1 is missing in {tmp_path / '1'}",)
-
-
-def test_cases_come_in_natural_order_from_either_level(tmp_path):
-    for name in ("10", "2", "1"):
-        siss_case(tmp_path / "SISS2015_Training" / name)
-    for folder in (tmp_path, tmp_path / "SISS2015_Training"):
-        assert [case.name for case in find_siss_cases(folder, SEQUENCES)] == ["1", "2", "10"]
-
-
-def test_a_single_case_folder_is_found_as_such(tmp_path):
-    siss_case(tmp_path / "patient-x")
-    assert [case.name for case in find_siss_cases(tmp_path / "patient-x", SEQUENCES)] == [
-        "patient-x"
-    ]
-
-
-def test_stray_files_and_folders_are_ignored(tmp_path):
-    folder = siss_case(tmp_path / "1")
-    for stray in (".DS_Store", "subjects.csv", "1/simulation.json", "1/license.nii"):
-        (tmp_path / stray).touch()
-    (folder / FOLDERS[0] / f"._{FOLDERS[0]}.nii").touch()
-    (tmp_path / "notes").mkdir()
-    (case,) = find_siss_cases(tmp_path, SEQUENCES)
-    assert case.faults == ()
-
-
-def test_faults_of_a_case_leave_the_others_whole(tmp_path):
-    siss_case(tmp_path / "1")
-    siss_case(tmp_path / "2", (*FOLDERS[:3], *FOLDERS[4:5], "VSD.Brain.XX.O.MR_T2.99"))
-    good, bad = find_siss_cases(tmp_path, SEQUENCES)
-    assert good.faults == ()
-    assert set(bad.images) == {"T1", "FLAIR"} and bad.mask is None
-    several, dwi, mask = bad.faults
-    assert several.startswith("sequence T2 must be one file in") and "MR_T2.99.nii" in several
-    assert dwi == f"sequence DWI is missing in {tmp_path / '2'}"
-    assert mask == f"lesion mask (OT) is missing in {tmp_path / '2'}"
-
-
-def test_an_empty_sequence_folder_is_a_missing_sequence(tmp_path):
-    folder = siss_case(tmp_path / "1")
-    (folder / FOLDERS[0] / f"{FOLDERS[0]}.nii").unlink()
-    (case,) = find_siss_cases(tmp_path, SEQUENCES)
-    assert case.faults == (f"sequence T1 is missing in {folder}",)
-
-
-def test_new_patients_need_no_mask(tmp_path):
-    siss_case(tmp_path / "1", FOLDERS[:-1])
-    siss_case(tmp_path / "2")
-    for case in find_siss_cases(tmp_path, SEQUENCES, masks=False):
-        assert case.mask is None and case.faults == ()
-
-
-def test_folders_without_cases_say_what_was_expected(tmp_path):
-    (tmp_path / "1" / "images").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"holds no case in SISS layout; expected .*MR_T1\."):
-        find_siss_cases(tmp_path, SEQUENCES)
-    with pytest.raises(UserError, match="no such folder"):
-        find_siss_cases(tmp_path / "nowhere", SEQUENCES)
-
-
-def test_two_sets_with_the_same_case_names_are_refused(tmp_path):
-    siss_case(tmp_path / "training" / "1")
-    siss_case(tmp_path / "testing" / "1")
-    with pytest.raises(UserError, match="two cases are named 1"):
-        find_siss_cases(tmp_path, SEQUENCES)
-
-
-def manifest(folder, text, encoding="utf-8"):
-    path = folder / "cases.csv"
-    path.write_text(text, encoding=encoding)
-    return path
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_a_manifest_names_files_beside_itself(tmp_path, encoding):
-    path = manifest(
-        tmp_path,
-        "case,patient,T1,FLAIR,mask,fold,centre\n"
-        "b10,anna,b/t1.nii,b/flair.nii,b/mask.nii,test,x\n"
-        "\n"
-        " b2 ,bert, /a/t1.nii ,a/flair.nii,a/mask.nii,0,\n",
-        encoding,
-    )
-    second, tenth = read_manifest(path, ("FLAIR", "T1"))
-    assert (second.name, second.patient, second.fold) == ("b2", "bert", "0")
-    assert (tenth.name, tenth.patient, tenth.fold) == ("b10", "anna", "test")
-    assert tenth.images == {"FLAIR": tmp_path / "b/flair.nii", "T1": tmp_path / "b/t1.nii"}
-    assert tenth.mask == tmp_path / "b/mask.nii"
-    assert second.images["T1"].as_posix() == "/a/t1.nii"
-
-
-def test_without_a_patient_column_every_case_is_its_own_patient(tmp_path):
-    (case,) = read_manifest(manifest(tmp_path, "case,T1,mask\nc1,a.nii,m.nii\n"), ("T1",))
-    assert (case.patient, case.fold) == ("c1", None)
-
-
-def test_a_manifest_of_new_patients_needs_no_mask(tmp_path):
-    (case,) = read_manifest(manifest(tmp_path, "case,T1\nc1,a.nii\n"), ("T1",), masks=False)
-    assert case.mask is None
-
-
-def test_all_faults_of_the_lines_are_reported_at_once(tmp_path):
-    path = manifest(
-        tmp_path,
-        "case,patient,T1,T2,mask,fold\n"
-        "a,p1,1.nii,2.nii,3.nii,0\n"
-        "a,p2,4.nii,,5.nii,1\n"
-        "../c,p3,1.nii,7.nii,8.nii,one\n"
-        "d,p4,9.nii,9.nii,10.nii,01\n",
-    )
-    with pytest.raises(UserError) as raised:
-        read_manifest(path, ("T1", "T2"))
-    message = str(raised.value)
-    for fault in (
-        "line 3: case: case a is already in line 2",
-        "line 3: T2 must not be empty",
-        "line 4: case must be letters",
-        "line 4: T1: file 1.nii is already in line 2",
-        "line 4: fold must be 0, 1, ... or test, got 'one'",
-        "line 5: T2: file 9.nii is already in line 5",
-        "got '01'",
-    ):
-        assert fault in message
-    assert "\n" not in message
+from strokeseg.imaging.cases import bids_name, is_case_name, mask_name
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("name", "fits"),
     [
-        ("", r"columns \['case', 'T1', 'mask'\] are missing, line 1 has \[\]"),
-        ("case;T1;mask\na;b;c\n", r"columns \['case', 'T1', 'mask'\] are missing"),
-        ("case,t1,mask\na,b,c\n", r"columns \['T1'\] are missing"),
-        ("case,T1,mask\n", "holds no case"),
-        ("case,T1,mask\na,b\nc,d,e,f\n", "line 2: must have 3 cells, got 2; line 3: .* got 4"),
-        ("case,T1,T1,mask\na,b,c,d\n", r"columns \['T1'\] are there more than once"),
-        ('case,T1,mask\na,"b,c\n', "no CSV file"),
+        ("1", True),
+        ("anna b.+-_", True),
+        ("", False),
+        ("../a", False),
+        ("a/b", False),
+        (".a", False),
     ],
 )
-def test_manifests_of_another_form_are_refused(tmp_path, text, fault):
-    with pytest.raises(UserError, match=fault):
-        read_manifest(manifest(tmp_path, text), ("T1",))
+def test_case_names_can_name_files(name, fits):
+    assert is_case_name(name) is fits
 
 
-def test_unreadable_manifests_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"cases\.csv: cannot be read"):
-        read_manifest(tmp_path / "cases.csv", ("T1",))
-    path = manifest(tmp_path, "case,T1,mask\nä,b,c\n", "latin-1")
-    with pytest.raises(UserError, match=r"cases\.csv: is no CSV file in UTF-8"):
-        read_manifest(path, ("T1",))
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("1", "sub-1"),
+        ("strokecase0001", "sub-strokecase0001"),
+        ("sub-01", "sub-01"),
+        ("sub-01_ses-02", "sub-01_ses-02"),
+    ],
+)
+def test_masks_are_named_after_bids(case, name):
+    assert bids_name(case) == name
+    assert mask_name(case) == f"{name}_space-orig_label-L_desc-strokeseg_mask.nii.gz"
+
+
+def test_labels_are_letters_and_digits_and_yet_differ():
+    names = [bids_name(case) for case in ("a_1", "a 1", "a1", "sub-a_1")]
+    assert len(set(names)) == 4
+    assert all(name.removeprefix("sub-").isalnum() for name in names)

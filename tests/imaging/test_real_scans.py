@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from strokeseg.errors import CaseError
-from strokeseg.imaging.cases import find_siss_cases, read_manifest
+from strokeseg.imaging.layouts.manifest import read_manifest
+from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import prepare_case
 

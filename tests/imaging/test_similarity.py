@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from strokeseg.imaging.cases import find_siss_cases
+from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.similarity import SAME_SCAN_FROM, SIDE, describe, similarities

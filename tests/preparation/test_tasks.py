@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from strokeseg.config import DataConfig, ExperimentConfig
-from strokeseg.imaging.cases import Case, find_siss_cases
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.slices import AXES, slice_size
 from strokeseg.imaging.table import table_to_arrays
 from strokeseg.preparation.tasks import CheckTask, SliceTask, spread

@@ -1,0 +1,185 @@
+"""Segmenting one case with a bundle, and knowing again what was segmented before.
+
+What is written for a case, `imaging.derivatives` names. A case is *done* when its files are all
+there and its sidecar says that this bundle made them of these files.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from strokeseg.errors import UserError
+from strokeseg.files import file_sha256, read_json, write_json
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.derivatives import CaseFiles, files_of, mask_sidecar
+from strokeseg.imaging.lesions import lesion_volumes_mm3
+from strokeseg.imaging.prepared import PreparedCase, prepare_case
+from strokeseg.imaging.quality_picture import write_quality_picture
+from strokeseg.imaging.uncertainty import disagreement
+from strokeseg.imaging.volume import write_map, write_mask
+from strokeseg.imaging.voting import Decision
+from strokeseg.learning.ensemble import Ensemble, segment
+
+_MM3_PER_ML = 1000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tool:
+    """What segments.
+
+    Attributes:
+        ensemble: The bundle's.
+        bundle: The bundle's file or folder.
+        bundle_sha256: The hash by which it is known again.
+        runtime: The package that computes the networks.
+        code_version: Of this program.
+        reference: Sequence onto whose grid the others are resampled; nothing to insist that
+            they share one.
+    """
+
+    ensemble: Ensemble
+    bundle: Path
+    bundle_sha256: str
+    runtime: str
+    code_version: str
+    reference: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was found in a case.
+
+    Attributes:
+        lesion_ml: Volume of all lesions.
+        lesions: How many there are.
+        files: Where it is written.
+        done_before: Whether an earlier command found it.
+    """
+
+    lesion_ml: float
+    lesions: int
+    files: CaseFiles
+    done_before: bool = False
+
+    def __str__(self) -> str:
+        """The finding in words."""
+        if not self.lesions:
+            return "no lesion found"
+        return f"{self.lesion_ml:.2f} ml in {self.lesions} lesion{'s' * (self.lesions > 1)}"
+
+
+def predict_case(tool: Tool, case: Case, output: Path) -> Finding:
+    """Segment a case and write what was found.
+
+    Args:
+        tool: What segments.
+        case: The case.
+        output: Folder of the derivatives.
+
+    Raises:
+        CaseError: When the case's files are not as they must be.
+        UserError: When a file cannot be written.
+    """
+    record = tool.ensemble.record
+    prepared = prepare_case(
+        case.images,
+        sequences=record.sequences,
+        reference=tool.reference,
+        spacing_mm=record.spacing_mm,
+        faults=case.faults,
+    )
+    decision = segment(tool.ensemble, prepared)
+    volumes_ml = lesion_volumes_mm3(decision.mask, prepared.native_grid.spacing_mm) / _MM3_PER_ML
+    files = files_of(output, case.name)
+    # Without it the case is not done, should this command end while it replaces the files.
+    files.sidecar.unlink(missing_ok=True)
+    finding = Finding(lesion_ml=float(volumes_ml.sum()), lesions=len(volumes_ml), files=files)
+    _write(tool, case, prepared, decision, finding)
+    largest_ml = float(volumes_ml.max(initial=0))
+    write_json(files.sidecar, _sidecar(tool, case, finding, largest_ml))
+    return finding
+
+
+def find_done(tool: Tool, case: Case, output: Path) -> Finding | None:
+    """Return what an earlier command found in a case, or nothing when it is not done.
+
+    Raises:
+        UserError: When the files there were made by another bundle, or are no prediction.
+    """
+    files = files_of(output, case.name)
+    if not files.sidecar.is_file():
+        return None
+    sidecar = read_json(files.sidecar)
+    there = sidecar if isinstance(sidecar, dict) else {}
+    if there.get("BundleSha256") != tool.bundle_sha256:
+        raise UserError(
+            f"{files.sidecar}: case {case.name} was segmented with another bundle "
+            f"({there.get('Bundle', 'unknown')}); give another --output, or replace it with "
+            "--overwrite"
+        )
+    same = there.get("SourceSha256") == _hashes(case) and there.get("Reference") == tool.reference
+    if not same or case.faults or not all(path.is_file() for path in files.all()):
+        return None
+    return Finding(
+        lesion_ml=float(there["LesionVolumeMl"]),
+        lesions=int(there["LesionCount"]),
+        files=files,
+        done_before=True,
+    )
+
+
+def _write(
+    tool: Tool, case: Case, prepared: PreparedCase, decision: Decision, finding: Finding
+) -> None:
+    files, grid = finding.files, prepared.native_grid
+    write_mask(files.mask, decision.mask, grid)
+    write_map(files.probability, decision.probability, grid)
+    write_map(files.uncertainty, disagreement(decision.axis_probabilities), grid)
+    write_quality_picture(
+        files.picture,
+        prepared.images,
+        prepared.project(decision.mask),
+        sequences=tool.ensemble.record.sequences,
+        spacing_mm=prepared.spacing_mm,
+        caption=f"{case.name}: {finding}",
+    )
+
+
+def _sidecar(tool: Tool, case: Case, finding: Finding, largest_ml: float) -> dict[str, Any]:
+    record = tool.ensemble.record
+    return mask_sidecar(
+        list(case.images.values()),
+        Case=case.name,
+        LesionVolumeMl=finding.lesion_ml,
+        LesionCount=finding.lesions,
+        LargestLesionMl=largest_ml,
+        Sequences=list(record.sequences),
+        SourceSha256=_hashes(case),
+        Reference=tool.reference,
+        Bundle=tool.bundle.name,
+        BundleSha256=tool.bundle_sha256,
+        Experiment=record.name,
+        Rule=record.rule.model_dump(mode="json"),
+        Versions=_versions(tool),
+    )
+
+
+def _versions(tool: Tool) -> dict[str, str]:
+    packages: Sequence[str] = ("nibabel", tool.runtime)
+    return {
+        "strokeseg": tool.code_version,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        **{package: version(package) for package in packages},
+    }
+
+
+def _hashes(case: Case) -> dict[str, str]:
+    return {name: file_sha256(path) for name, path in case.images.items() if path.is_file()}
