@@ -166,7 +166,28 @@ def write_mask(path: Path, mask: NDArray[np.generic], grid: Grid) -> None:
     """
     if mask.shape != grid.shape:
         raise ValueError(f"mask must have its grid's shape {grid.shape}, got {mask.shape}")
-    image = _nibabel.Nifti1Image(mask.astype(np.uint8), grid.affine_ras)
+    _write(path, mask.astype(np.uint8), grid)
+
+
+def write_map(path: Path, values: NDArray[np.float32], grid: Grid) -> None:
+    """Write a map as NIfTI (float32), with the grid in both of its transforms.
+
+    Args:
+        path: File to write, `.nii` or `.nii.gz`; appears complete or not at all.
+        values: (X, Y, Z) on `grid`.
+        grid: Where the voxels lie.
+
+    Raises:
+        ValueError: When the map has not the grid's shape.
+        UserError: When the folder cannot be written to.
+    """
+    if values.shape != grid.shape:
+        raise ValueError(f"a map must have its grid's shape {grid.shape}, got {values.shape}")
+    _write(path, values.astype(np.float32), grid)
+
+
+def _write(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
+    image = _nibabel.Nifti1Image(voxels, grid.affine_ras)
     image.set_sform(grid.affine_ras, code="scanner")
     image.set_qform(grid.affine_ras, code="scanner")
     image.header.set_xyzt_units("mm")
