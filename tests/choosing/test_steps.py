@@ -96,7 +96,7 @@ def test_selection_finds_the_one_candidate_that_sees_the_lesion() -> None:
 
 
 def test_selection_leaves_no_weights_of_axes_that_do_not_vote() -> None:
-    weighted = Rule(axis_weights={axis: 0.5 for axis in AXES})
+    weighted = Rule(axis_weights=dict.fromkeys(AXES, 0.5))
     begun = Choice(members=best_of_each_axis(ONE_EACH, 1), rule=weighted)
     for option in STEPS["forward selection"](begun, ONE_EACH, lambda choice: 0.0):
         axes = {axis for axis, _ in option.choice.members}
