@@ -95,6 +95,14 @@ def test_selection_finds_the_one_candidate_that_sees_the_lesion() -> None:
     assert step.dice_after == 1.0
 
 
+def test_selection_leaves_no_weights_of_axes_that_do_not_vote() -> None:
+    weighted = Rule(axis_weights=dict.fromkeys(AXES, 0.5))
+    begun = Choice(members=best_of_each_axis(ONE_EACH, 1), rule=weighted)
+    for option in STEPS["forward selection"](begun, ONE_EACH, lambda choice: 0.0):
+        axes = {axis for axis, _ in option.choice.members}
+        assert option.choice.rule.axis_weights.keys() == axes
+
+
 def test_steps_see_only_the_patients_that_decide() -> None:
     # One needs a lower threshold, the other five a higher one against their specks.
     names = [name for of_axis in ONE_EACH.values() for name in of_axis]
