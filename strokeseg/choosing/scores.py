@@ -27,12 +27,17 @@ class Choice:
     """Candidates and the rule by which they vote.
 
     Attributes:
-        members: The candidates' names in the order of the ensemble's record, with their axes.
+        members: Axis and name of each candidate, in the order of the ensemble's record.
         rule: How their probabilities become one mask.
     """
 
     members: tuple[tuple[str, str], ...]
     rule: Rule
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from other choices: its rule holds a dictionary, so it has no hash."""
+        return (self.members, self.rule.model_dump_json())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,7 +131,7 @@ class PatientScores:
 
     def of(self, choice: Choice) -> NDArray[np.float64]:
         """Return (patients,), the mean 3D Dice over each patient's cases."""
-        key = (choice.members, choice.rule.model_dump_json())
+        key = choice.key
         if key not in self._known:
             found: dict[str, list[float]] = {patient: [] for patient in self.patients}
             for case in self._evidence:
