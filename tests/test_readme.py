@@ -72,7 +72,7 @@ def test_every_experiment_and_option_that_the_readme_names_is_there():
         assert (CHECKOUT / "experiments" / name / "experiment.yaml").is_file()
     helps = "".join(
         run(f"strokeseg {command} --help", CHECKOUT).stdout
-        for command in ("prepare", "search", "evaluate", "predict", "run")
+        for command in ("prepare", "search", "evaluate", "export", "predict", "run")
     )
     for option in set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - {
         "--help",
