@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-import torch
-
-from strokeseg.errors import UserError
+if TYPE_CHECKING:
+    import torch
 
 
 def add_device_option(options: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def device_of(options: argparse.Namespace) -> torch.device:
     Raises:
         UserError: When a GPU is asked for and torch finds none.
     """
-    available = torch.cuda.is_available()
-    if options.device == "cuda" and not available:
-        raise UserError("--device cuda: torch finds no GPU here; use --device cpu")
-    return torch.device(options.device or ("cuda" if available else "cpu"))
+    # `predict` has this option too, and must be able to do without torch.
+    from strokeseg.learning.torch_experts import find_device  # noqa: PLC0415
+
+    return find_device(options.device)

@@ -1,13 +1,17 @@
 """Score the ensemble on the locked test cases, in 3D, on each case's own grid.
 
-Every axis alone, the vote of the axes, and, where `promote` kept both, the vote of the best
-pretrained members beside that of the best from scratch. Masks are written as NIfTI. If a
+Every member and every axis alone, the vote as it was promoted, plain hard and soft votes of the
+same members, and, where `promote` kept both, the vote of the best pretrained members beside that
+of the best from scratch. Cases are spread over Ray's CPUs or GPUs; masks and maps of the axes'
+disagreement are written as NIfTI. An evaluation that was interrupted goes on from there. If a
 case fails, the others go on; the failed ones are listed and the exit code is 1.
 
 With --on validation the patients that chose the trials are scored instead, which flatters
-the ensemble; everything that is written says so.
+the ensemble; everything that is written says so. With --predictions and --name a folder of
+masks from elsewhere is scored on the same cases, into the same tables.
 
     strokeseg evaluate --experiment siss-like
+    strokeseg evaluate --experiment siss-like --predictions nnunet_masks --name nnunet
 """
 
 from __future__ import annotations
@@ -15,32 +19,46 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
-from statistics import fmean, median
+from platform import python_version
 from typing import Any
 
 import torch
 
 from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
-from strokeseg.errors import CaseError, UserError
+from strokeseg.errors import UserError
+from strokeseg.evaluation.cautions import caution_of
+from strokeseg.evaluation.methods import members_to_ask, votes_of
+from strokeseg.evaluation.rivals import check_rivals, score_rivals
+from strokeseg.evaluation.scoring import Job
+from strokeseg.evaluation.side import score_side
+from strokeseg.evaluation.summarise import (
+    BOOTSTRAP,
+    by_size,
+    disagreement_of,
+    methods_of,
+    paired_tests,
+)
+from strokeseg.evaluation.tasks import cpus_a_task
 from strokeseg.experiment import Experiment, code_version
-from strokeseg.files import replacing_folder, write_csv, write_json
-from strokeseg.imaging.cases import Case, mask_name
-from strokeseg.imaging.metrics import Scores, score_masks
-from strokeseg.imaging.prepared import PreparedCase, prepare_case
+from strokeseg.files import write_json
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.metric_names import METRICS
+from strokeseg.imaging.metrics import POLICIES, Policy
 from strokeseg.imaging.splits import TEST
-from strokeseg.imaging.volume import write_mask
-from strokeseg.learning.ensemble import Ensemble, segment
-from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
-from strokeseg.learning.torch_experts import load_ensemble
-from strokeseg.pages import METRIC_TITLES
-from strokeseg.preparation.record import Preparation, changed_files, read_preparation
-from strokeseg.summary import SIDES, ensemble_hash
+from strokeseg.learning.ensemble_record import (
+    RECORD_NAME,
+    EnsembleRecord,
+    read_ensemble_record,
+)
+from strokeseg.preparation.record import Preparation, read_preparation
+from strokeseg.ray_session import ray_session
+from strokeseg.summary import SIDES, ensemble_hash, interval_text, write_scores
 
-VOTE = "vote"
-METRICS = tuple(Scores.__dataclass_fields__)
+_SHOWN = ("dice", "sensitivity", "precision", "hd95_mm", "volume_difference_ml", "lesion_f1")
+_LIBRARIES = ("torch", "ray", "numpy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +67,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cli.add_experiment_options(parser)
     add_device_option(parser)
     add_side_option(parser)
+    parser.add_argument(
+        "--policy",
+        choices=POLICIES,
+        default="isles22",
+        help="whose rules hold where a mask is empty (default: isles22)",
+    )
+    parser.add_argument(
+        "--predictions",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="masks from elsewhere, <case>.nii.gz or named after BIDS; may be repeated",
+    )
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        help="what the tables call the masks of --predictions; once for each",
+    )
     options = parser.parse_args(arguments)
     return cli.run_command(lambda: _work(options))
 
@@ -64,85 +102,139 @@ def add_side_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _work(options: argparse.Namespace) -> int:
+    rivals = _rivals_of(options)
     experiment = cli.experiment_of(options)
     with cli.logging_to(experiment.log_folder / "evaluate.log"):
-        summary = evaluate(experiment, device_of(options), on=options.on)
+        summary = evaluate(
+            experiment, device_of(options), on=options.on, policy=options.policy, rivals=rivals
+        )
     print_summary(summary)
     print(f"All scores: {experiment.metrics_csv(options.on)}")
     return cli.SOME_FAILED if summary["failed"] else cli.DONE
 
 
-def evaluate(experiment: Experiment, device: torch.device, *, on: str) -> dict[str, Any]:
-    """Score the ensemble, write scores and masks, and return the summary.
+def _rivals_of(options: argparse.Namespace) -> dict[str, Path]:
+    folders, names = options.predictions, options.name
+    if len(folders) != len(names) or len(set(names)) != len(names):
+        raise UserError(
+            f"--predictions and --name: each folder needs one name of its own, got "
+            f"{len(folders)} folders and {', '.join(names) or 'no name'}"
+        )
+    return dict(zip(names, folders, strict=True))
+
+
+def evaluate(
+    experiment: Experiment,
+    device: torch.device,
+    *,
+    on: str,
+    policy: Policy = "isles22",
+    rivals: Mapping[str, Path] | None = None,
+) -> dict[str, Any]:
+    """Score the ensemble, write scores, masks and maps, and return the summary.
 
     Args:
         experiment: Whose ensemble.
         device: Where to compute.
         on: `test`, or `validation` for the patients that chose the trials.
+        policy: How empty masks count, see `imaging.metrics`.
+        rivals: Folders of masks from elsewhere by name.
 
     Raises:
-        UserError: When there is no ensemble, no test case, or no case could be scored.
+        UserError: When there is no ensemble, no test case, no case could be scored, or a
+            rival is none.
     """
     preparation = read_preparation(experiment)
-    ensembles = _load_ensembles(experiment, preparation, device)
-    side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
-    cases = [preparation.cases[name] for name in preparation.names(side)]
-    if not cases:
-        raise UserError(
-            f"{experiment.splits_json}: there is no {on} patient; for a test set choose "
-            "splits.test_share or splits.test_patients under another experiment name, or score "
-            "the patients that chose the trials with --on validation"
+    record = _read_record(experiment, preparation)
+    cases = _cases_of(experiment, preparation, on)
+    rivals = rivals or {}
+    check_rivals(rivals, _own_methods(record))
+    with ray_session(), cli.progress("Evaluating cases") as show:
+        job = Job(
+            config=experiment.config,
+            ensemble_folder=experiment.ensemble_folder,
+            ensemble_sha256=ensemble_hash(experiment),
+            masks_folder=experiment.masks_folder(on),
+            uncertainty_folder=experiment.uncertainty_folder(on),
+            policy=policy,
+            device=device.type,
+            threads=1 if device.type != "cpu" else cpus_a_task(len(cases)),
         )
-    rows: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
-    with (
-        replacing_folder(experiment.evaluation_folder(on)) as folder,
-        cli.progress("Evaluating cases") as show,
-    ):
-        for index, case in enumerate(cases):
-            show(index, len(cases), f"case {case.name}")
-            try:
-                rows += _score_case(experiment, case, ensembles, folder / "masks")
-            except CaseError as error:
-                failed[case.name] = str(error)
-        show(len(cases), len(cases), "")
-        if not rows:
-            reasons = "; ".join(f"{case}: {reason}" for case, reason in failed.items())
+        scored = score_side(experiment, job, cases, experiment.scored_folder(on), show)
+        if not scored.results:
+            reasons = "; ".join(f"{case}: {reason}" for case, reason in scored.failed.items())
             raise UserError(f"no {on} case could be scored: {reasons}")
-        summary = {
-            "experiment": experiment.name,
-            "on": on,
-            "ensemble_sha256": ensemble_hash(experiment),
-            "splits_hash": preparation.splits_hash,
-            "code_version": code_version(),
-            "cases": len(cases),
-            "failed": failed,
-            "methods": _summarise(rows),
-        }
-        write_csv(folder / experiment.metrics_csv(on).name, ["case", "method", *METRICS], rows)
-        write_json(folder / experiment.summary_json(on).name, summary)
+        others = score_rivals(
+            experiment,
+            job,
+            rivals,
+            [case for case in cases if case.name in scored.results],
+            experiment.rivals_folder(on),
+        )
+    if scored.kept:
+        print(f"{scored.kept} of {len(cases)} cases were scored before")
+    for name in others.outdated:
+        print(
+            f"{name}: left out, since it was scored on other cases, by another policy or by "
+            f"other code; score it anew with --predictions FOLDER --name {name}",
+            file=sys.stderr,
+        )
+    rows = [row for result in scored.results.values() for row in result.rows] + [*others.rows]
+    summary = {
+        "experiment": experiment.name,
+        "on": on,
+        "caution": caution_of(experiment, record, on),
+        "policy": policy,
+        "ensemble_sha256": job.ensemble_sha256,
+        "splits_hash": preparation.splits_hash,
+        "preparation_hash": preparation.fingerprint,
+        "code_version": code_version(),
+        "versions": {
+            "python": python_version(),
+            **{library: metadata.version(library) for library in _LIBRARIES},
+        },
+        "cases": len(cases),
+        "patients": len({case.patient for case in cases}),
+        "failed": {**scored.failed, **others.failed},
+        "bootstrap": BOOTSTRAP,
+        "methods": methods_of(rows),
+        "by_size": by_size(rows),
+        "tests": paired_tests(rows),
+        "disagreement": disagreement_of(rows, scored.results),
+    }
+    write_scores(experiment.metrics_csv(on), rows)
+    write_json(experiment.summary_json(on), summary)
     return summary
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Print the means over the test cases, and the cases that failed."""
-    scored = summary["cases"] - len(summary["failed"])
+    """Print means with intervals, what the tests say, and the cases that failed."""
+    methods = {
+        name: found for name, found in summary["methods"].items() if found["kind"] != "member"
+    }
+    cases = max(found["cases"] for found in methods.values())
+    side = "unseen test" if summary["on"] == "test" else "validation"
     cli.print_table(
-        f"Mean over {scored} "
-        f"{'unseen test' if summary['on'] == 'test' else 'validation'} cases, in 3D",
-        ("method", *METRIC_TITLES.values()),
+        f"Mean over {cases} {side} cases, in 3D (95 % interval over patients)",
+        ("method", *(METRICS[metric].heading for metric in _SHOWN)),
         [
-            (method, *(f"{means['mean'][metric]:.3f}" for metric in METRIC_TITLES))
-            for method, means in summary["methods"].items()
+            (name, *(interval_text(found["metrics"][metric], 2) for metric in _SHOWN))
+            for name, found in methods.items()
         ],
     )
+    for test in summary["tests"]:
+        difference = interval_text({**test, "mean": test["mean_difference"]})
+        print(
+            f"Dice of {test['first']} minus {test['second']}: {difference}, p = {test['p']:.3g} "
+            f"({test['patients']} patients)"
+        )
+    if summary["caution"]:
+        print(f"Caution: {summary['caution']}")
     for case, reason in summary["failed"].items():
         print(f"failed: case {case}: {reason}", file=sys.stderr)
 
 
-def _load_ensembles(
-    experiment: Experiment, preparation: Preparation, device: torch.device
-) -> dict[str, Ensemble]:
+def _read_record(experiment: Experiment, preparation: Preparation) -> EnsembleRecord:
     folder = experiment.ensemble_folder
     if not folder.exists():
         raise UserError(
@@ -152,71 +244,28 @@ def _load_ensembles(
     record = read_ensemble_record(folder / RECORD_NAME)
     if record.preparation_hash != preparation.fingerprint:
         raise UserError(f"{folder}: was made from other data than are prepared now; promote anew")
-    ensemble = load_ensemble(folder, device=device)
-    comparisons = {
-        f"{VOTE}_{name}": ensemble
-        if members == record.members
-        else load_ensemble(folder, name, device)
-        for name, members in record.comparison.items()
-    }
-    return {VOTE: ensemble, **comparisons}
+    return record
 
 
-def _score_case(
-    experiment: Experiment,
-    case: Case,
-    ensembles: Mapping[str, Ensemble],
-    masks_folder: Path,
-) -> list[dict[str, Any]]:
-    """Score a case by every method and write the masks of the ensemble itself."""
-    if changed := changed_files(experiment, case):
-        raise CaseError(f"{', '.join(changed)}: not as it was when the split was drawn; restore it")
-    prepared = _prepare(experiment, case, ensembles[VOTE])
-    grid = prepared.native_grid
-    decision = segment(ensembles[VOTE], prepared)
-    masks = {**decision.axis_masks, VOTE: decision.mask}
-    for method, mask in masks.items():
-        write_mask(masks_folder / mask_name(case.name, method), mask, grid)
-    for method, ensemble in ensembles.items():
-        if ensemble is ensembles[VOTE]:
-            masks[method] = masks[VOTE]
-        else:
-            masks[method] = segment(ensemble, prepared).mask
-    if prepared.native_mask is None:
-        raise CaseError(f"case {case.name} has no lesion mask to be scored against")
-    return [
-        {
-            "case": case.name,
-            "method": method,
-            **asdict(score_masks(prepared.native_mask, mask, grid.spacing_mm)),
-        }
-        for method, mask in masks.items()
+def _cases_of(experiment: Experiment, preparation: Preparation, on: str) -> list[Case]:
+    side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
+    cases = [preparation.cases[name] for name in preparation.names(side)]
+    if not cases:
+        raise UserError(
+            f"{experiment.splits_json}: there is no {on} patient; for a test set choose "
+            "splits.test_share or splits.test_patients under another experiment name, or score "
+            "the patients that chose the trials with --on validation"
+        )
+    return cases
+
+
+def _own_methods(record: EnsembleRecord) -> list[str]:
+    members = [
+        name.removesuffix(".safetensors")
+        for names in members_to_ask(record).values()
+        for name in names
     ]
-
-
-def _prepare(experiment: Experiment, case: Case, ensemble: Ensemble) -> PreparedCase:
-    return prepare_case(
-        case.images,
-        sequences=ensemble.record.sequences,
-        mask=case.mask,
-        lesion_labels=experiment.config.data.lesion_labels,
-        reference=ensemble.record.reference,
-        spacing_mm=ensemble.record.spacing_mm,
-    )
-
-
-def _summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    methods = dict.fromkeys(row["method"] for row in rows)
-    return {
-        method: {
-            name: {
-                metric: statistic([row[metric] for row in rows if row["method"] == method])
-                for metric in METRICS
-            }
-            for name, statistic in (("mean", fmean), ("median", median))
-        }
-        for method in methods
-    }
+    return [*members, *record.members, *(vote.method for vote in votes_of(record))]
 
 
 if __name__ == "__main__":

@@ -161,6 +161,14 @@ class Experiment:
         """Maps of the axes' disagreement as NIfTI."""
         return self.evaluation_folder(side) / "uncertainty"
 
+    def scored_folder(self, side: str) -> Path:
+        """What was found of each case, from which an evaluation goes on."""
+        return self.evaluation_folder(side) / "scored"
+
+    def rivals_folder(self, side: str) -> Path:
+        """What masks from elsewhere scored, a file a rival."""
+        return self.evaluation_folder(side) / "rivals"
+
     @property
     def report_html(self) -> Path:
         """The experiment's report: one file that needs no other."""

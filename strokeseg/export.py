@@ -1,6 +1,14 @@
 """Write the ensemble as one bundle: a .zip that holds all that `predict` needs.
 
-strokeseg export --experiment siss-like --output stroke-ensemble.zip
+Its members lie in it twice, for PyTorch and for onnxruntime; both are asked about validation
+cases first, and must agree.
+
+With `--to nnunet` it writes no ensemble but the experiment's cases and splits, as a raw data set
+of nnU-Net under nnunet_raw/ in the experiment's folder, for training nnU-Net on the same folds;
+its README.md says how.
+
+    strokeseg export --experiment siss-like --output stroke-ensemble.zip
+    strokeseg export --experiment siss-like --to nnunet --number 501
 """
 
 from __future__ import annotations
@@ -10,26 +18,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
+from strokeseg.bundling import accompanying_files, export_members, parity_cases
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.learning.bundle import write_bundle
-from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
-from strokeseg.pages import model_card
+from strokeseg.learning.bundle import exported_record, write_bundle
+from strokeseg.nnunet_dataset import write_nnunet_dataset
 from strokeseg.preparation.record import read_preparation
-from strokeseg.summary import current_summary
 
-_LICENCE = """\
-The weights in this bundle belong to whoever trained and exported them, and so does the
-decision about their licence: replace this text by it before the bundle is passed on.
-Weights that were pretrained elsewhere keep the terms of their source. The software that
-made the bundle, strokeseg, is licensed under Apache-2.0.
-"""
+_NNUNET_NUMBER = 501
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     parser = cli.parser("export", __doc__)
     cli.add_experiment_options(parser)
+    parser.add_argument(
+        "--to",
+        choices=("bundle", "nnunet"),
+        default="bundle",
+        help="what to write (default: bundle)",
+    )
+    parser.add_argument(
+        "--number",
+        type=int,
+        default=_NNUNET_NUMBER,
+        help=f"of nnU-Net's data set (default: {_NNUNET_NUMBER})",
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -40,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         experiment = cli.experiment_of(options)
+        if options.to == "nnunet":
+            if options.output is not None:
+                raise UserError("--output: a data set of nnU-Net goes to nnunet_raw/; leave it out")
+            _export_nnunet(experiment, options.number)
+            return cli.DONE
         export(experiment, options.output or experiment.bundle_zip)
         return cli.DONE
 
@@ -47,10 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def export(experiment: Experiment, path: Path) -> None:
-    """Write the bundle and print its size.
+    """Write the bundle; print how well its runtimes agree, and its size.
 
     Raises:
-        UserError: When nothing is promoted, or the bundle cannot be written.
+        UserError: When nothing is promoted, no validation case can be read, the runtimes
+            disagree, or the bundle cannot be written.
     """
     folder = experiment.ensemble_folder
     if not folder.exists():
@@ -58,12 +78,24 @@ def export(experiment: Experiment, path: Path) -> None:
             f"{folder}: there is no ensemble; run strokeseg promote "
             f"--experiment {experiment.name} first"
         )
-    record = read_ensemble_record(folder / RECORD_NAME)
-    card = model_card(record, read_preparation(experiment), current_summary(experiment))
-    write_bundle(path, folder, extra={"LICENSE": _LICENCE, "docs/README.md": card})
-    members = sum(len(names) for names in record.members.values())
+    record = exported_record(folder)
+    preparation = read_preparation(experiment)
+    if record.preparation_hash != preparation.fingerprint:
+        raise UserError(f"{folder}: was made from other data than are prepared now; promote anew")
+    cases = parity_cases(experiment, preparation, record)
+    with cli.progress("Exporting members") as show:
+        onnx_files, parity = export_members(folder, record, cases, show)
+    extra = accompanying_files(experiment, preparation, record, parity)
+    write_bundle(path, folder, onnx_files=onnx_files, extra=extra)
     size = f", {path.stat().st_size / 1e6:.1f} MB" if path.is_file() else ""
-    print(f"Bundle: {path} ({members} members{size})")
+    print(parity)
+    print(f"Bundle: {path} ({len(onnx_files)} members{size})")
+
+
+def _export_nnunet(experiment: Experiment, number: int) -> None:
+    with cli.logging_to(experiment.log_folder / "export.log"):
+        folder = write_nnunet_dataset(experiment, number, cli.progress)
+    print(f"nnU-Net's data set: {folder}; {folder / 'README.md'} says how to train on it")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from strokeseg.experiment import Experiment
 from strokeseg.leaderboard import LeaderboardRow, best_by_start
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.preparation.record import Preparation
+from strokeseg.summary import interval_text
 
 METRIC_TITLES = {
     "dice": "Dice",
@@ -105,12 +106,16 @@ def results_table(summary: Mapping[str, Any]) -> str:
         [
             (
                 method,
-                *(f"{means['mean'][metric]:.3f}" for metric in METRIC_TITLES),
-                f"{means['median']['dice']:.3f}",
+                *(interval_text(found["metrics"][metric]) for metric in METRIC_TITLES),
+                _number(found["metrics"]["dice"]["median"]),
             )
-            for method, means in summary["methods"].items()
+            for method, found in summary["methods"].items()
         ],
     )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _side_title(summary: Mapping[str, Any]) -> str:
@@ -118,7 +123,7 @@ def _side_title(summary: Mapping[str, Any]) -> str:
 
 
 def _test_text(summary: Mapping[str, Any]) -> str:
-    scored = summary["cases"] - len(summary["failed"])
+    scored = summary["methods"]["vote"]["cases"]
     kind = (
         "that no training and no choice has seen"
         if summary["on"] == "test"

@@ -1,8 +1,13 @@
-r"""Segment new cases with a bundle: one mask a case, on the case's own grid.
+r"""Segment new cases with a bundle, each on its own grid.
 
-Cases come from a folder in SISS layout, from a CSV manifest (case and one column a
-sequence), or as named files of one case. If a case fails, the others go on; the failed
-ones are listed and the exit code is 1.
+Cases come from a folder in the layout of ISLES 2015 SISS, ISLES'22, BIDS or nnU-Net, which is
+told by the names in it, from a CSV manifest (case and one column a sequence), or as named files
+of one case. What is written are BIDS derivatives: for every case the mask, the probability of
+lesion, the uncertainty (where the axes disagree), a JSON file with the lesion's volume, and a
+picture to check it by; and lesions.csv, a row a case.
+
+Cases that this bundle has segmented before are kept, so that the same command goes on where it
+was stopped. If a case fails, the others go on; the failed ones are listed and the exit code is 1.
 
     strokeseg predict --bundle bundle.zip --input cases --output masks
     strokeseg predict --bundle bundle.zip --output masks --case anna \
@@ -13,21 +18,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
-from strokeseg.devices import add_device_option, device_of
+from strokeseg.devices import add_device_option
 from strokeseg.errors import CaseError, UserError
-from strokeseg.files import unwritable
-from strokeseg.imaging.cases import Case, mask_name
+from strokeseg.experiment import code_version
+from strokeseg.files import unwritable, write_csv
+from strokeseg.imaging.cases import Case, bids_name
+from strokeseg.imaging.derivatives import describe_dataset, refuse_scans
 from strokeseg.imaging.layouts.finding import AUTO, LAYOUTS, find_cases
 from strokeseg.imaging.layouts.named_files import name_case
-from strokeseg.imaging.metrics import volume_ml
-from strokeseg.imaging.prepared import prepare_case
-from strokeseg.imaging.volume import write_mask
-from strokeseg.learning.bundle import open_bundle
-from strokeseg.learning.ensemble import Ensemble, segment
+from strokeseg.learning.bundle import RUNTIMES, bundle_sha256, choose_runtime, open_bundle
+from strokeseg.prediction import Finding, Tool, find_done, predict_case
+
+_PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,56 +59,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="one sequence of one case, in place of --input; once for every sequence",
     )
     parser.add_argument("--case", default="case", metavar="NAME", help="name of that case")
+    parser.add_argument(
+        "--reference",
+        metavar="SEQUENCE",
+        help="resample the others onto this one's grid (default: as in training)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="segment again what is there already"
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="what computes the networks (default: torch where it is installed, else onnx)",
+    )
     add_device_option(parser)
     options = parser.parse_args(arguments)
     return cli.run_command(lambda: _work(options))
 
 
 def _work(options: argparse.Namespace) -> int:
+    tool = _tool(options)
+    cases = _cases(options, tool.ensemble.record.sequences)
+    refuse_scans(options.output)
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(options.output, error) from None
-    ensemble = open_bundle(options.bundle, device_of(options))
-    cases = _cases(options, ensemble.record.sequences)
-    volumes: dict[str, float] = {}
-    failed: dict[str, str] = {}
-    with cli.progress("Segmenting cases") as show:
-        for index, case in enumerate(cases):
-            show(index, len(cases), f"case {case.name}")
-            try:
-                volumes[case.name] = predict(ensemble, case, options.output)
-            except CaseError as error:
-                failed[case.name] = str(error)
-        show(len(cases), len(cases), "")
-    for name, volume in volumes.items():
-        found = f"{volume:.2f} ml" if volume else "no lesion found"
-        print(f"{name}: {found}, {options.output / mask_name(name)}")
+    found: dict[str, Finding] = {}
+    if not options.overwrite:
+        # All of them first: another bundle's masks must stop the command before it writes any.
+        done = {case.name: find_done(tool, case, options.output) for case in cases}
+        found = {name: finding for name, finding in done.items() if finding is not None}
+    failed = _segment(tool, cases, options.output, found)
+    for name, finding in found.items():
+        before = " (done before)" if finding.done_before else ""
+        print(f"{name}: {finding}, {finding.files.mask}{before}")
     for name, reason in failed.items():
         print(f"failed: case {name}: {reason}", file=sys.stderr)
-    if not volumes:
+    if not found:
         raise UserError(f"none of {len(cases)} cases could be segmented; see the lines above")
+    _describe(tool, options.output, found)
     return cli.SOME_FAILED if failed else cli.DONE
 
 
-def predict(ensemble: Ensemble, case: Case, output: Path) -> float:
-    """Write one case's mask and return the lesion's volume in ml.
-
-    Raises:
-        CaseError: When the case's files are not as they must be.
-        UserError: When the mask cannot be written.
-    """
-    record = ensemble.record
-    prepared = prepare_case(
-        case.images,
-        sequences=record.sequences,
-        reference=record.reference,
-        spacing_mm=record.spacing_mm,
-        faults=case.faults,
+def _tool(options: argparse.Namespace) -> Tool:
+    runtime = choose_runtime(options.runtime)
+    ensemble = open_bundle(options.bundle, runtime, options.device)
+    sequences = ensemble.record.sequences
+    if options.reference is not None and options.reference not in sequences:
+        raise UserError(
+            f"--reference {options.reference}: must be one of the bundle's sequences, "
+            f"{', '.join(sequences)}"
+        )
+    return Tool(
+        ensemble=ensemble,
+        bundle=options.bundle,
+        bundle_sha256=bundle_sha256(options.bundle),
+        runtime=_PACKAGES[runtime],
+        code_version=code_version(),
+        reference=options.reference or ensemble.record.reference,
     )
-    mask = segment(ensemble, prepared).mask
-    write_mask(output / mask_name(case.name), mask, prepared.native_grid)
-    return volume_ml(mask, prepared.native_grid.spacing_mm)
 
 
 def _cases(options: argparse.Namespace, sequences: Sequence[str]) -> list[Case]:
@@ -109,7 +126,51 @@ def _cases(options: argparse.Namespace, sequences: Sequence[str]) -> list[Case]:
         raise UserError("give either --input or one --image for every sequence")
     if options.image:
         return [name_case(options.case, options.image, sequences)]
-    return find_cases(options.input, sequences, layout=options.layout, masks=False)
+    cases = find_cases(options.input, sequences, layout=options.layout, masks=False)
+    names = Counter(bids_name(case.name) for case in cases)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise UserError(
+            f"{options.input}: the files of several cases would be named {', '.join(repeated)}; "
+            "rename the cases"
+        )
+    return cases
+
+
+def _segment(
+    tool: Tool, cases: Sequence[Case], output: Path, found: dict[str, Finding]
+) -> dict[str, str]:
+    """Segment the cases that nothing is found of yet; return why some failed."""
+    waiting = [case for case in cases if case.name not in found]
+    failed: dict[str, str] = {}
+    with cli.progress("Segmenting cases") as show:
+        for case in waiting:
+            show(len(found) + len(failed), len(cases), f"case {case.name}")
+            try:
+                found[case.name] = predict_case(tool, case, output)
+            except CaseError as error:
+                failed[case.name] = str(error)
+        show(len(cases), len(cases), "")
+    return failed
+
+
+def _describe(tool: Tool, output: Path, found: dict[str, Finding]) -> None:
+    """Write what the folder is, and a row a case."""
+    describe_dataset(
+        output,
+        name="Stroke lesions by strokeseg",
+        version=tool.code_version,
+        made_by=f"bundle {tool.bundle.name}, SHA-256 of its checksums {tool.bundle_sha256}",
+    )
+    rows = [
+        {
+            "case": name,
+            "lesion_ml": f"{finding.lesion_ml:.3f}",
+            "lesions": finding.lesions,
+            "mask": finding.files.mask.relative_to(output).as_posix(),
+        }
+        for name, finding in found.items()
+    ]
+    write_csv(output / "lesions.csv", list(rows[0]), rows)
 
 
 if __name__ == "__main__":

@@ -52,15 +52,14 @@ def _work(options: argparse.Namespace, command: str) -> int:
     experiment = cli.experiment_of(options)
     device = device_of(options)
     check_search(experiment, AXES, options)
-    with cli.logging_to(experiment.log_folder / "run.log"):
-        with ray_session():
-            prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
-            preparation = read_preparation(experiment)
-            for axis in AXES:
-                rows = search_axis(experiment, axis, preparation, options)
-                print_leaderboard(axis, rows)
-                print(axis_importances(experiment, axis, rows))
-        promote(experiment)
+    with cli.logging_to(experiment.log_folder / "run.log"), ray_session():
+        prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
+        preparation = read_preparation(experiment)
+        for axis in AXES:
+            rows = search_axis(experiment, axis, preparation, options)
+            print_leaderboard(axis, rows)
+            print(axis_importances(experiment, axis, rows))
+        promote(experiment, device)
         summary = current_summary(experiment, (options.on,))
         if summary is None or summary["failed"]:
             summary = evaluate(experiment, device, on=options.on)

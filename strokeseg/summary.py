@@ -1,19 +1,53 @@
 """What `evaluate` measured, as later commands read it.
 
-A *side* is `test`, the locked patients, or `validation`, those that chose the trials. A
-summary is *current* when it was made of the ensemble that is there now: the record of an
-ensemble holds its weights' hashes, so the record's own hash tells.
+A *side* is `test`, the locked patients, or `validation`, those that chose the trials. A *score
+row* holds the metrics of one mask of one case. A *method* made the mask: a *member* by its name,
+an *axis*, a *vote* (`vote` is the ensemble as promoted), a *comparison* of other members, or a
+*rival*, a folder of masks that came from elsewhere. The *summary* says what the rows say
+together; `evaluation.summarise` describes it. A summary is *current* when it was made of the
+ensemble that is there now: the record of an ensemble holds its weights' hashes, so the record's
+own hash tells.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
+from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import file_sha256, read_json
+from strokeseg.files import file_sha256, read_csv, read_json, write_csv
+from strokeseg.imaging import metric_names
 from strokeseg.learning.ensemble_record import RECORD_NAME
 
 SIDES = ("test", "validation")
+VOTE = "vote"
+METRICS = tuple(metric_names.METRICS)
+
+Kind: TypeAlias = Literal["member", "axis", "vote", "comparison", "rival"]
+
+_WHO = ("case", "patient", "method", "kind")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """The metrics of one mask.
+
+    Attributes:
+        case: Name of the case.
+        patient: Whose case it is.
+        method: What made the mask.
+        kind: Of the method.
+        values: By name of the metric; nothing where the metric is not defined.
+    """
+
+    case: str
+    patient: str
+    method: str
+    kind: Kind
+    values: Mapping[str, float | None]
 
 
 def ensemble_hash(experiment: Experiment) -> str:
@@ -32,3 +66,51 @@ def current_summary(
             if summary["ensemble_sha256"] == ensemble_hash(experiment):
                 return summary
     return None
+
+
+def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write score rows as CSV; the cell of a metric that is not defined is empty."""
+    write_csv(
+        path,
+        [*_WHO, *METRICS],
+        [{**{name: getattr(row, name) for name in _WHO}, **row.values} for row in rows],
+    )
+
+
+def read_scores(path: Path) -> list[ScoreRow]:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        UserError: When the file is missing or holds other columns or values.
+    """
+    try:
+        return [
+            ScoreRow(
+                case=cells["case"],
+                patient=cells["patient"],
+                method=cells["method"],
+                kind=cells["kind"],  # type: ignore[arg-type]
+                values={
+                    metric: float(cells[metric]) if cells[metric] else None for metric in METRICS
+                },
+            )
+            for cells in read_csv(path)
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is no table of scores ({error!r}); evaluate anew") from None
+
+
+def interval_text(statistic: Mapping[str, Any], digits: int = 3) -> str:
+    """Return a mean and its interval as text: `0.612 (0.520 to 0.701)`.
+
+    Args:
+        statistic: With `mean`, `low` and `high`; a mean of no case at all is nothing, and so are
+            both ends of an interval from fewer than two patients.
+        digits: After the decimal point.
+    """
+    mean, low, high = (statistic[name] for name in ("mean", "low", "high"))
+    if mean is None:
+        return "-"
+    if low is None or high is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

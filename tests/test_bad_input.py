@@ -26,9 +26,11 @@ import strokeseg.search
 from strokeseg.config import TrialConfig
 from strokeseg.imaging.slices import AXES
 from strokeseg.learning.bundle import write_bundle
-from strokeseg.learning.checkpoint import MemberRecord, save_member
+from strokeseg.learning.checkpoint import load_member, save_member
 from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
+from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
+from strokeseg.learning.onnx_export import onnx_bytes
 
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 SPACE = "parameters:\n  encoder: {value: resnet18}\n  encoder_depth: {value: 3}\n"
@@ -472,7 +474,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         code_version="1",
     )
     write_ensemble(folder / "ensemble", ensemble, files)
-    write_bundle(folder / "bundle.zip", folder / "ensemble", extra={"LICENSE": "none"})
+    onnx_files = {name: onnx_bytes(load_member(path)) for name, path in files.items()}
+    write_bundle(
+        folder / "bundle.zip", folder / "ensemble", onnx_files=onnx_files, extra={"LICENSE": "none"}
+    )
     return folder / "bundle.zip"
 
 

@@ -51,7 +51,7 @@ ALLOWED = {
     "leakage_measurement": {
         *(*_SERVICES, "cli", "preparation", "ray_session", "search_options", "tuning"),
     },
-    "devices": _LOWEST,
+    "devices": {*_LOWEST, "learning"},
     "summary": {*_SERVICES, "learning", "preparation"},
     "pages": {*_SERVICES, "summary", "learning", "preparation"},
     "cli": {*_LOWEST, "config", "experiment"},

@@ -67,9 +67,9 @@ def voxels(lesion: bool = True) -> dict[str, NDArray[np.float32]]:
     """T1 and FLAIR of a brain with a bright lesion in the FLAIR, in RAS+ order."""
     noise = np.random.default_rng(0).uniform(90, 110, size=(2, *SHAPE)).astype(np.float32)
     scan = np.zeros((2, *SHAPE), dtype=np.float32)
-    scan[:, *BRAIN] = noise[:, *BRAIN]
+    scan[(slice(None), *BRAIN)] = noise[(slice(None), *BRAIN)]
     if lesion:
-        scan[1, *LESION] = 200
+        scan[(1, *LESION)] = 200
     return {"T1": scan[0], "FLAIR": scan[1]}
 
 
@@ -177,9 +177,7 @@ def test_sequences_on_other_grids_need_a_reference(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="must be on the grid of T1, .*predict: --reference"):
         predict_case(tool(), case, tmp_path / "out")
     finding = predict_case(tool(reference="FLAIR"), case, tmp_path / "out")
-    np.testing.assert_array_equal(
-        nibabel.load(finding.files.mask).get_fdata() > 0, expected()
-    )
+    np.testing.assert_array_equal(nibabel.load(finding.files.mask).get_fdata() > 0, expected())
 
 
 def test_cut_fields_of_view_are_handled(tmp_path: Path) -> None:

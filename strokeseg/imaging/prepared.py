@@ -223,7 +223,7 @@ def _read_scan(
                 images[sequence] = _without_background(native, _name(files, sequence))
     if mask is not None:
         with _collecting(found):
-            lesion = _read_lesion(mask, lesion_labels)
+            lesion = read_lesion(mask, lesion_labels)
     base = reference or next(iter(native_grids), None)
     if base not in native_grids:
         raise CaseError("; ".join(found))
@@ -244,8 +244,19 @@ def _without_background(native: Volume, name: str) -> Volume:
     return Volume(voxels=without_background(ras.voxels, name), grid=ras.grid)
 
 
-def _read_lesion(path: Path, lesion_labels: LesionLabels) -> Volume:
-    """The lesion (bool, RAS+ order) of a file of labels."""
+def read_lesion(path: Path, lesion_labels: LesionLabels) -> Volume:
+    """Read a lesion from a NIfTI file of labels.
+
+    Args:
+        path: The file.
+        lesion_labels: As for `prepare_case`.
+
+    Returns:
+        (X, Y, Z) bool in RAS+ order.
+
+    Raises:
+        CaseError: When the file cannot be read or holds other labels.
+    """
     labels = to_ras(read_volume(path))
     present = np.unique(labels.voxels[labels.voxels != 0])
     shown = ", ".join(f"{label:g}" for label in present[:_LABELS_SHOWN])

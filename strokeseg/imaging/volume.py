@@ -167,11 +167,13 @@ def write_mask(path: Path, mask: NDArray[np.generic], grid: Grid) -> None:
         ValueError: When the mask has not the grid's shape.
         UserError: When the folder cannot be written to.
     """
+    if mask.shape != grid.shape:
+        raise ValueError(f"mask must have its grid's shape {grid.shape}, got {mask.shape}")
     _write(path, mask.astype(np.uint8), grid)
 
 
-def write_map(path: Path, values: NDArray[np.floating], grid: Grid) -> None:
-    """Write numbers as NIfTI (float32), with the grid in both of its transforms.
+def write_map(path: Path, values: NDArray[np.float32], grid: Grid) -> None:
+    """Write a map as NIfTI (float32), with the grid in both of its transforms.
 
     Args:
         path: File to write, `.nii` or `.nii.gz`; appears complete or not at all.
@@ -179,10 +181,21 @@ def write_map(path: Path, values: NDArray[np.floating], grid: Grid) -> None:
         grid: Where the voxels lie.
 
     Raises:
-        ValueError: When the values have not the grid's shape.
+        ValueError: When the map has not the grid's shape.
         UserError: When the folder cannot be written to.
     """
-    _write(path, values.astype(np.float32, copy=False), grid)
+    if values.shape != grid.shape:
+        raise ValueError(f"a map must have its grid's shape {grid.shape}, got {values.shape}")
+    _write(path, values.astype(np.float32), grid)
+
+
+def _write(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
+    image = _nibabel.Nifti1Image(voxels, grid.affine_ras)
+    image.set_sform(grid.affine_ras, code="scanner")
+    image.set_qform(grid.affine_ras, code="scanner")
+    image.header.set_xyzt_units("mm")
+    with replacing_file(path) as temporary:
+        image.to_filename(temporary)
 
 
 def to_ras(volume: Volume) -> Volume:
@@ -224,17 +237,6 @@ def resample(volume: Volume, grid: Grid, order: Literal[0, 1]) -> Volume:
         volume.voxels, to_source, output_shape=grid.shape, order=order, mode="grid-constant"
     )
     return Volume(voxels=voxels, grid=grid)
-
-
-def _write(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
-    if voxels.shape != grid.shape:
-        raise ValueError(f"voxels must have their grid's shape {grid.shape}, got {voxels.shape}")
-    image = _nibabel.Nifti1Image(voxels, grid.affine_ras)
-    image.set_sform(grid.affine_ras, code="scanner")
-    image.set_qform(grid.affine_ras, code="scanner")
-    image.header.set_xyzt_units("mm")
-    with replacing_file(path) as temporary:
-        image.to_filename(temporary)
 
 
 def _read_content(path: Path) -> bytes:

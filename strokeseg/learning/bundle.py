@@ -3,13 +3,15 @@
 A *bundle* is a folder, or a .zip of stored entries, laid out like a MONAI Bundle:
 
     LICENSE, docs/README.md         what the exporter gives along
-    configs/metadata.json           what goes in and what comes out
+    configs/metadata.json           the same, what goes in and what comes out
     configs/ensemble.json           the ensemble's record, without comparisons
-    models/<axis>-<trial>.safetensors
+    models/<member>.safetensors     for PyTorch
+    models/<member>.onnx            the same networks for onnxruntime
     checksums.json                  format, and SHA-256 and size of every other file
 
 It is untrusted input: it holds no code and no pickle, and nothing in it is used before
-its name, size and checksum have been compared.
+its name, size and checksum have been compared. Opening it needs one *runtime*, `torch` or
+`onnx`, and imports nothing of the other.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, TypeAlias
 
-import torch
 from pydantic import Field
 
 from strokeseg.config import Record, parse_record
@@ -45,14 +47,21 @@ from strokeseg.learning.ensemble_record import (
     EnsembleRecord,
     read_ensemble_record,
 )
-from strokeseg.learning.torch_experts import load_experts
+from strokeseg.learning.slicewise import Expert
 
-_FORMAT = 1
+Runtime: TypeAlias = Literal["torch", "onnx"]
+RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx")
+
+_FORMAT = 2
 _CHECKSUMS = "checksums.json"
 _RECORD = f"configs/{RECORD_NAME}"
-_METADATA = "configs/metadata.json"
 _MODELS = "models"
 _LARGEST_CHECKSUMS_BYTES = 1 << 20
+_ENDINGS: Mapping[Runtime, str] = {"torch": ".safetensors", "onnx": ".onnx"}
+_NEEDS: Mapping[Runtime, tuple[str, ...]] = {
+    "torch": ("torch", "safetensors", "segmentation_models_pytorch"),
+    "onnx": ("onnxruntime",),
+}
 
 
 class _Checksum(Record):
@@ -61,33 +70,44 @@ class _Checksum(Record):
 
 
 class _Checksums(Record):
-    format: Literal[1]
+    format: Literal[2]
     files: dict[str, _Checksum]
 
 
-def write_bundle(path: Path, ensemble_folder: Path, *, extra: Mapping[str, str | bytes]) -> None:
+def write_bundle(
+    path: Path,
+    ensemble_folder: Path,
+    *,
+    onnx_files: Mapping[str, bytes],
+    extra: Mapping[str, str | bytes],
+) -> None:
     """Write an ensemble as a bundle; equal input gives equal bytes.
 
     Args:
         path: A name that ends in .zip, or a folder; replaced when it is there.
         ensemble_folder: The ensemble.
-        extra: Further files by their names in the bundle, such as `LICENSE` and
-            `docs/README.md`.
+        onnx_files: Every member's ONNX file, by the name of its safetensors.
+        extra: Further files by their names in the bundle, such as `LICENSE`,
+            `docs/README.md` and `configs/metadata.json`.
 
     Raises:
-        ValueError: When a name in `extra` is taken or unsafe.
+        ValueError: When a name in `extra` is taken or unsafe, or `onnx_files` are those of
+            other members.
         UserError: When the ensemble cannot be read or the bundle cannot be written.
     """
-    record = read_ensemble_record(ensemble_folder / RECORD_NAME)
-    record = _without_comparisons(record)
-    contents = {
-        _RECORD: _json(record.model_dump(mode="json")),
-        _METADATA: _json(_metadata(record)),
-    }
+    record = exported_record(ensemble_folder)
+    if record.file_names() != onnx_files.keys():
+        raise ValueError(
+            f"a bundle needs the ONNX files of {sorted(record.file_names())}, "
+            f"got {sorted(onnx_files)}"
+        )
+    contents = {_RECORD: _json(record.model_dump(mode="json"))}
     for name in sorted(record.file_names()):
         contents[f"{_MODELS}/{name}"] = _read_member(
             ensemble_folder / MEMBERS_FOLDER / name, record.sha256.get(name)
         )
+        onnx = name.removesuffix(_ENDINGS["torch"]) + _ENDINGS["onnx"]
+        contents[f"{_MODELS}/{onnx}"] = onnx_files[name]
     for name, content in extra.items():
         if name in contents or name == _CHECKSUMS or not is_safe(name):
             raise ValueError(f"an extra file needs a free and relative name, got {name!r}")
@@ -107,29 +127,85 @@ def write_bundle(path: Path, ensemble_folder: Path, *, extra: Mapping[str, str |
         write_folder(path, contents)
 
 
-def open_bundle(path: Path, device: torch.device | str = "cpu") -> Ensemble:
+def open_bundle(path: Path, runtime: Runtime | None = None, device: str | None = None) -> Ensemble:
     """Check a bundle and load its ensemble.
 
     What is loaded are checked copies in a private temporary folder.
 
+    Args:
+        path: The .zip or folder.
+        runtime: What shall compute the networks; nothing for PyTorch where it is installed,
+            else onnxruntime.
+        device: `cpu`, `cuda`, or nothing for the GPU where the runtime finds one.
+
     Raises:
         UserError: When the bundle is missing, damaged or of another format; when it holds
             an unsafe name, a link, a file that `checksums.json` does not list or none that
-            it lists, or a file of another size or content; when a member does not fit; or
-            when there is no room for the temporary folder.
+            it lists, or a file of another size or content; when a member does not fit; when
+            the runtime or the device is missing; or when there is no room for the temporary
+            folder.
     """
+    runtime = choose_runtime(runtime)
     with open_entries(path) as entries, _private_folder() as private:
         checksums = _read_checksums(path, entries)
         _check_names(path, entries, checksums)
         for name, checksum in checksums.items():
-            _copy_checked(path, name, entries[name], checksum, Path(private) / name)
+            needed = name == _RECORD or name.endswith(_ENDINGS[runtime])
+            copy = Path(private) / name if needed else None
+            _check_content(path, name, entries[name], checksum, copy)
         try:
             record = read_ensemble_record(Path(private) / _RECORD)
-            experts = load_experts(Path(private) / _MODELS, record, record.members, device)
+            experts = _load_experts(Path(private) / _MODELS, record, runtime, device)
         except UserError as error:
             # The temporary place means nothing to the user.
-            raise UserError(f"{path}: {str(error).removeprefix(private + os.sep)}") from None
+            message = str(error).removeprefix(private + os.sep)
+            raise UserError(message if "--device" in message else f"{path}: {message}") from None
     return Ensemble(experts=experts, record=record)
+
+
+def bundle_sha256(path: Path) -> str:
+    """Return the hash that tells one bundle from another, as a .zip or unpacked.
+
+    It is that of `checksums.json`, which holds those of all other files.
+
+    Raises:
+        UserError: When there is no bundle of this format.
+    """
+    with open_entries(path) as entries:
+        _read_checksums(path, entries)
+        content = b"".join(blocks(path, _CHECKSUMS, entries[_CHECKSUMS]))
+    return hashlib.sha256(content).hexdigest()
+
+
+def choose_runtime(runtime: Runtime | None) -> Runtime:
+    """Return the runtime that computes where this one, or any, is asked for.
+
+    Raises:
+        UserError: When it is not installed.
+    """
+    for choice in RUNTIMES if runtime is None else (runtime,):
+        if all(find_spec(package) is not None for package in _NEEDS[choice]):
+            return choice
+    if runtime == "torch":
+        raise UserError(
+            "--runtime torch: PyTorch is not installed here; pip install 'strokeseg[search]', "
+            "or use --runtime onnx"
+        )
+    asked = "no runtime" if runtime is None else "--runtime onnx"
+    raise UserError(f"{asked}: onnxruntime is not installed here; pip install 'strokeseg[predict]'")
+
+
+def _load_experts(
+    folder: Path, record: EnsembleRecord, runtime: Runtime, device: str | None
+) -> tuple[Expert, ...]:
+    # Each runtime is imported where it is used, since the other may not be installed.
+    if runtime == "onnx":
+        from strokeseg.learning.onnx_experts import load_onnx_experts  # noqa: PLC0415
+
+        return load_onnx_experts(folder, record, device)
+    from strokeseg.learning.torch_experts import find_device, load_experts  # noqa: PLC0415
+
+    return load_experts(folder, record, record.members, find_device(device))
 
 
 @contextmanager
@@ -145,31 +221,16 @@ def _private_folder() -> Iterator[str]:
         yield folder
 
 
-def _without_comparisons(record: EnsembleRecord) -> EnsembleRecord:
+def exported_record(ensemble_folder: Path) -> EnsembleRecord:
+    """Return the record of an ensemble as its bundle has it: without comparisons.
+
+    Raises:
+        UserError: When there is no ensemble.
+    """
+    record = read_ensemble_record(ensemble_folder / RECORD_NAME)
     record = record.model_copy(update={"comparison": {}})
     sha256 = {name: hash_ for name, hash_ in record.sha256.items() if name in record.file_names()}
     return record.model_copy(update={"sha256": sha256})
-
-
-def _metadata(record: EnsembleRecord) -> dict[str, Any]:
-    image = {
-        "type": "image",
-        "format": "magnitude",
-        "channel_def": dict(enumerate(record.sequences)),
-    }
-    return {
-        "name": record.name,
-        "version": record.code_version,
-        "task": "segmentation of ischemic stroke lesions in multi-sequence MRI",
-        "intended_use": "research only; not a medical device",
-        "data_preparation": {"sha256": record.preparation_hash, "spacing_mm": record.spacing_mm},
-        "network_data_format": {
-            "inputs": {"image": {**image, "num_channels": len(record.sequences)}},
-            "outputs": {
-                "pred": {"type": "image", "format": "segmentation", "channel_def": {"0": "lesion"}}
-            },
-        },
-    }
 
 
 def _json(values: Any) -> bytes:
@@ -221,20 +282,30 @@ def _check_names(
         )
 
 
-def _copy_checked(path: Path, name: str, entry: Entry, checksum: _Checksum, target: Path) -> None:
-    """Copy a file to `target` while its size and content are what they should be."""
+def _check_content(
+    path: Path, name: str, entry: Entry, checksum: _Checksum, copy: Path | None
+) -> None:
+    """Check that a file has the size and content it should have, and copy it where asked to."""
     if entry.size != checksum.bytes:
         raise damaged(path, name)
     digest = hashlib.sha256()
-    copied = 0
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as copy:
-            for block in blocks(path, name, entry):
-                copied += len(block)
-                digest.update(block)
-                copy.write(block)
-    except OSError as error:
-        raise unwritable(target, error) from error
-    if copied != checksum.bytes or digest.hexdigest() != checksum.sha256:
+    read = 0
+    with ExitStack() as stack:
+        target = None if copy is None else stack.enter_context(_writing(copy))
+        for block in blocks(path, name, entry):
+            read += len(block)
+            digest.update(block)
+            if target is not None:
+                target.write(block)
+    if read != checksum.bytes or digest.hexdigest() != checksum.sha256:
         raise damaged(path, name)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            yield file
+    except OSError as error:
+        raise unwritable(path, error) from error

@@ -8,64 +8,21 @@ this machine only and never part of an ensemble.
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from strokeseg.config import (
-    Record,
-    Sequences,
-    SliceSize,
-    SpacingMm,
-    TrialConfig,
-    parse_record,
-)
 from strokeseg.errors import UserError
 from strokeseg.files import replacing_file, unwritable
+from strokeseg.learning.member_record import METADATA_KEY, MemberRecord, parse_member_record
 from strokeseg.learning.networks import build_network
-
-_METADATA_KEY = "strokeseg"
-
-
-class MemberRecord(Record):
-    """What made a member.
-
-    Attributes:
-        axis: The axis that its slices were cut along.
-        trial: The trial's number in the axis's study.
-        fold: The fold that scored it, on whose patients it was not trained.
-        config: The trial's configuration.
-        channels: Sequences in the order of the network's channels.
-        dice: Mean 3D Dice over the validation cases at `epoch`.
-        epoch: The epoch of these weights, from 1.
-        spacing_mm: Voxel size (x, y, z) that the cases were resampled to, 0.1 to 20;
-            nothing when they kept their own.
-        slice_size: Height and width of the slices in training, multiples of 32.
-        weights_source: Where the encoder's first weights came from; nothing for random.
-        preparation_hash: Of the prepared data.
-        code_version: Of strokeseg.
-    """
-
-    axis: Literal["axial", "coronal", "sagittal"]
-    trial: int
-    fold: int = 0
-    config: TrialConfig
-    channels: Sequences
-    dice: float
-    epoch: int
-    spacing_mm: SpacingMm | None = None
-    slice_size: SliceSize | None = None
-    weights_source: str | None = None
-    preparation_hash: str
-    code_version: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,7 +46,7 @@ def save_member(path: Path, network: nn.Module, record: MemberRecord) -> None:
     }
     with replacing_file(path) as temporary:
         try:
-            save_file(tensors, temporary, {_METADATA_KEY: record.model_dump_json()})
+            save_file(tensors, temporary, {METADATA_KEY: record.model_dump_json()})
         except SafetensorError as error:
             raise unwritable(path, error) from error
 
@@ -103,7 +60,7 @@ def load_member(path: Path) -> Member:
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            record = _parse_metadata(path, file.metadata())
+            record = parse_member_record(path, file.metadata() or {})
             network = _build(path, record)
             keys = list(file.keys())
             _check_shapes(path, network, {key: file.get_slice(key).get_shape() for key in keys})
@@ -122,18 +79,10 @@ def read_member_record(path: Path) -> MemberRecord:
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return _parse_metadata(path, file.metadata())
+            return parse_member_record(path, file.metadata() or {})
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: is no readable member ({reason}); make it anew") from None
-
-
-def _parse_metadata(path: Path, metadata: dict[str, str] | None) -> MemberRecord:
-    try:
-        values = json.loads((metadata or {})[_METADATA_KEY])
-    except (KeyError, ValueError, RecursionError):
-        raise UserError(f"{path}: is no member of strokeseg, it holds no record") from None
-    return parse_record(MemberRecord, values, str(path))
 
 
 def _build(path: Path, record: MemberRecord) -> nn.Module:

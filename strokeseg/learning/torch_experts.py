@@ -21,6 +21,7 @@ from strokeseg.learning.ensemble_record import (
     read_ensemble_record,
 )
 from strokeseg.learning.inference import predict_batch
+from strokeseg.learning.member_record import check_fits
 from strokeseg.learning.precision import reduced_type
 from strokeseg.learning.slicewise import Expert
 
@@ -67,9 +68,21 @@ def load_experts(
     experts = []
     for axis, name in names:
         member = load_member(folder / name)
-        _check_fits(folder / name, member, record, axis)
+        check_fits(folder / name, member.record, record, axis)
         experts.append(torch_expert(name.removesuffix(".safetensors"), member, device))
     return tuple(experts)
+
+
+def find_device(name: str | None) -> torch.device:
+    """Return a device by its name; without one the GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: When a GPU is asked for and torch finds none.
+    """
+    available = torch.cuda.is_available()
+    if name is not None and name.startswith("cuda") and not available:
+        raise UserError(f"--device {name}: torch finds no GPU here; use --device cpu")
+    return torch.device(name or ("cuda" if available else "cpu"))
 
 
 def torch_expert(name: str, member: Member, device: torch.device | str = "cpu") -> Expert:
@@ -104,13 +117,3 @@ def _check_unchanged(path: Path, record: EnsembleRecord) -> None:
         raise UserError(f"{path}: is no readable member ({error.strerror}); promote anew") from None
     if given != record.sha256.get(path.name):
         raise UserError(f"{path}: was changed after it was promoted; promote anew")
-
-
-def _check_fits(path: Path, member: Member, record: EnsembleRecord, axis: str) -> None:
-    expected = (axis, record.sequences, record.spacing_mm)
-    given = (member.record.axis, member.record.channels, member.record.spacing_mm)
-    if given != expected:
-        raise UserError(
-            f"{path}: must be a member for axis, sequences and spacing {expected}, got {given}; "
-            "make the ensemble anew"
-        )

@@ -24,7 +24,8 @@ from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
 from strokeseg.imaging.slices import pixel_mm
-from strokeseg.learning.checkpoint import MemberRecord, load_state, save_member, save_state
+from strokeseg.learning.checkpoint import load_state, save_member, save_state
+from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.new_training import new_training
 from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.pictures import draw_picture

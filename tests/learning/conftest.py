@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from strokeseg.config import TrialConfig
-from strokeseg.learning.checkpoint import MemberRecord, save_member
+from strokeseg.learning.checkpoint import load_member, save_member
 from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
+from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
+from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 
 SEQUENCES = ("DWI", "FLAIR")
@@ -104,3 +106,10 @@ def _pristine_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ensemble_folder(tmp_path: Path, _pristine_ensemble: Path) -> Path:
     """An ensemble of one untrained member an axis and one comparison, to spoil at will."""
     return Path(shutil.copytree(_pristine_ensemble, tmp_path / "ensemble"))
+
+
+@pytest.fixture(scope="session")
+def onnx_files(_pristine_ensemble: Path) -> dict[str, bytes]:
+    """The ONNX files of that ensemble, by the names of its members' files."""
+    members = sorted((_pristine_ensemble / "members").iterdir())
+    return {path.name: onnx_bytes(load_member(path)) for path in members}

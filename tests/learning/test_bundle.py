@@ -11,8 +11,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from strokeseg.errors import UserError
 from strokeseg.files import file_sha256, read_json, write_json
@@ -22,33 +22,35 @@ from strokeseg.learning.torch_experts import load_ensemble
 
 _EXTRA: dict[str, str | bytes] = {"LICENSE": "free", "docs/README.md": b"# Toy\n"}
 _MODEL = "models/axial-0.safetensors"
+_MEMBERS = ("axial-0", "coronal-1", "sagittal-2")
 _NAMES = {
     "LICENSE",
     "checksums.json",
     "configs/ensemble.json",
-    "configs/metadata.json",
     "docs/README.md",
-    "models/axial-0.safetensors",
-    "models/coronal-1.safetensors",
-    "models/sagittal-2.safetensors",
+    *(f"models/{member}{ending}" for member in _MEMBERS for ending in (".safetensors", ".onnx")),
 }
 
 
 @pytest.fixture(params=["bundle.zip", "bundle"])
-def bundle(request: pytest.FixtureRequest, tmp_path: Path, ensemble_folder: Path) -> Path:
+def bundle(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    ensemble_folder: Path,
+    onnx_files: dict[str, bytes],
+) -> Path:
     path = tmp_path / str(request.param)
-    write_bundle(path, ensemble_folder, extra=_EXTRA)
+    write_bundle(path, ensemble_folder, onnx_files=onnx_files, extra=_EXTRA)
     return path
 
 
 def test_a_bundle_gives_the_ensemble_back(bundle: Path, ensemble_folder: Path) -> None:
-    opened, original = open_bundle(bundle), load_ensemble(ensemble_folder)
+    opened, original = open_bundle(bundle, "torch", "cpu"), load_ensemble(ensemble_folder)
     assert opened.record == original.record.model_copy(update={"comparison": {}})
-    for axis, members in original.members.items():
-        given = opened.members[axis][0]
-        assert given.record == members[0].record
-        for key, tensor in members[0].network.state_dict().items():
-            assert torch.equal(given.network.state_dict()[key], tensor)
+    images = np.random.default_rng(0).normal(size=(2, 2, 32, 64)).astype(np.float32)
+    for given, expert in zip(opened.experts, original.experts, strict=True):
+        assert (given.name, given.axis) == (expert.name, expert.axis)
+        np.testing.assert_array_equal(given.ask(images), expert.ask(images))
 
 
 def test_a_bundle_holds_what_it_says_and_no_comparison(bundle: Path) -> None:
@@ -59,11 +61,10 @@ def test_a_bundle_holds_what_it_says_and_no_comparison(bundle: Path) -> None:
     for name, entry in listed.items():
         assert entry["bytes"] == len(contents[name])
         assert entry["sha256"] == hashlib.sha256(contents[name]).hexdigest()
-    assert json.loads(contents["configs/metadata.json"])["name"] == "toy"
 
 
 def test_a_bundle_keeps_the_hashes_of_its_own_members(
-    tmp_path: Path, ensemble_folder: Path
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
 ) -> None:
     members = ensemble_folder / "members"
     (members / "axial-0.safetensors").rename(members / "axial-9.safetensors")
@@ -72,7 +73,8 @@ def test_a_bundle_keeps_the_hashes_of_its_own_members(
     record["comparison"]["scratch"]["axial"] = ["axial-9.safetensors"]
     record["sha256"]["axial-9.safetensors"] = record["sha256"].pop("axial-0.safetensors")
     write_json(ensemble_folder / "ensemble.json", record)
-    write_bundle(tmp_path / "bundle.zip", ensemble_folder, extra={})
+    own = {name: onnx_files[name] for name in ("coronal-1.safetensors", "sagittal-2.safetensors")}
+    write_bundle(tmp_path / "bundle.zip", ensemble_folder, onnx_files=own, extra={})
     assert open_bundle(tmp_path / "bundle.zip").record.sha256 == {
         name: file_sha256(members / name)
         for name in ("coronal-1.safetensors", "sagittal-2.safetensors")
@@ -80,30 +82,36 @@ def test_a_bundle_keeps_the_hashes_of_its_own_members(
 
 
 def test_a_member_changed_after_promotion_is_not_exported(
-    tmp_path: Path, ensemble_folder: Path
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
 ) -> None:
     with (ensemble_folder / "members/axial-0.safetensors").open("ab") as file:
         file.write(b"x")
     with pytest.raises(UserError, match=r"axial-0\.safetensors: was changed after"):
-        write_bundle(tmp_path / "bundle.zip", ensemble_folder, extra={})
+        write_bundle(tmp_path / "bundle.zip", ensemble_folder, onnx_files=onnx_files, extra={})
     assert not (tmp_path / "bundle.zip").exists()
 
 
-def test_equal_ensembles_give_equal_bytes(tmp_path: Path, ensemble_folder: Path) -> None:
+def test_equal_ensembles_give_equal_bytes(
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
+) -> None:
     first, again = tmp_path / "first.zip", tmp_path / "again.zip"
-    write_bundle(first, ensemble_folder, extra=_EXTRA)
-    write_bundle(again, ensemble_folder, extra=dict(reversed(_EXTRA.items())))
+    write_bundle(first, ensemble_folder, onnx_files=onnx_files, extra=_EXTRA)
+    write_bundle(
+        again, ensemble_folder, onnx_files=onnx_files, extra=dict(reversed(_EXTRA.items()))
+    )
     assert first.read_bytes() == again.read_bytes()
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/x", "a/../b", "checksums.json", "configs/metadata.json"]
+    "name", ["../x", "/x", "a/../b", "checksums.json", "configs/ensemble.json"]
 )
 def test_extra_files_need_a_free_and_relative_name(
-    tmp_path: Path, ensemble_folder: Path, name: str
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes], name: str
 ) -> None:
     with pytest.raises(ValueError, match="free and relative name"):
-        write_bundle(tmp_path / "bundle.zip", ensemble_folder, extra={name: "x"})
+        write_bundle(
+            tmp_path / "bundle.zip", ensemble_folder, onnx_files=onnx_files, extra={name: "x"}
+        )
 
 
 def _read(bundle: Path) -> dict[str, bytes]:
@@ -138,7 +146,7 @@ def _sign(contents: dict[str, bytes]) -> None:
         for name, content in contents.items()
         if name != "checksums.json"
     }
-    contents["checksums.json"] = json.dumps({"format": 1, "files": listed}).encode()
+    contents["checksums.json"] = json.dumps({"format": 2, "files": listed}).encode()
 
 
 def _change_checksums(contents: dict[str, bytes], **changes: object) -> None:
@@ -149,7 +157,7 @@ def _change_checksums(contents: dict[str, bytes], **changes: object) -> None:
 
 def _other_format(contents: dict[str, bytes]) -> None:
     # All else may be new in another format.
-    _change_checksums(contents, format=2, files=[], more="new")
+    _change_checksums(contents, format=3, files=[], more="new")
 
 
 def _no_format(contents: dict[str, bytes]) -> None:
@@ -239,7 +247,7 @@ def _remove_member_and_sign(contents: dict[str, bytes]) -> None:
         (_spoil_checksums, "no valid JSON"),
         (_grow_checksums, r"no proper checksums\.json"),
         (_list_traversal, "names must be relative"),
-        (_other_format, r"another version of strokeseg \(format 2, this one reads 1\)"),
+        (_other_format, r"another version of strokeseg \(format 3, this one reads 2\)"),
         (_no_format, "tells no format"),
         (_no_object, "tells no format"),
         (_swap_members_and_sign, r"axial-0\.safetensors: was changed after"),
@@ -261,9 +269,11 @@ def test_tampered_bundles_are_refused_by_name(
     assert "\n" not in str(caught.value)
 
 
-def _zip(tmp_path: Path, ensemble_folder: Path) -> tuple[Path, dict[str, bytes]]:
+def _zip(
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
+) -> tuple[Path, dict[str, bytes]]:
     path = tmp_path / "bundle.zip"
-    write_bundle(path, ensemble_folder, extra=_EXTRA)
+    write_bundle(path, ensemble_folder, onnx_files=onnx_files, extra=_EXTRA)
     return path, _read(path)
 
 
@@ -271,9 +281,9 @@ def _zip(tmp_path: Path, ensemble_folder: Path) -> tuple[Path, dict[str, bytes]]
     "name", ["../escaped", "/escaped", "a\\..\\b", "C:escaped", "a//b", "a/", "a\nb"]
 )
 def test_names_that_leave_the_bundle_are_refused(
-    tmp_path: Path, ensemble_folder: Path, name: str
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes], name: str
 ) -> None:
-    path, contents = _zip(tmp_path, ensemble_folder)
+    path, contents = _zip(tmp_path, ensemble_folder, onnx_files)
     contents[name] = b"x"
     _sign(contents)
     _write(path, contents)
@@ -282,8 +292,10 @@ def test_names_that_leave_the_bundle_are_refused(
     assert not (tmp_path.parent / "escaped").exists()
 
 
-def test_a_changed_byte_on_disk_is_found(tmp_path: Path, ensemble_folder: Path) -> None:
-    path, contents = _zip(tmp_path, ensemble_folder)
+def test_a_changed_byte_on_disk_is_found(
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
+) -> None:
+    path, contents = _zip(tmp_path, ensemble_folder, onnx_files)
     content = bytearray(path.read_bytes())
     content[content.index(contents[_MODEL]) + 5000] ^= 1
     path.write_bytes(content)
@@ -292,8 +304,10 @@ def test_a_changed_byte_on_disk_is_found(tmp_path: Path, ensemble_folder: Path) 
 
 
 @pytest.mark.parametrize("keep", [0, 10, 100_000])
-def test_a_truncated_zip_is_refused(tmp_path: Path, ensemble_folder: Path, keep: int) -> None:
-    path, _ = _zip(tmp_path, ensemble_folder)
+def test_a_truncated_zip_is_refused(
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes], keep: int
+) -> None:
+    path, _ = _zip(tmp_path, ensemble_folder, onnx_files)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UserError, match="cannot be read as a bundle"):
         open_bundle(path)
@@ -305,9 +319,9 @@ def test_a_missing_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_compressed_entries_are_refused_before_they_unfold(
-    tmp_path: Path, ensemble_folder: Path
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
 ) -> None:
-    path, contents = _zip(tmp_path, ensemble_folder)
+    path, contents = _zip(tmp_path, ensemble_folder, onnx_files)
     contents["models/zeros.safetensors"] = bytes(50_000_000)
     _sign(contents)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -317,8 +331,10 @@ def test_compressed_entries_are_refused_before_they_unfold(
         open_bundle(path)
 
 
-def test_links_are_refused(tmp_path: Path, ensemble_folder: Path) -> None:
-    path, contents = _zip(tmp_path, ensemble_folder)
+def test_links_are_refused(
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
+) -> None:
+    path, contents = _zip(tmp_path, ensemble_folder, onnx_files)
     link = zipfile.ZipInfo("models/link.safetensors")
     link.create_system = 3
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -327,7 +343,7 @@ def test_links_are_refused(tmp_path: Path, ensemble_folder: Path) -> None:
     with pytest.raises(UserError, match="must hold plain files"):
         open_bundle(path)
     folder = tmp_path / "bundle"
-    write_bundle(folder, ensemble_folder, extra=_EXTRA)
+    write_bundle(folder, ensemble_folder, onnx_files=onnx_files, extra=_EXTRA)
     (folder / _MODEL).unlink()
     target = tmp_path / "target.safetensors"
     target.write_bytes(contents[_MODEL])
@@ -336,8 +352,10 @@ def test_links_are_refused(tmp_path: Path, ensemble_folder: Path) -> None:
         open_bundle(folder)
 
 
-def test_a_name_given_twice_is_refused(tmp_path: Path, ensemble_folder: Path) -> None:
-    path, _ = _zip(tmp_path, ensemble_folder)
+def test_a_name_given_twice_is_refused(
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
+) -> None:
+    path, _ = _zip(tmp_path, ensemble_folder, onnx_files)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("LICENSE", "other")
     with pytest.raises(UserError, match="names must be relative and differ"):
@@ -361,9 +379,9 @@ def _flip(path: Path, original: bytes, position: int, mask: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_no_flipped_bit_of_a_zip_is_worse_than_a_user_error(
-    tmp_path: Path, ensemble_folder: Path
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
 ) -> None:
-    path, contents = _zip(tmp_path, ensemble_folder)
+    path, contents = _zip(tmp_path, ensemble_folder, onnx_files)
     # Few and small, for speed; without its members not even the whole one opens.
     contents = {name: contents[name] for name in ("checksums.json", "configs/ensemble.json")}
     _sign(contents)
@@ -381,9 +399,9 @@ def test_no_flipped_bit_of_a_zip_is_worse_than_a_user_error(
 
 
 def test_flipped_bytes_of_a_whole_bundle_are_found_or_harmless(
-    tmp_path: Path, ensemble_folder: Path
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes]
 ) -> None:
-    path, contents = _zip(tmp_path, ensemble_folder)
+    path, contents = _zip(tmp_path, ensemble_folder, onnx_files)
     original = path.read_bytes()
     models = range(original.index(contents[_MODEL]), original.index(b"PK\x01\x02"))
     for position in random.Random(0).sample(models, 40):
@@ -408,9 +426,9 @@ def test_a_missing_temporary_folder_is_not_blamed_on_the_bundle(
 
 
 def test_a_full_disk_is_named_in_writing(
-    tmp_path: Path, ensemble_folder: Path, full_disk: None
+    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes], full_disk: None
 ) -> None:
     for name in ("bundle.zip", "bundle"):
         with pytest.raises(UserError, match=f"{name}: cannot be written"):
-            write_bundle(tmp_path / name, ensemble_folder, extra={})
+            write_bundle(tmp_path / name, ensemble_folder, onnx_files=onnx_files, extra={})
         assert not (tmp_path / name).exists()

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from strokeseg.errors import UserError
 from strokeseg.learning.checkpoint import (
-    MemberRecord,
     load_member,
     load_state,
     read_member_record,
     save_member,
     save_state,
 )
+from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 
 

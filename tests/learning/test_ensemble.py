@@ -1,8 +1,7 @@
-"""Members and their vote."""
+"""Members, what their record may say, and how they decide together."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +13,12 @@ import pytest
 from strokeseg.errors import UserError
 from strokeseg.files import file_sha256, read_json, write_json
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.learning.checkpoint import MemberRecord, read_member_record, save_member
-from strokeseg.learning.ensemble import (
-    EnsembleRecord,
-    load_ensemble,
-    segment,
-    vote,
-    write_ensemble,
-)
-from strokeseg.learning.inference import predict_volume
+from strokeseg.learning.checkpoint import read_member_record, save_member
+from strokeseg.learning.ensemble import Ensemble, ask_all, segment
+from strokeseg.learning.ensemble_record import EnsembleRecord, Rule, write_ensemble
+from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
+from strokeseg.learning.torch_experts import load_ensemble
 
 _SEQUENCES = ("DWI", "FLAIR")
 
@@ -42,88 +37,69 @@ def prepared(tmp_path: Path) -> PreparedCase:
     return prepare_case(images, sequences=_SEQUENCES)
 
 
-def test_three_axes_vote_by_majority() -> None:
-    # All eight ways that three axes can see a voxel.
-    seen = np.array(list(itertools.product([0, 1], repeat=3)), dtype=np.uint8)
-    result = vote({"axial": seen[:, 0], "coronal": seen[:, 1], "sagittal": seen[:, 2]})
-    #                        000 001 010 011 100 101 110 111
-    assert result.tolist() == [0, 0, 0, 1, 0, 1, 1, 1]
-    assert result.dtype == np.uint8
-
-
-def test_of_two_axes_both_must_agree_and_one_decides_alone() -> None:
-    first, second = np.array([0, 0, 1, 1], np.uint8), np.array([0, 1, 0, 1], np.uint8)
-    assert vote({"axial": first, "coronal": second}).tolist() == [0, 0, 0, 1]
-    assert vote({"axial": first}).tolist() == [0, 0, 1, 1]
-
-
-def test_masks_of_different_shapes_cannot_vote() -> None:
-    with pytest.raises(ValueError, match="one shape"):
-        vote({"axial": np.zeros(2, np.uint8), "coronal": np.zeros(3, np.uint8)})
-    with pytest.raises(ValueError, match="no masks"):
-        vote({})
-
-
 def test_a_case_is_segmented_on_its_native_grid(
     ensemble_folder: Path, prepared: PreparedCase
 ) -> None:
     ensemble = load_ensemble(ensemble_folder)
-    result = segment(ensemble, prepared)
-    assert result.masks.keys() == {"axial", "coronal", "sagittal", "vote"}
-    assert result.probabilities.keys() == {"axial", "coronal", "sagittal"}
-    for axis, probability in result.probabilities.items():
+    decision = segment(ensemble, prepared)
+    maps = {expert.axis: map_ for expert, map_ in ask_all(ensemble.experts, prepared)}
+    assert maps.keys() == {"axial", "coronal", "sagittal"}
+    for axis, probability in maps.items():
         assert probability.shape == (30, 40, 12)
-        network = ensemble.members[axis][0].network
-        expected = prepared.restore(predict_volume(network, prepared.images, axis))
-        np.testing.assert_array_equal(probability, expected)
-        np.testing.assert_array_equal(result.masks[axis], (probability >= 0.5).astype(np.uint8))
-    axes = {axis: result.masks[axis] for axis in result.probabilities}
-    np.testing.assert_array_equal(result.masks["vote"], vote(axes))
+        np.testing.assert_array_equal(decision.axis_probabilities[axis], probability)
+        np.testing.assert_array_equal(
+            decision.axis_masks[axis], (probability >= 0.5).astype(np.uint8)
+        )
+    votes = sum(mask.astype(int) for mask in decision.axis_masks.values())
+    np.testing.assert_array_equal(decision.mask, (votes >= 2).astype(np.uint8))
 
 
-def test_members_of_an_axis_average_before_the_threshold(
+def test_experts_bear_the_names_of_their_files(ensemble_folder: Path) -> None:
+    experts = load_ensemble(ensemble_folder).experts
+    assert [expert.name for expert in experts] == ["axial-0", "coronal-1", "sagittal-2"]
+
+
+def test_members_of_an_axis_decide_by_the_rule_of_the_record(
     tmp_path: Path, prepared: PreparedCase, member_record: Callable[..., MemberRecord]
 ) -> None:
-    files, networks = {}, []
+    files = {}
     for trial in (1, 2):
         path = tmp_path / f"axial-{trial}.safetensors"
-        networks.append(build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=trial))
-        save_member(path, networks[-1], member_record("axial", trial))
+        network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=trial)
+        save_member(path, network, member_record("axial", trial))
         files[path.name] = path
-    record = EnsembleRecord(
-        name="two",
-        sequences=_SEQUENCES,
-        threshold=0.4,
-        members={"axial": tuple(files)},
-        preparation_hash="abc",
-        code_version="1",
-    )
-    write_ensemble(tmp_path / "two", record, files)
-    result = segment(load_ensemble(tmp_path / "two"), prepared)
-    first, second = (
-        prepared.restore(predict_volume(network, prepared.images, "axial")) for network in networks
-    )
-    np.testing.assert_allclose(result.probabilities["axial"], (first + second) / 2, atol=1e-6)
-    assert set(result.masks) == {"axial", "vote"}
-    np.testing.assert_array_equal(
-        result.masks["vote"], (result.probabilities["axial"] >= 0.4).astype(np.uint8)
-    )
+    masks = {}
+    for within in ("mean", "vote"):
+        record = EnsembleRecord(
+            name="two",
+            sequences=_SEQUENCES,
+            rule=Rule.model_validate({"within": within, "threshold": 0.4}),
+            members={"axial": tuple(files)},
+            preparation_hash="abc",
+            code_version="1",
+        )
+        write_ensemble(tmp_path / within, record, files)
+        ensemble = load_ensemble(tmp_path / within)
+        masks[within] = segment(ensemble, prepared).mask
+    first, second = (map_ for _, map_ in ask_all(ensemble.experts, prepared))
+    np.testing.assert_array_equal(masks["mean"], (first + second) / 2 >= np.float32(0.4))
+    # Of two members both must say lesion, since a tie is lesion-free.
+    both = (first >= np.float32(0.4)) & (second >= np.float32(0.4))
+    np.testing.assert_array_equal(masks["vote"], both)
 
 
 def test_a_case_with_other_sequences_is_refused(
     ensemble_folder: Path, prepared: PreparedCase
 ) -> None:
     ensemble = load_ensemble(ensemble_folder)
-    ensemble = type(ensemble)(
-        members=ensemble.members,
-        record=ensemble.record.model_copy(update={"sequences": ("DWI",)}),
-    )
+    record = ensemble.record.model_copy(update={"sequences": ("DWI",)})
     with pytest.raises(ValueError, match="got 2 channels"):
-        segment(ensemble, prepared)
+        segment(Ensemble(experts=ensemble.experts, record=record), prepared)
 
 
 def test_comparisons_load_by_name(ensemble_folder: Path) -> None:
-    assert set(load_ensemble(ensemble_folder, "scratch").members) == {"axial"}
+    scratch = load_ensemble(ensemble_folder, "scratch")
+    assert [expert.name for expert in scratch.experts] == ["axial-0"]
     with pytest.raises(UserError, match="no comparison 'other', known are scratch"):
         load_ensemble(ensemble_folder, "other")
 
@@ -199,7 +175,10 @@ def _change(folder: Path, **changes: object) -> None:
             lambda folder: _change(folder, members={"axial": ["axial-0.safetensors"] * 101}),
             r"members\.axial",
         ),
-        (lambda folder: _change(folder, threshold=1.5), "threshold"),
+        (lambda folder: _change(folder, rule={"threshold": 1.5}), r"rule\.threshold"),
+        (lambda folder: _change(folder, rule={"between": "loud"}), r"rule\.between"),
+        (lambda folder: _change(folder, rule={"axis_weights": {"axial": 0}}), r"axis_weights"),
+        (lambda folder: _change(folder, rule={"smallest_lesion_mm3": -1}), "smallest_lesion_mm3"),
         (lambda folder: (folder / "ensemble.json").write_text("[]"), "must hold an object"),
     ],
 )

@@ -1,15 +1,28 @@
-"""One network over one volume."""
+"""One member over one volume, asked with PyTorch and by plain functions."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from numpy.typing import NDArray
 
 from strokeseg.imaging import slices
-from strokeseg.learning.inference import predict_volume
+from strokeseg.learning.checkpoint import Member
+from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
+from strokeseg.learning.slicewise import Expert, predict_volume
+from strokeseg.learning.torch_experts import torch_expert
+
+
+def _expert(
+    axis: str,
+    ask: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    slice_size: tuple[int, int] | None = None,
+) -> Expert:
+    return Expert(name="plain", axis=axis, slice_size=slice_size, ask=ask)
 
 
 def _volume() -> np.ndarray:
@@ -22,10 +35,13 @@ def _volume() -> np.ndarray:
 @pytest.mark.parametrize(
     ("axis", "size"), [("sagittal", (64, 32)), ("coronal", (32, 32)), ("axial", (32, 64))]
 )
-def test_a_volume_is_predicted_slice_by_slice(axis: str, size: tuple[int, int]) -> None:
+def test_a_volume_is_predicted_slice_by_slice(
+    axis: str, size: tuple[int, int], member_record: Callable[..., MemberRecord]
+) -> None:
     volume = _volume()
     network = build_network(encoder="resnet18", encoder_depth=3, channels=2).eval()
-    given = predict_volume(network, volume, axis, batch_size=5)
+    expert = torch_expert("member", Member(network=network, record=member_record(axis)))
+    given = predict_volume(expert, volume, batch_size=5)
     assert given.shape == (20, 36, 24)
     assert given.dtype == np.float32
     by_hand = np.zeros((20, 36, 24), dtype=np.float32)
@@ -49,10 +65,9 @@ def test_a_volume_is_predicted_slice_by_slice(axis: str, size: tuple[int, int]) 
 
 
 def test_slices_are_padded_to_the_size_of_training_where_they_fit() -> None:
-    class Size(nn.Module):
-        def forward(self, given: torch.Tensor) -> torch.Tensor:
-            seen.add(tuple(given.shape[2:]))
-            return given[:, :1]
+    def ask(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen.add(images.shape[2:])
+        return images[:, 0]
 
     for slice_size, expected in [
         (None, (32, 64)),
@@ -60,37 +75,25 @@ def test_slices_are_padded_to_the_size_of_training_where_they_fit() -> None:
         ((32, 32), (32, 64)),
     ]:
         seen: set[tuple[int, ...]] = set()
-        predict_volume(Size(), _volume(), "axial", slice_size=slice_size)
+        predict_volume(_expert("axial", ask, slice_size), _volume())
         assert seen == {expected}
 
 
 def test_slices_without_brain_are_lesion_free_without_asking() -> None:
-    class Everywhere(nn.Module):
-        def forward(self, given: torch.Tensor) -> torch.Tensor:
-            return torch.full_like(given[:, :1], 5.0)
-
-    probability = predict_volume(Everywhere(), _volume(), "sagittal")
+    expert = _expert("sagittal", lambda images: np.full_like(images[:, 0], 0.95))
+    probability = predict_volume(expert, _volume())
     assert (probability[:3] == 0).all()
     assert (probability[3:] > 0.9).all()
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
-    class Broken(nn.Module):
-        def forward(self, given: torch.Tensor) -> torch.Tensor:
-            return given[:, :1] * float("nan")
-
-    with pytest.raises(ValueError, match="must be finite"):
-        predict_volume(Broken(), _volume(), "axial")
+    with pytest.raises(ValueError, match="of plain must be finite"):
+        predict_volume(_expert("axial", lambda images: images[:, 0] * np.nan), _volume())
 
 
 def test_what_is_cut_and_joined_lies_where_it_was() -> None:
-    class Copy(nn.Module):
-        def forward(self, given: torch.Tensor) -> torch.Tensor:
-            return given[:, :1]
-
     volume = _volume()
-    expected = 1 / (1 + np.exp(-volume[0].astype(np.float16).astype(np.float32)))
-    expected[:3] = 0.0
+    expected = volume[0].astype(np.float16).astype(np.float32)
     for axis in slices.AXES:
-        probability = predict_volume(Copy(), volume, axis)
-        np.testing.assert_allclose(probability[3:], expected[3:], atol=1e-6)
+        given = predict_volume(_expert(axis, lambda images: images[:, 0]), volume)
+        np.testing.assert_array_equal(given, expected)

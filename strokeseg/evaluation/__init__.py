@@ -1,0 +1,1 @@
+"""Scoring an ensemble and its rivals on whole cases, and what the scores say together."""

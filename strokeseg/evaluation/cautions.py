@@ -1,0 +1,30 @@
+"""What must be said beside scores that flatter."""
+
+from __future__ import annotations
+
+from strokeseg.evaluation.methods import members_to_ask
+from strokeseg.experiment import Experiment
+from strokeseg.learning.checkpoint import read_member_record
+from strokeseg.learning.ensemble_record import MEMBERS_FOLDER, EnsembleRecord
+
+
+def caution_of(experiment: Experiment, record: EnsembleRecord, on: str) -> str | None:
+    """Return what to bear in mind of scores on a side; nothing for the test patients.
+
+    Args:
+        experiment: Whose ensemble.
+        record: Of the ensemble.
+        on: `test` or `validation`.
+    """
+    if on == "test":
+        return None
+    fold = experiment.config.splits.validation_fold
+    files = [name for names in members_to_ask(record).values() for name in names]
+    folder = experiment.ensemble_folder / MEMBERS_FOLDER
+    trained = sum(read_member_record(folder / name).fold != fold for name in files)
+    if trained:
+        return (
+            f"{trained} of the {len(files)} members were trained on these very patients; the "
+            "scores say nothing of patients that no member has seen"
+        )
+    return "these patients chose the trials and the ensemble; the scores flatter it"

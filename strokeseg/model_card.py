@@ -1,0 +1,223 @@
+"""The card that travels with a bundle: what it is, what made it, and what was measured.
+
+It says nothing that was not measured, and names what was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from strokeseg.experiment import Experiment
+from strokeseg.imaging.metric_names import METRICS
+from strokeseg.imaging.splits import TEST
+from strokeseg.learning.ensemble_record import EnsembleRecord
+from strokeseg.preparation.record import Preparation
+
+_CARD_METRICS = (
+    *("dice", "sensitivity", "precision", "hd95_mm", "assd_mm"),
+    *("volume_difference_ml", "lesion_f1"),
+)
+_VOTE = "vote"
+_HASH_DIGITS = 16
+
+
+def model_card(
+    experiment: Experiment,
+    ensemble: EnsembleRecord,
+    preparation: Preparation,
+    *,
+    summary: Mapping[str, Any] | None,
+    choice: Mapping[str, Any] | None,
+    parity: str,
+) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        experiment: Whose ensemble.
+        ensemble: What is exported.
+        preparation: Its data.
+        summary: What `evaluate` measured of it; nothing when it did not.
+        choice: What `choice.json` says; nothing when there is none.
+        parity: How ONNX was compared with PyTorch, in a sentence.
+    """
+    parts = [
+        f"# {ensemble.name}: ischemic stroke lesion segmentation",
+        "For research only; this is no medical device.",
+        _simulated(experiment),
+        _use(ensemble),
+        "## The ensemble",
+        _members(ensemble),
+        parity,
+        "## What it was trained on",
+        _training(experiment, ensemble, preparation),
+        *_choice(choice),
+        *_results(summary),
+        "## Never tested",
+        "How it does on scanners, hospitals, field strengths, stroke stages, age groups or "
+        "diseases other than those of its data; on scans with motion or missing slices; and in "
+        "the hands of a clinician.",
+        "## Licence",
+        "See `LICENSE`: whoever exported this bundle decides.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def described_data(experiment: Experiment, preparation: Preparation) -> str:
+    """Say in one sentence what an ensemble was trained on."""
+    trained = [name for name, case in preparation.cases.items() if case.fold != TEST]
+    patients = {preparation.cases[name].patient for name in trained}
+    kind = "simulated " if experiment.config.data.phantom is not None else ""
+    return (
+        f"{len(trained)} {kind}cases of {len(patients)} patients trained and chose it; "
+        f"{len(preparation.cases) - len(trained)} more were locked away for the test."
+    )
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is left, the others right."""
+    rule = [":--", *["--:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, rule, *rows])
+
+
+def _simulated(experiment: Experiment) -> str:
+    if experiment.config.data.phantom is None:
+        return ""
+    return (
+        "**Its data were simulated.** No patient was ever scanned for it: it shows that the "
+        "software works, and nothing about medicine."
+    )
+
+
+def _use(ensemble: EnsembleRecord) -> str:
+    spacing = " x ".join(f"{side:g}" for side in ensemble.spacing_mm or ())
+    resampled = f"; cases of another voxel size than {spacing} mm are resampled" if spacing else ""
+    return (
+        f"Input: {', '.join(ensemble.sequences)}, skull-stripped and on one grid{resampled}. "
+        "Output: a lesion mask on the input's own grid.\n\n"
+        "    pip install 'strokeseg[predict]'\n"
+        "    strokeseg predict --bundle bundle.zip --input CASES --output MASKS"
+    )
+
+
+def _members(ensemble: EnsembleRecord) -> str:
+    rule = ensemble.rule
+    between = {
+        "hard": "the axes' masks vote by majority, and a tie is lesion-free",
+        "soft": "the mean of the axes' probabilities decides",
+    }[rule.between]
+    within = {
+        "mean": "the mean of an axis's members decides for it",
+        "vote": "the members of an axis vote among themselves",
+    }[rule.within]
+    weights = ", ".join(f"{axis} {weight:g}" for axis, weight in rule.axis_weights.items())
+    lines = [
+        f"- {axis}: {', '.join(name.removesuffix('.safetensors') for name in names)}"
+        for axis, names in ensemble.members.items()
+    ]
+    lines += [
+        f"- threshold {rule.threshold:g}; {within}; {between}",
+        f"- weights: {weights or 'equal'}",
+        f"- lesions below {rule.smallest_lesion_mm3:g} mm³ are dropped"
+        if rule.smallest_lesion_mm3
+        else "- no lesion is dropped for its size",
+    ]
+    return "2D networks, one for every line of sight through the brain:\n\n" + "\n".join(lines)
+
+
+def _training(experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation) -> str:
+    return "\n".join(
+        [
+            f"- {described_data(experiment, preparation)}",
+            f"- data `{ensemble.preparation_hash[:_HASH_DIGITS]}`, "
+            f"splits `{preparation.splits_hash[:_HASH_DIGITS]}`, by patient",
+            f"- strokeseg {ensemble.code_version}",
+        ]
+    )
+
+
+def _choice(choice: Mapping[str, Any] | None) -> list[str]:
+    if choice is None or not choice["steps"]:
+        return []
+    rows = [
+        (
+            step["name"],
+            str(step["best"]),
+            f"{step['dice_before']:.3f}",
+            f"{step['dice_after']:.3f}",
+            f"{step['p']:.3f}",
+            "yes" if step["taken"] else "no",
+        )
+        for step in choice["steps"]
+    ]
+    columns = ("step", "best option", "Dice before", "with it", "p", "taken")
+    return [
+        "## How it was chosen",
+        f"By `{choice['method']}`, on {choice['patients']} validation patients.",
+        markdown_table(columns, rows),
+        str(choice["caveat"]),
+    ]
+
+
+def _results(summary: Mapping[str, Any] | None) -> list[str]:
+    if summary is None or _VOTE not in summary["methods"]:
+        return ["## How well it does", "That was not measured before it was exported."]
+    statistics = summary["methods"][_VOTE]["metrics"]
+    unseen = summary["on"] == "test"
+    scored = summary["cases"] - len(summary["failed"])
+    kind = (
+        "that no training and no choice has seen"
+        if unseen
+        else "by which it was chosen: **these scores flatter it**"
+    )
+    confidence = summary["bootstrap"]["confidence"]
+    return [
+        f"## How well it does on {'unseen test' if unseen else 'validation'} cases",
+        f"Means over {scored} cases of {summary['patients']} patients {kind}, in 3D on each "
+        f"case's own grid, metrics as by `{summary['policy']}`; the intervals are of "
+        f"{confidence:.0%}, over patients.",
+        markdown_table(
+            ("metric", "mean", "interval", "median", "cases"),
+            [
+                (
+                    METRICS[metric].heading,
+                    _number(statistics[metric]["mean"]),
+                    _interval(statistics[metric]),
+                    _number(statistics[metric]["median"]),
+                    str(statistics[metric].get("cases", scored)),
+                )
+                for metric in _CARD_METRICS
+                if metric in statistics
+            ],
+        ),
+        "Dice by the volume of the true lesion:",
+        markdown_table(("volume, ml", "cases", "mean Dice", "interval"), _size_rows(summary)),
+        *_failures(summary),
+    ]
+
+
+def _size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows = []
+    for size in summary["by_size"]:
+        high = size["high_ml"]
+        dice = size["methods"][_VOTE]["dice"]
+        name = f"above {size['low_ml']:g}" if high is None else f"{size['low_ml']:g} to {high:g}"
+        rows.append((name, str(size["cases"]), _number(dice["mean"]), _interval(dice)))
+    return rows
+
+
+def _failures(summary: Mapping[str, Any]) -> list[str]:
+    if not summary["failed"]:
+        return []
+    failed = "; ".join(f"{case}: {reason}" for case, reason in summary["failed"].items())
+    return [f"Not scored: {failed}"]
+
+
+def _interval(statistic: Mapping[str, float | None]) -> str:
+    if statistic["low"] is None or statistic["high"] is None:
+        return "-"
+    return f"{statistic['low']:.3f} to {statistic['high']:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

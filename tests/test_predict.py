@@ -1,0 +1,267 @@
+"""The command that segments new cases, with a bundle of small networks that know nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+import strokeseg.predict
+from strokeseg.config import TrialConfig
+from strokeseg.imaging.derivatives import files_of
+from strokeseg.imaging.layouts.siss import find_siss_cases
+from strokeseg.imaging.slices import AXES
+from strokeseg.learning.bundle import write_bundle
+from strokeseg.learning.checkpoint import load_member, save_member
+from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
+from strokeseg.learning.member_record import MemberRecord
+from strokeseg.learning.networks import build_network
+from strokeseg.learning.onnx_export import onnx_bytes
+
+SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
+SUFFIXES = {"T1": "anat/{}_T1w", "T2": "anat/{}_T2w", "DWI": "dwi/{}_dwi", "FLAIR": "anat/{}_FLAIR"}
+
+
+def make_bundle(folder: Path, seed: int) -> Path:
+    """Write a bundle of one random network an axis."""
+    files = {}
+    for axis in AXES:
+        path = folder / f"{axis}-0000.safetensors"
+        record = MemberRecord(
+            axis=axis,
+            trial=0,
+            config=TrialConfig(encoder="resnet18", encoder_depth=3),
+            channels=SEQUENCES,
+            dice=0.5,
+            epoch=1,
+            preparation_hash="abc",
+            code_version="1",
+        )
+        network = build_network(encoder="resnet18", encoder_depth=3, channels=4, seed=seed)
+        save_member(path, network, record)
+        files[path.name] = path
+    ensemble = EnsembleRecord(
+        name="random",
+        sequences=SEQUENCES,
+        members={name.split("-")[0]: (name,) for name in files},
+        preparation_hash="abc",
+        code_version="1",
+    )
+    write_ensemble(folder / "ensemble", ensemble, files)
+    onnx_files = {name: onnx_bytes(load_member(path)) for name, path in files.items()}
+    write_bundle(folder / "bundle.zip", folder / "ensemble", onnx_files=onnx_files, extra={})
+    return folder / "bundle.zip"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundle"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def two_cases(tmp_path_factory: pytest.TempPathFactory, phantom_cases: Path) -> Path:
+    folder = tmp_path_factory.mktemp("two") / "cases"
+    for name in ("1", "2"):
+        shutil.copytree(phantom_cases / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmented(
+    bundle: Path, two_cases: Path, tmp_path_factory: pytest.TempPathFactory, launch: Any
+) -> Path:
+    """Both cases, segmented with torch; copy it before changing anything."""
+    output = tmp_path_factory.mktemp("segmented") / "out"
+    outcome = predict(launch, bundle, output, "--input", two_cases)
+    assert outcome.code == 0, outcome.err
+    return output
+
+
+def predict(launch: Any, bundle: Path, output: Path, *options: object) -> Any:
+    return launch(
+        strokeseg.predict.main,
+        *("--bundle", bundle, "--output", output, "--device", "cpu"),
+        *options,
+    )
+
+
+def masks_of(output: Path) -> dict[str, Any]:
+    """Voxels of all masks, by the subject."""
+    return {
+        path.name.partition("_")[0]: np.asarray(nibabel.load(path).dataobj)
+        for path in output.rglob("*_mask.nii.gz")
+    }
+
+
+def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert first.keys() == second.keys() and first
+    for name, mask in first.items():
+        np.testing.assert_array_equal(mask, second[name])
+
+
+def test_a_batch_becomes_a_data_set_of_derivatives(segmented: Path) -> None:
+    described = json.loads((segmented / "dataset_description.json").read_text())
+    assert described["DatasetType"] == "derivative"
+    with (segmented / "lesions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["1", "2"]
+    for row in rows:
+        files = files_of(segmented, row["case"])
+        assert all(path.is_file() for path in files.all())
+        assert segmented / row["mask"] == files.mask
+        sidecar = json.loads(files.sidecar.read_text())
+        assert float(row["lesion_ml"]) == pytest.approx(sidecar["LesionVolumeMl"], abs=0.001)
+        assert sidecar["Bundle"] == "bundle.zip" and "torch" in sidecar["Versions"]
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(
+    bundle: Path, two_cases: Path, segmented: Path, tmp_path: Path, launch: Any
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(segmented, output)
+    first, second = (files_of(output, case) for case in ("1", "2"))
+    second.sidecar.unlink()
+    kept = first.mask.stat().st_mtime_ns
+    outcome = predict(launch, bundle, output, "--input", two_cases)
+    assert outcome.code == 0, outcome.err
+    done, new = outcome.out.splitlines()
+    assert done.startswith("1: ") and done.endswith("(done before)")
+    assert new.startswith("2: ") and not new.endswith("(done before)")
+    assert first.mask.stat().st_mtime_ns == kept and second.sidecar.is_file()
+    assert_same(masks_of(output), masks_of(segmented))
+    outcome = predict(launch, bundle, output, "--input", two_cases, "--overwrite")
+    assert outcome.code == 0 and "done before" not in outcome.out
+    assert first.mask.stat().st_mtime_ns > kept
+
+
+def test_masks_of_another_bundle_are_kept_unless_told_otherwise(
+    two_cases: Path, segmented: Path, tmp_path: Path, launch: Any
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(segmented, output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    other = make_bundle(tmp_path, seed=1)
+    outcome = predict(launch, other, output, "--input", two_cases)
+    assert outcome.code == 2 and outcome.out == ""
+    (line,) = outcome.error_lines
+    assert "another bundle" in line and "--overwrite" in line
+    assert {path: path.read_bytes() for path in before} == before
+    outcome = predict(launch, other, output, "--input", two_cases / "1", "--overwrite")
+    assert outcome.code == 0, outcome.err
+
+
+def test_onnxruntime_gives_the_masks_of_torch(
+    bundle: Path, two_cases: Path, segmented: Path, tmp_path: Path, launch: Any
+) -> None:
+    outcome = predict(launch, bundle, tmp_path, "--input", two_cases, "--runtime", "onnx")
+    assert outcome.code == 0, outcome.err
+    theirs, ours = masks_of(tmp_path), masks_of(segmented)
+    assert theirs.keys() == ours.keys()
+    # Random networks put many voxels right at the threshold, where rounding decides.
+    differing = [np.mean(theirs[name] != mask) for name, mask in ours.items()]
+    assert max(differing) < 1e-3
+    sidecar = json.loads(files_of(tmp_path, "1").sidecar.read_text())
+    assert "onnxruntime" in sidecar["Versions"] and "torch" not in sidecar["Versions"]
+
+
+@pytest.mark.parametrize("layout", ["bids", "isles22", "nnunet", "manifest"])
+def test_every_layout_of_the_same_scans_gives_the_same_mask(
+    bundle: Path, two_cases: Path, segmented: Path, tmp_path: Path, launch: Any, layout: str
+) -> None:
+    (case,) = find_siss_cases(two_cases / "1", SEQUENCES, masks=False)
+    source = lay_out(tmp_path / "cases", layout, case.images)
+    for number, given in enumerate(((), ("--layout", layout))):
+        output = tmp_path / f"out{number}"
+        outcome = predict(launch, bundle, output, "--input", source, *given)
+        assert outcome.code == 0, outcome.err
+        (mask,) = masks_of(output).values()
+        np.testing.assert_array_equal(mask, masks_of(segmented)["sub-1"])
+
+
+def lay_out(folder: Path, layout: str, images: Any) -> Path:
+    """Copy a case's images into a layout, and return what to give as input."""
+    names = {
+        "bids": {sequence: f"sub-1/{SUFFIXES[sequence].format('sub-1')}" for sequence in images},
+        "isles22": {
+            sequence: f"rawdata/sub-1/ses-1/sub-1_ses-1_{sequence.lower()}" for sequence in images
+        },
+        "nnunet": {
+            sequence: f"imagesTs/one_{number:04d}" for number, sequence in enumerate(images)
+        },
+        "manifest": {sequence: sequence for sequence in images},
+    }[layout]
+    for sequence, path in images.items():
+        target = folder / f"{names[sequence]}.nii"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    if layout == "nnunet":
+        channels = {str(number): sequence for number, sequence in enumerate(images)}
+        (folder / "dataset.json").write_text(json.dumps({"channel_names": channels}))
+    if layout == "manifest":
+        (folder / "cases.csv").write_text(
+            f"case,{','.join(images)}\none,{','.join(f'{name}.nii' for name in images)}\n"
+        )
+        return folder / "cases.csv"
+    return folder
+
+
+def test_one_case_that_fails_is_listed_and_the_others_go_on(
+    bundle: Path, two_cases: Path, tmp_path: Path, launch: Any
+) -> None:
+    shutil.copytree(two_cases, tmp_path / "cases")
+    next((tmp_path / "cases/1").glob("*MR_T2*/*.nii")).unlink()
+    outcome = predict(launch, bundle, tmp_path / "out", "--input", tmp_path / "cases")
+    assert outcome.code == 1
+    assert "failed: case 1: sequence T2 is missing in" in outcome.err
+    assert list(masks_of(tmp_path / "out")) == ["sub-2"]
+
+
+def test_what_would_mix_up_cases_or_data_sets_is_refused(
+    bundle: Path, two_cases: Path, tmp_path: Path, launch: Any
+) -> None:
+    (tmp_path / "cases.csv").write_text(
+        "case,T1,T2,DWI,FLAIR\n1,a,b,c,d\nsub-1,e,f,g,h\n", encoding="utf-8"
+    )
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "dataset_description.json").write_text('{"DatasetType": "raw"}')
+    for output, options, fault in (
+        ("out", ("--input", tmp_path / "cases.csv"), "several cases would be named sub-1"),
+        ("raw", ("--input", two_cases), "no derivative; give --output"),
+        ("out", ("--input", two_cases, "--reference", "T9"), "--reference T9: must be one of"),
+    ):
+        outcome = predict(launch, bundle, tmp_path / output, *options)
+        assert outcome.code == 2 and outcome.out == ""
+        (line,) = outcome.error_lines
+        assert fault in line
+    assert not (tmp_path / "out").exists()
+    assert len(list((tmp_path / "raw").iterdir())) == 1
+
+
+def test_predicting_with_onnxruntime_needs_none_of_the_training_packages(
+    bundle: Path, two_cases: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {{"torch", "ray", "pyarrow", "pandas", "optuna", "timm",
+            "segmentation_models_pytorch", "safetensors", "onnx"}}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+from strokeseg.predict import main
+sys.exit(main(["--bundle", {str(bundle)!r}, "--input", {str(two_cases / "1")!r},
+    "--output", {str(tmp_path / "out")!r}, "--runtime", "onnx"]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert list(masks_of(tmp_path / "out")) == ["sub-1"]
