@@ -91,7 +91,7 @@ def test_a_case_gets_its_mask_in_whatever_orientation_its_files_are(
             ["--bundle", str(tiny_run / "bundle.zip"), "--output", str(output), *images]
         )
         assert code == 0
-        mask = nibabel.load(next(output.glob("*case*mask.nii.gz")))
+        mask = nibabel.load(next(output.rglob("*case*mask.nii.gz")))
         assert nibabel.aff2axcodes(mask.affine) == tuple(name)
         masks[name] = _turn(mask, "RAS")
     first, second = masks["LPS"], masks[orientation]
