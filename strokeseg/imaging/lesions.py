@@ -52,9 +52,8 @@ def count_lesions(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Le
         truth: (X, Y, Z) bool.
         prediction: The same shape.
     """
-    true, predicted = _labels(truth), _labels(prediction)
-    true_count, predicted_count = int(true.max(initial=0)), int(predicted.max(initial=0))
-    both = truth & prediction
+    (true, true_count), (predicted, predicted_count) = _labels(truth), _labels(prediction)
+    both = np.nonzero(truth & prediction)
     return LesionCounts(
         true=true_count,
         predicted=predicted_count,
@@ -72,7 +71,8 @@ def lesion_volumes_mm3(
         mask: (X, Y, Z) bool or integer, 0 and 1.
         spacing_mm: Voxel size along the mask's axes.
     """
-    voxels = np.bincount(_labels(mask.astype(bool)).ravel())[1:]
+    labels, _ = _labels(mask.astype(bool))
+    voxels = np.bincount(labels.ravel())[1:]
     return np.asarray(np.sort(voxels)[::-1] * np.prod(spacing_mm), dtype=np.float64)
 
 
@@ -86,15 +86,16 @@ def without_small_lesions(
         spacing_mm: Voxel size along the mask's axes.
         smallest_mm3: Volume that a lesion must have to stay.
     """
-    labels = _labels(mask.astype(bool))
+    labels, _ = _labels(mask.astype(bool))
     volumes_mm3 = np.bincount(labels.ravel()) * np.prod(spacing_mm)
     kept = volumes_mm3 >= smallest_mm3 * (1 - _ROUNDING)
     kept[0] = False
     return np.asarray(kept[labels], dtype=np.uint8)
 
 
-def _labels(mask: NDArray[np.bool_]) -> NDArray[np.integer]:
+def _labels(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer], int]:
+    """Number the lesions of a mask (0 where there is none), and count them."""
     # Of bools, cc3d 4.1.1 expects too few components where most voxels touch no other, and fails.
     voxels = mask.view(np.uint8)
-    labels: NDArray[np.integer] = cc3d.connected_components(voxels, connectivity=_CONNECTIVITY)
-    return labels
+    labels, count = cc3d.connected_components(voxels, connectivity=_CONNECTIVITY, return_N=True)
+    return labels, int(count)

@@ -8,19 +8,20 @@ A *policy* says what holds where a mask is empty:
     isles22   both empty: every score is perfect (1, distances 0), "no lesion" was right; one
               empty: Dice, sensitivity, precision and F1 are 0, distances the volume's diagonal
     isles15   as medpy did then, by that challenge's organiser: Dice, sensitivity, precision and F1
-              are 0 where they would divide by 0, also for two empty masks; distances undefined
+              are 0 where they would divide by 0, also for two empty masks; a case with a Dice of 0
+              has failed, and its distances are undefined
     nnunet    as nnU-Net's evaluation: what would divide by 0 is undefined, and so are distances
 
-What is *undefined* is None and stays out of means, never a number. Where both masks hold
-something, policies differ in the ASSD alone: that of `isles15` is the mean of the two directions'
-means. The Hausdorff distance that ISLES 2015 ranked by is `hd_mm`, not `hd95_mm`.
+What is *undefined* is None and stays out of means, never a number. Where the masks overlap,
+policies differ in the ASSD alone: that of `isles15` is the mean of the two directions' means. The
+Hausdorff distance that ISLES 2015 ranked by is `hd_mm`, not `hd95_mm`.
 
 Source: Hernandez Petzsche et al., "ISLES 2022: A multi-center magnetic resonance imaging
 stroke lesion segmentation dataset", Scientific Data 9 (2022); Maier et al., "ISLES 2015 - A public
 evaluation benchmark for ischemic stroke lesion segmentation from multispectral MRI", Medical
-Image Analysis 35 (2017); Isensee et al., nnU-Net, Nature Methods 18 (2021). ISLES 2022 ranked
-without distances: that those to an empty mask are the volume's diagonal is our choice, the largest
-that the volume has room for.
+Image Analysis 35 (2017), table 7; Isensee et al., nnU-Net, Nature Methods 18 (2021). ISLES 2022
+ranked without distances: that those to an empty mask are the volume's diagonal is our choice, the
+largest that the volume has room for.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def score_masks(
     missed = (true_count == 0) != (predicted_count == 0)
     distances = (
         surface_distances(true_box, predicted_box, spacing_mm)
-        if true_count and predicted_count
+        if true_count and predicted_count and (hits or policy != "isles15")
         else empty.distances(_diagonal_mm(truth.shape, spacing_mm))
     )
     voxel_ml = float(np.prod(spacing_mm)) / MM3_PER_ML

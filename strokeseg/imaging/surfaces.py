@@ -20,10 +20,11 @@ from scipy.spatial import KDTree
 
 Spacing = tuple[float, float, float]
 
-_FACES = ndimage.generate_binary_structure(3, 1)
 # A distance transform visits every voxel of the box, a tree only the borders, at ten times the
 # cost a voxel.
 _TREE_BELOW_SHARE = 0.1
+# The fastest to build and ask, of those tried, on borders of lesions and on lone voxels.
+_LEAF_SIZE = 32
 _PERCENTILE = 95
 
 
@@ -62,9 +63,9 @@ def surface_distances(
     if not first.any() or not second.any():
         raise ValueError("surfaces need two masks that are not empty")
     box = union_box(first, second)
-    borders = [_border(mask[box]) for mask in (first, second)]
-    there = _distances(borders[0], borders[1], spacing_mm)
-    back = _distances(borders[1], borders[0], spacing_mm)
+    first_border, second_border = _border(first[box]), _border(second[box])
+    there = _distances(first_border, second_border, spacing_mm)
+    back = _distances(second_border, first_border, spacing_mm)
     pooled = np.concatenate([there, back])
     return SurfaceDistances(
         hd_mm=float(pooled.max()),
@@ -85,23 +86,39 @@ def union_box(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[slic
     return tuple(box)
 
 
-def _border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(mask & ~ndimage.binary_erosion(mask, _FACES))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Border:
+    """A border as a mask (X, Y, Z), and as the places (N, 3) of its voxels there."""
+
+    mask: NDArray[np.bool_]
+    places: NDArray[np.intp]
 
 
-def _distances(
-    start: NDArray[np.bool_], target: NDArray[np.bool_], spacing_mm: Spacing
-) -> NDArray[np.float64]:
+def _border(mask: NDArray[np.bool_]) -> _Border:
+    # Masks are sparse: to ask the neighbours of their voxels is faster than to erode the volume.
+    padded = np.pad(np.ascontiguousarray(mask), 1)
+    flat = padded.ravel()
+    voxels = np.flatnonzero(flat)
+    inside = np.ones(len(voxels), dtype=bool)
+    for stride in padded.strides:
+        inside &= flat[voxels - stride] & flat[voxels + stride]
+    places = np.stack(np.unravel_index(voxels[~inside], padded.shape), axis=1) - 1
+    border = np.zeros_like(mask)
+    border[tuple(places.T)] = True
+    return _Border(mask=border, places=places)
+
+
+def _distances(start: _Border, target: _Border, spacing_mm: Spacing) -> NDArray[np.float64]:
     """Distance of every voxel of one border to the other border, in no order."""
     # Voxels of both borders are no distance away and need no search.
-    apart = start & ~target
-    asked = int(np.count_nonzero(apart))
-    distances = np.zeros(int(np.count_nonzero(start)), dtype=np.float64)
-    points = len(distances) + int(np.count_nonzero(target))
-    if points < _TREE_BELOW_SHARE * start.size:
-        tree = KDTree(np.argwhere(target) * spacing_mm, balanced_tree=False, compact_nodes=False)
-        distances[:asked] = tree.query(np.argwhere(apart) * spacing_mm)[0]
+    apart = start.places[~target.mask[tuple(start.places.T)]]
+    distances = np.zeros(len(start.places), dtype=np.float64)
+    if len(start.places) + len(target.places) < _TREE_BELOW_SHARE * start.mask.size:
+        tree = KDTree(
+            target.places * spacing_mm, _LEAF_SIZE, balanced_tree=False, compact_nodes=False
+        )
+        distances[: len(apart)] = tree.query(apart * spacing_mm)[0]
     else:
-        transformed = ndimage.distance_transform_edt(~target, sampling=spacing_mm)
-        distances[:asked] = transformed[apart]
+        transformed = ndimage.distance_transform_edt(~target.mask, sampling=spacing_mm)
+        distances[: len(apart)] = transformed[tuple(apart.T)]
     return distances

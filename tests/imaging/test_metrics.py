@@ -97,6 +97,12 @@ def test_each_policy_has_its_rule_for_empty_masks(policy, truth, prediction, rat
     assert scores["missed"] == int(truth.any() != prediction.any())
 
 
+def test_masks_that_do_not_overlap_have_no_distances_by_the_rules_of_isles_2015():
+    far = box((5, 9), (5, 9), (5, 9))
+    assert score_masks(CUBE, far, GRID_MM, policy="isles15").hd95_mm is None
+    assert (score_masks(CUBE, far, GRID_MM, policy="isles22").hd95_mm or 0) > 0
+
+
 def test_only_the_averaged_distance_differs_between_policies_where_both_masks_hold_something():
     # A bar of 9 voxels along x, and the same bar with a voxel 5 * 2 mm beside its end: 9 distances
     # of 0 there, and 9 of 0 and one of 10 mm back. Pooled: 10 / 19; of the means: (0 + 1) / 2.

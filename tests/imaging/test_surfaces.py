@@ -84,6 +84,12 @@ def test_tree_and_distance_transform_find_the_same(monkeypatch, share):
     assert found.assd_mm == pytest.approx(expected.assd_mm, abs=1e-9)
 
 
+def test_the_order_of_the_voxels_in_memory_changes_nothing():
+    pair = _random_pair(6)
+    ordered = surface_distances(*(np.asfortranarray(mask) for mask in pair), SPACING_MM)
+    assert ordered == surface_distances(*pair, SPACING_MM)
+
+
 def test_an_empty_mask_has_no_surface():
     with pytest.raises(ValueError, match="not empty"):
         surface_distances(box((0, 1), (0, 1), (0, 1)), box((0, 0), (0, 0), (0, 0)), SPACING_MM)
