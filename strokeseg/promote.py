@@ -1,8 +1,15 @@
 """Make the best trials of the three axes an ensemble, by their validation scores alone.
 
-Of every axis the best complete trials become members; the test set is not looked at. Where
-every axis has tried both, the best pretrained trials and the best from scratch are kept
-beside them, so that `evaluate` can compare the two.
+The best complete trials of every axis are the candidates. The plain hard majority vote of the
+axes' best is where the choice starts; then more members an axis, soft and weighted votes,
+greedy selection of members, other thresholds and a smallest lesion size are tried, one after
+the other, by mean 3D Dice over the validation patients. A step is taken only if these patients
+bear it out beyond luck (ensemble.choose: guard), and the table says what each of them brought.
+The test set is not looked at. Where every axis has tried both, the best pretrained trials and
+the best from scratch are kept beside the ensemble, so that `evaluate` can compare the two.
+
+Every candidate is asked once of every validation case, in parallel with Ray; what they said is
+kept, so that the same command goes on after an interruption.
 
     strokeseg promote --experiment siss-like
 """
@@ -13,88 +20,97 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from strokeseg import cli
+from strokeseg.choosing.candidates import Candidate, Slate, candidate, find_candidates
+from strokeseg.choosing.choice import choose_ensemble
+from strokeseg.choosing.record import (
+    STEP_COLUMNS,
+    Outcome,
+    as_values,
+    rule_in_words,
+    sentences,
+    step_rows,
+)
+from strokeseg.devices import add_device_option, device_of
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, code_version, trial_weights, weights_files
+from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, best_by_start, best_members, read_leaderboard
-from strokeseg.learning.checkpoint import read_member_record
+from strokeseg.leaderboard import LeaderboardRow, best_by_start, read_leaderboard
 from strokeseg.learning.ensemble_record import RECORD_NAME, EnsembleRecord, write_ensemble
 from strokeseg.preparation.record import Preparation, read_preparation
+from strokeseg.ray_session import ray_session
 
 _STARTS = {"pretrained": True, "scratch": False}
+Boards = Mapping[str, Sequence[LeaderboardRow]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     parser = cli.parser("promote", __doc__)
     cli.add_experiment_options(parser)
+    add_device_option(parser)
     options = parser.parse_args(arguments)
 
     def work() -> int:
         experiment = cli.experiment_of(options)
-        promote(experiment)
+        with cli.logging_to(experiment.log_folder / "promote.log"):
+            promote(experiment, device_of(options))
         return cli.DONE
 
     return cli.run_command(work)
 
 
-def promote(experiment: Experiment) -> EnsembleRecord:
-    """Write the ensemble of an experiment's best trials and print its members.
+def promote(experiment: Experiment, device: torch.device) -> EnsembleRecord:
+    """Write the ensemble that is chosen among an experiment's best trials, and print it.
+
+    Args:
+        experiment: Whose trials.
+        device: Where to ask the candidates.
 
     Raises:
-        UserError: When an axis was not searched, has no complete trial, or was searched on
-            other data than are prepared now.
+        UserError: When an axis was not searched, has no complete trial, was searched on
+            other data than are prepared now, or the candidates cannot be asked.
     """
     preparation = read_preparation(experiment)
     boards = {axis: _read_board(experiment, axis) for axis in AXES}
-    chosen = {
-        axis: best_members(rows, experiment.config.ensemble.members_per_axis)
-        for axis, rows in boards.items()
-    }
-    lacking = [axis for axis, rows in chosen.items() if not rows]
-    if lacking:
-        raise UserError(
-            f"{experiment.folder}: no trial of {', '.join(lacking)} has run to its end; "
-            f"run strokeseg search --experiment {experiment.name} --axis {lacking[0]}"
-        )
-    comparison = {
-        name: {axis: [row] for axis, row in by_axis.items()}
-        for name, pretrained in _STARTS.items()
-        if (by_axis := _best_starts(boards, pretrained=pretrained))
-    }
-    found = {
-        axis: {
-            row.trial: _weights(experiment, axis, row)
-            for rows_by_axis in (chosen, *comparison.values())
-            for row in rows_by_axis[axis]
-        }
-        for axis in AXES
-        if axis in chosen
-    }
-    files = {
-        _member_name(axis, trial, path): path
-        for axis, by_trial in found.items()
-        for trial, paths in by_trial.items()
-        for path in paths
-    }
-    _check_members(files, preparation)
+    slate = find_candidates(experiment, preparation, boards)
+    comparison = _comparison(experiment, preparation, boards)
+    outcome = _choose(experiment, preparation, slate, device)
+    chosen = [slate.candidates[name] for _, name in outcome.chosen.members]
     record = EnsembleRecord.model_validate(
         {
             "name": experiment.name,
             "sequences": experiment.config.data.sequences,
             "spacing_mm": preparation.spacing_mm,
             "reference": experiment.config.preparation.reference,
-            "rule": {"threshold": experiment.config.ensemble.threshold},
-            "members": _member_names(chosen, found),
-            "comparison": {name: _member_names(rows, found) for name, rows in comparison.items()},
+            "rule": outcome.chosen.rule,
+            "members": _member_names(chosen),
+            "comparison": {name: _member_names(best) for name, best in comparison.items()},
             "preparation_hash": preparation.fingerprint,
             "code_version": code_version(),
         }
     )
-    write_ensemble(experiment.ensemble_folder, record, files)
-    _print_members(experiment, chosen, complete=len(comparison) == len(_STARTS))
+    files: dict[str, Path] = {}
+    for promoted in (chosen, *comparison.values()):
+        for one in promoted:
+            files.update(one.members)
+    notes = {experiment.choice_json.name: as_values(outcome, slate.names)}
+    write_ensemble(experiment.ensemble_folder, record, files, notes)
+    _print_choice(slate, outcome)
+    _print_members(chosen, record, complete=len(comparison) == len(_STARTS))
+    print(f"Ensemble: {experiment.ensemble_folder / RECORD_NAME}")
     return record
+
+
+def _choose(
+    experiment: Experiment, preparation: Preparation, slate: Slate, device: torch.device
+) -> Outcome:
+    if experiment.config.ensemble.choose == "vote":
+        return choose_ensemble(experiment, preparation, slate, device=device, show=lambda *_: None)
+    with ray_session(), cli.progress("Asking candidates, by case") as show:
+        return choose_ensemble(experiment, preparation, slate, device=device, show=show)
 
 
 def _read_board(experiment: Experiment, axis: str) -> list[LeaderboardRow]:
@@ -107,74 +123,62 @@ def _read_board(experiment: Experiment, axis: str) -> list[LeaderboardRow]:
     return read_leaderboard(path)
 
 
-def _best_starts(
-    boards: Mapping[str, Sequence[LeaderboardRow]], *, pretrained: bool
-) -> dict[str, LeaderboardRow]:
-    """The best trial of every axis with this start, or nothing unless all axes have one."""
-    best = {axis: best_by_start(rows, pretrained=pretrained) for axis, rows in boards.items()}
-    found = {axis: row for axis, row in best.items() if row is not None}
-    return found if len(found) == len(boards) else {}
+def _comparison(
+    experiment: Experiment, preparation: Preparation, boards: Boards
+) -> dict[str, list[Candidate]]:
+    """The best trials of every axis by their start, where all axes have one."""
+    found = {}
+    for name, pretrained in _STARTS.items():
+        best = {axis: best_by_start(rows, pretrained=pretrained) for axis, rows in boards.items()}
+        rows = {axis: row for axis, row in best.items() if row is not None}
+        if len(rows) == len(boards):
+            found[name] = [
+                candidate(experiment, preparation, axis, row) for axis, row in rows.items()
+            ]
+    return found
 
 
-def _weights(experiment: Experiment, axis: str, row: LeaderboardRow) -> list[Path]:
-    """The files of a trial: one network, or with k-fold scoring one a fold."""
-    folder = experiment.trials_folder(axis)
-    if found := weights_files(folder, row.trial):
-        return found
-    raise UserError(
-        f"{trial_weights(folder, row.trial)}: the weights of this trial are gone; a search keeps "
-        "those of the best ensemble.candidates_per_axis trials only: set it back, or search anew "
-        "under another experiment name"
-    )
+def _member_names(promoted: Sequence[Candidate]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for one in promoted:
+        names.setdefault(one.axis, []).extend(one.members)
+    return names
 
 
-def _member_name(axis: str, trial: int, path: Path) -> str:
-    return f"{axis}-{trial:04d}{path.name.removeprefix('best')}"
+def _print_choice(slate: Slate, outcome: Outcome) -> None:
+    if slate.without_weights:
+        print(
+            f"No candidates, since their weights are gone: {', '.join(slate.without_weights)} "
+            "(a search keeps those of the best ensemble.candidates_per_axis trials)"
+        )
+    if outcome.steps:
+        cli.print_table(
+            f"What each step brought: mean 3D Dice over {outcome.patients} validation patients",
+            STEP_COLUMNS,
+            step_rows(outcome.steps),
+        )
+    for sentence in sentences(outcome):
+        print(sentence)
 
 
-def _member_names(
-    chosen: Mapping[str, Sequence[LeaderboardRow]],
-    found: Mapping[str, Mapping[int, Sequence[Path]]],
-) -> dict[str, list[str]]:
-    return {
-        axis: [
-            _member_name(axis, row.trial, path) for row in rows for path in found[axis][row.trial]
-        ]
-        for axis, rows in chosen.items()
-    }
-
-
-def _check_members(files: Mapping[str, Path], preparation: Preparation) -> None:
-    for path in files.values():
-        if read_member_record(path).preparation_hash != preparation.fingerprint:
-            raise UserError(
-                f"{path}: was trained on other data than are prepared now; search anew under "
-                "another experiment name"
-            )
-
-
-def _print_members(
-    experiment: Experiment, chosen: Mapping[str, Sequence[LeaderboardRow]], *, complete: bool
-) -> None:
+def _print_members(members: Sequence[Candidate], record: EnsembleRecord, *, complete: bool) -> None:
     cli.print_table(
-        "The ensemble, by validation Dice",
+        f"The ensemble: {rule_in_words(record.rule)}",
         ("axis", "trial", "Dice", "encoder", "depth", "pretrained"),
         [
             (
-                axis,
-                str(row.trial),
-                f"{row.dice:.3f}",
-                row.config.encoder,
-                str(row.config.encoder_depth),
-                "yes" if row.config.pretrained else "no",
+                one.axis,
+                str(one.row.trial),
+                f"{one.row.dice:.3f}",
+                one.row.config.encoder,
+                str(one.row.config.encoder_depth),
+                "yes" if one.row.config.pretrained else "no",
             )
-            for axis, rows in chosen.items()
-            for row in rows
+            for one in members
         ],
     )
     if not complete:
         print("Pretrained and scratch are not compared: not every axis has a scored trial of both")
-    print(f"Ensemble: {experiment.ensemble_folder / RECORD_NAME}")
 
 
 if __name__ == "__main__":

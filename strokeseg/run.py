@@ -60,7 +60,7 @@ def _work(options: argparse.Namespace, command: str) -> int:
                 rows = search_axis(experiment, axis, preparation, options)
                 print_leaderboard(axis, rows)
                 print(axis_importances(experiment, axis, rows))
-            promote(experiment)
+            promote(experiment, device)
             summary = current_summary(experiment, (options.on,))
             if summary is None or summary["failed"]:
                 summary = evaluate(experiment, device, on=options.on)

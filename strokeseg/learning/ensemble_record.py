@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -103,13 +104,19 @@ class EnsembleRecord(Record):
         return {name for by_axis in sets for names in by_axis.values() for name in names}
 
 
-def write_ensemble(folder: Path, record: EnsembleRecord, member_files: Mapping[str, Path]) -> None:
+def write_ensemble(
+    folder: Path,
+    record: EnsembleRecord,
+    member_files: Mapping[str, Path],
+    notes: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Copy members and write their record and hashes, whole or not at all.
 
     Args:
         folder: The ensemble's folder; replaced when it is there.
         record: Its record; the hashes in it are those of the copies, whatever is given.
         member_files: Where the files that the record names are now.
+        notes: Plain values to keep beside the record as JSON, by file name.
 
     Raises:
         ValueError: When the record names other files than are given.
@@ -131,6 +138,8 @@ def write_ensemble(folder: Path, record: EnsembleRecord, member_files: Mapping[s
                 raise UserError(
                     f"{path}: cannot be copied to {folder} ({error.strerror})"
                 ) from None
+        for name, values in notes.items():
+            write_json(temporary / name, values)
         record = record.model_copy(update={"sha256": sha256})
         write_json(temporary / RECORD_NAME, record.model_dump(mode="json"))
 

@@ -104,14 +104,24 @@ class SliceTask:
             )
 
 
-def spread(work: Callable[[Case], Any], cases: Sequence[Case], show: Show) -> list[Any]:
-    """Run `work` for each case as Ray Data tasks of one CPU; results in order."""
+def spread(
+    work: Callable[[Case], Any], cases: Sequence[Case], show: Show, *, gpus: float = 0.0
+) -> list[Any]:
+    """Run `work` for each case as Ray Data tasks of one CPU; results in order.
+
+    Args:
+        work: What to do with a case.
+        cases: The cases.
+        show: Told of every case that is done.
+        gpus: Share of a GPU that a task needs as well.
+    """
     show(0, len(cases), "")
     # As data, a task gets its own case only. In `work` all of them would be unpickled by every
     # task: of 2,800 cases that took as long as a case itself.
     numbered = [{"index": i, "case": pickle.dumps(case)} for i, case in enumerate(cases)]
     rows = ray.data.from_items(numbered, override_num_blocks=len(cases)).map(
-        lambda row: {"index": row["index"], "result": [work(pickle.loads(row["case"]))]}
+        lambda row: {"index": row["index"], "result": [work(pickle.loads(row["case"]))]},
+        num_gpus=gpus or None,
     )
     results: dict[int, Any] = {}
     for row in rows.iter_rows():

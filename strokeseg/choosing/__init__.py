@@ -1,0 +1,1 @@
+"""Choosing the ensemble: which candidates vote, and how, by the validation patients alone."""

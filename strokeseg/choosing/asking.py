@@ -1,0 +1,197 @@
+"""Every candidate asked once of every validation patient, in parallel over the cases.
+
+A case is one task: it is read and prepared once, and the candidates whose maps are not there
+yet are asked, one after another. The maps stay in a folder, so that an interrupted promotion
+goes on, and another choice costs no network. A map's file is named after all that made it:
+the member's bytes, the prepared data and the code; files of other names are *stale*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from strokeseg.choosing.candidates import Candidate, refuse_test
+from strokeseg.choosing.scores import Evidence, gather_evidence
+from strokeseg.config import ExperimentConfig, Show
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment, code_version
+from strokeseg.files import file_sha256, read_json, values_sha256, write_json
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.prepared import PreparedCase, prepare_case
+from strokeseg.imaging.sparse_map import SparseMap, pack
+from strokeseg.learning.checkpoint import load_member
+from strokeseg.learning.ensemble import ask_all
+from strokeseg.learning.torch_experts import torch_expert
+from strokeseg.preparation.record import Preparation, changed_files
+from strokeseg.preparation.tasks import spread
+
+# A case is read and prepared on the CPU for as long as several networks take on a GPU.
+_GPU_SHARE = 0.25
+_KEY_LENGTH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A candidate to be asked of the cases of some folds.
+
+    Attributes:
+        candidate: Its name.
+        members: By fold, the file of the member that has not seen this fold, and its hash.
+    """
+
+    candidate: str
+    members: Mapping[int, tuple[Path, str]]
+
+
+def collect_evidence(
+    experiment: Experiment,
+    preparation: Preparation,
+    candidates: Sequence[Candidate],
+    cases: Sequence[Case],
+    *,
+    lowest_threshold: float,
+    device: torch.device,
+    show: Show,
+) -> list[Evidence]:
+    """Ask what has not been asked yet, in the Ray that this process is connected to.
+
+    Args:
+        experiment: Whose candidates; their maps go into its `candidates_folder`.
+        preparation: The experiment's.
+        candidates: Whom to ask.
+        cases: Of whom; none of them may have trained a member that is asked about it.
+        lowest_threshold: No choice will have a lower one.
+        device: Where to compute.
+        show: Told of every case.
+
+    Raises:
+        UserError: When a case belongs to the test set, has changed since it was prepared, or
+            cannot be prepared any more.
+    """
+    refuse_test(cases)
+    if changed := [path for case in cases for path in changed_files(experiment, case)]:
+        raise UserError(f"{', '.join(changed)}: not as it was when the split was drawn; restore it")
+    task = AskTask(
+        experiment.config,
+        folder=experiment.candidates_folder,
+        questions=[_question(candidate) for candidate in candidates],
+        made_of=[preparation.fingerprint, code_version()],
+        lowest_threshold=lowest_threshold,
+        device=device,
+    )
+    _remove_stale(
+        experiment.candidates_folder, {name for case in cases for name in task.files(case)}
+    )
+    results = spread(task, cases, show, gpus=_GPU_SHARE if device.type == "cuda" else 0.0)
+    if faults := [result for result in results if isinstance(result, str)]:
+        raise UserError("; ".join(faults))
+    return results
+
+
+class AskTask:
+    """Asks every candidate of one case and gathers what choices need of it."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        *,
+        folder: Path,
+        questions: Sequence[Question],
+        made_of: Sequence[str],
+        lowest_threshold: float,
+        device: torch.device,
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._questions = questions
+        self._made_of = made_of
+        self._lowest_threshold = lowest_threshold
+        self._device = device
+
+    def __call__(self, case: Case) -> Evidence | str:
+        """Return the evidence, or why there is none."""
+        # What a task raises reaches the driver wrapped beyond recognition.
+        try:
+            return self._evidence(case)
+        except UserError as error:
+            return f"{case.name}: {error}"
+
+    def files(self, case: Case) -> list[Path]:
+        """All files that this case has when it is done."""
+        maps = [self._map_file(case, question) for question in self._questions]
+        return [*maps, self._truth_file(case), self._grid_file(case)]
+
+    def _evidence(self, case: Case) -> Evidence:
+        missing = [one for one in self._questions if not self._map_file(case, one).exists()]
+        if missing or not self._grid_file(case).exists():
+            self._ask(case, missing)
+        maps = {
+            one.candidate: SparseMap.load(self._map_file(case, one)).dense()
+            for one in self._questions
+        }
+        x, y, z = read_json(self._grid_file(case))["spacing_mm"]
+        truth: NDArray[np.uint8] = (SparseMap.load(self._truth_file(case)).dense() > 0).astype(
+            np.uint8
+        )
+        return gather_evidence(case.patient, maps, truth, (x, y, z), self._lowest_threshold)
+
+    def _ask(self, case: Case, questions: Iterable[Question]) -> None:
+        prepared = self._prepare(case)
+        if prepared.native_mask is None:
+            raise UserError("has lost its lesion mask since it was prepared; restore it")
+        pack(prepared.native_mask.astype(np.float32)).save(self._truth_file(case))
+        spacing_mm = prepared.native_grid.spacing_mm
+        write_json(self._grid_file(case), {"spacing_mm": spacing_mm})
+        for question in questions:
+            path, _ = question.members[_fold(case)]
+            # One network at a time: a worker's memory does not grow with the candidates.
+            expert = torch_expert(question.candidate, load_member(path), self._device)
+            ((_, probability),) = ask_all([expert], prepared)
+            pack(probability).save(self._map_file(case, question))
+
+    def _prepare(self, case: Case) -> PreparedCase:
+        return prepare_case(
+            case.images,
+            sequences=self._config.data.sequences,
+            mask=case.mask,
+            lesion_labels=self._config.data.lesion_labels,
+            reference=self._config.preparation.reference,
+            spacing_mm=self._config.preparation.spacing_mm,
+        )
+
+    def _map_file(self, case: Case, question: Question) -> Path:
+        _, sha256 = question.members[_fold(case)]
+        return self._file(case, question.candidate, sha256, ".npz")
+
+    def _truth_file(self, case: Case) -> Path:
+        return self._file(case, "truth", "", ".npz")
+
+    def _grid_file(self, case: Case) -> Path:
+        return self._file(case, "grid", "", ".json")
+
+    def _file(self, case: Case, name: str, sha256: str, ending: str) -> Path:
+        key = values_sha256([*self._made_of, sha256])[:_KEY_LENGTH]
+        return self._folder / case.name / f"{name}-{key}{ending}"
+
+
+def _question(candidate: Candidate) -> Question:
+    members = {fold: (path, file_sha256(path)) for fold, path in candidate.files.items()}
+    return Question(candidate=candidate.name, members=members)
+
+
+def _fold(case: Case) -> int:
+    if case.fold is None or not case.fold.isdigit():
+        raise ValueError(f"case {case.name} must be in a fold, got {case.fold!r}")
+    return int(case.fold)
+
+
+def _remove_stale(folder: Path, wanted: set[Path]) -> None:
+    for path in folder.glob("*/*"):
+        if path not in wanted:
+            path.unlink(missing_ok=True)

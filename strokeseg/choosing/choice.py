@@ -1,0 +1,70 @@
+"""The choice of an experiment's ensemble, from its candidates to what is promoted."""
+
+from __future__ import annotations
+
+import torch
+
+from strokeseg.choosing.asking import collect_evidence
+from strokeseg.choosing.candidates import Slate, unseen_cases
+from strokeseg.choosing.options import best_of_each_axis
+from strokeseg.choosing.record import Outcome
+from strokeseg.choosing.scores import LOWEST_THRESHOLD, Choice, PatientScores
+from strokeseg.choosing.steps import leave_each_out, take_steps
+from strokeseg.config import Show
+from strokeseg.experiment import Experiment
+from strokeseg.learning.ensemble_record import Rule
+from strokeseg.preparation.record import Preparation
+
+
+def choose_ensemble(
+    experiment: Experiment,
+    preparation: Preparation,
+    slate: Slate,
+    *,
+    device: torch.device,
+    show: Show,
+) -> Outcome:
+    """Choose as `ensemble.choose` says, in the Ray that this process is connected to.
+
+    Args:
+        experiment: Whose ensemble.
+        preparation: The experiment's.
+        slate: Among whom to choose.
+        device: Where to ask the candidates.
+        show: Told of every case that they were asked about.
+
+    Raises:
+        UserError: When the candidates cannot be asked; by `vote` they are not.
+    """
+    settings = experiment.config.ensemble
+    start = Choice(
+        members=best_of_each_axis(slate.names, settings.members_per_axis),
+        rule=Rule(threshold=settings.threshold),
+    )
+    if settings.choose == "vote":
+        return Outcome(method="vote", start=start, chosen=start)
+    candidates = list(slate.candidates.values())
+    cases = unseen_cases(preparation, candidates)
+    evidence = collect_evidence(
+        experiment,
+        preparation,
+        candidates,
+        cases,
+        lowest_threshold=min(LOWEST_THRESHOLD, settings.threshold),
+        device=device,
+        show=show,
+    )
+    scores = PatientScores(evidence)
+    chosen, steps = take_steps(scores, start, slate.names, settings.choose)
+    return Outcome(
+        method=settings.choose,
+        start=start,
+        chosen=chosen,
+        steps=steps,
+        patients=len(scores.patients),
+        cases=len(cases),
+        dice_start=float(scores.of(start).mean()),
+        dice_chosen=float(scores.of(chosen).mean()),
+        left_out=leave_each_out(scores, start, slate.names, settings.choose),
+        k_fold=any(len(one.files) > 1 for one in candidates),
+    )
