@@ -1,0 +1,154 @@
+"""A picture by which a human sees at a glance whether a segmentation can be right.
+
+It shows every sequence in the three *planes*, one slice of each, through the largest lesion or,
+where there is none, through the middle of the brain; the predicted lesion is outlined. Slices
+stand the way radiologists look at them, all to one scale in mm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from strokeseg.files import replacing_file
+from strokeseg.imaging.panels import PREDICTION_COLOUR, enlarge, grey
+from strokeseg.imaging.slices import AXES, cut, pixel_mm, upright
+
+_PANEL_SIDE, _GAP, _TEXT_SIZE, _LINE = 240, 4, 13, 19
+_TEXT_COLOUR = (255, 255, 255)
+# What is to the left of an upright slice; see `slices.upright`.
+_LEFT_SIDE = {"axial": "R", "coronal": "R", "sagittal": "A"}
+_AXIS_OF_INDEX = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Plane:
+    """One slice along an axis, as pixels to one scale.
+
+    Attributes:
+        axis: One of `slices.AXES`.
+        panels: (C, rows, columns) uint8, a sequence each.
+        outline: (rows, columns) bool.
+    """
+
+    axis: str
+    panels: NDArray[np.uint8]
+    outline: NDArray[np.bool_]
+
+
+def write_quality_picture(
+    path: Path,
+    images: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    *,
+    sequences: Sequence[str],
+    spacing_mm: tuple[float, float, float],
+    caption: str,
+) -> None:
+    """Draw the picture as PNG.
+
+    Args:
+        path: File to write; appears complete or not at all.
+        images: (C, X, Y, Z) float32 in RAS+ order, 0 outside the brain.
+        mask: (X, Y, Z) uint8, 0 and 1, the predicted lesion.
+        sequences: Names of the channels.
+        spacing_mm: Voxel size (x, y, z).
+        caption: Which case it is, and what was found.
+
+    Raises:
+        UserError: When the folder cannot be written to.
+    """
+    place = telling_place(mask)
+    x, y, z = (side * step for side, step in zip(mask.shape, spacing_mm, strict=True))
+    pixels_per_mm = _PANEL_SIDE / max(x, y, z)
+    planes = [_plane(images, mask, axis, place[axis], spacing_mm, pixels_per_mm) for axis in AXES]
+    picture = _set_out(planes, sequences, caption)
+    with replacing_file(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
+
+
+def telling_place(mask: NDArray[np.uint8]) -> dict[str, int]:
+    """Choose a slice along each axis: where the largest lesion is largest, else the middle.
+
+    Args:
+        mask: (X, Y, Z) uint8, 0 and 1.
+
+    Returns:
+        The slice's index by axis.
+    """
+    middle = {axis: len(cut(mask, axis)) // 2 for axis in AXES}
+    boxes = ndimage.find_objects(mask)
+    if not boxes:
+        return middle
+    (box,) = boxes
+    labels = cc3d.connected_components(mask[box], connectivity=26)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    lesion = labels == sizes.argmax()
+    return {
+        axis: box[index].start + int(np.count_nonzero(cut(lesion, axis), axis=(1, 2)).argmax())
+        for index, axis in enumerate(_AXIS_OF_INDEX)
+    }
+
+
+def _plane(
+    images: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    axis: str,
+    index: int,
+    spacing_mm: tuple[float, float, float],
+    pixels_per_mm: float,
+) -> _Plane:
+    layer = upright(cut(images, axis)[index])
+    height_mm, width_mm = pixel_mm(spacing_mm, axis)
+    # Upright, the second axis of a slice runs down.
+    rows = max(1, round(layer.shape[-2] * width_mm * pixels_per_mm))
+    columns = max(1, round(layer.shape[-1] * height_mm * pixels_per_mm))
+    lesion = enlarge(upright(cut(mask, axis)[index]) > 0, (rows, columns))
+    panels = np.stack([grey(channel) for channel in enlarge(layer, (rows, columns))])
+    # Beyond the panel's edge counts as lesion: a line there would be none of its outline.
+    outline = lesion & ~ndimage.binary_erosion(lesion, border_value=1)
+    return _Plane(axis=axis, panels=panels, outline=outline)
+
+
+def _set_out(planes: Sequence[_Plane], sequences: Sequence[str], caption: str) -> Image.Image:
+    """Put the planes side by side, a row a sequence, under the caption."""
+    height = max(plane.outline.shape[0] for plane in planes)
+    width = sum(plane.outline.shape[1] + _GAP for plane in planes) - _GAP
+    font = ImageFont.load_default(_TEXT_SIZE)
+    across = max(width, round(font.getlength(caption)) + _GAP)
+    picture = Image.new("RGB", (across, 2 * _LINE + len(sequences) * (height + _GAP) - _GAP))
+    canvas = ImageDraw.Draw(picture)
+    canvas.text((2, 1), caption, _TEXT_COLOUR, font)
+    left = 0
+    for plane in planes:
+        canvas.text((left + 2, _LINE + 1), plane.axis, _TEXT_COLOUR, font)
+        rows, columns = plane.outline.shape
+        for number, panel in enumerate(plane.panels):
+            top = 2 * _LINE + number * (height + _GAP)
+            picture.paste(_coloured(panel, plane.outline), (left, top + (height - rows) // 2))
+            _label(canvas, font, (left + 2, top + height // 2), _LEFT_SIDE[plane.axis], "lm")
+        left += columns + _GAP
+    for number, sequence in enumerate(sequences):
+        _label(canvas, font, (2, 2 * _LINE + number * (height + _GAP)), sequence, "la")
+    return picture
+
+
+def _coloured(panel: NDArray[np.uint8], outline: NDArray[np.bool_]) -> Image.Image:
+    colours = np.repeat(panel[..., None], 3, axis=-1)
+    colours[outline] = PREDICTION_COLOUR
+    return Image.fromarray(colours)
+
+
+def _label(
+    canvas: ImageDraw.ImageDraw, font: Any, place: tuple[int, int], text: str, anchor: str
+) -> None:
+    canvas.text(place, text, _TEXT_COLOUR, font, anchor=anchor, stroke_width=1, stroke_fill="black")
