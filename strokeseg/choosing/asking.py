@@ -24,7 +24,7 @@ from strokeseg.experiment import Experiment, code_version
 from strokeseg.files import file_sha256, read_json, values_sha256, write_json
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.imaging.sparse_map import SparseMap, pack
+from strokeseg.imaging.sparse_map import pack, read_sparse_map
 from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.ensemble import ask_all
 from strokeseg.learning.torch_experts import torch_expert
@@ -132,11 +132,11 @@ class AskTask:
         if missing or not self._grid_file(case).exists():
             self._ask(case, missing)
         maps = {
-            one.candidate: SparseMap.load(self._map_file(case, one)).dense()
+            one.candidate: read_sparse_map(self._map_file(case, one)).dense()
             for one in self._questions
         }
         x, y, z = read_json(self._grid_file(case))["spacing_mm"]
-        truth: NDArray[np.uint8] = (SparseMap.load(self._truth_file(case)).dense() > 0).astype(
+        truth: NDArray[np.uint8] = (read_sparse_map(self._truth_file(case)).dense() > 0).astype(
             np.uint8
         )
         return gather_evidence(case.patient, maps, truth, (x, y, z), self._lowest_threshold)

@@ -1,0 +1,105 @@
+"""A small prepared experiment and trials that were never trained, for all tests of choosing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from strokeseg.config import TrialConfig
+from strokeseg.experiment import Experiment, open_experiment, trial_weights
+from strokeseg.imaging.slices import AXES
+from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
+from strokeseg.learning.checkpoint import MemberRecord, save_member
+from strokeseg.learning.networks import build_network
+from strokeseg.preparation.record import read_preparation
+from strokeseg.prepare import prepare_experiment
+
+SEQUENCES = ("DWI", "FLAIR")
+SMALL = TrialConfig(encoder="resnet18", encoder_depth=3)
+SETTINGS = """\
+data:
+  path: {cases}
+  sequences: [DWI, FLAIR]
+splits: {{folds: 2, test_share: 0.3}}
+preparation: {{spacing_mm: [8, 8, 8]}}
+ensemble: {{candidates_per_axis: 2{ensemble}}}
+"""
+
+
+@pytest.fixture(scope="session")
+def _prepared(
+    phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
+) -> Path:
+    """Prepare six cases: two folds of two patients and two locked for the test."""
+    folder = tmp_path_factory.mktemp("choosing")
+    (folder / "small.yaml").write_text(SETTINGS.format(cases=phantom_cases, ensemble=""))
+    prepare_experiment(
+        open_experiment(str(folder / "small.yaml"), str(folder / "runs")),
+        skip_invalid=False,
+        overwrite=False,
+    )
+    return folder
+
+
+@pytest.fixture
+def searched(_prepared: Path, tmp_path: Path, phantom_cases: Path) -> Callable[..., Experiment]:
+    """Make an experiment whose axes have two complete trials each, of the given folds."""
+
+    def make(folds: Sequence[int] = (0,), ensemble: str = "", k_fold: bool = False) -> Experiment:
+        shutil.copytree(_prepared / "runs", tmp_path / "runs")
+        settings = SETTINGS.format(cases=phantom_cases, ensemble=ensemble)
+        (tmp_path / "small.yaml").write_text(settings)
+        experiment = open_experiment(str(tmp_path / "small.yaml"), str(tmp_path / "runs"))
+        fingerprint = read_preparation(experiment).fingerprint
+        for axis in AXES:
+            rows = []
+            for trial in range(2):
+                rows.append(_row(trial))
+                for fold in folds:
+                    path = trial_weights(
+                        experiment.trials_folder(axis), trial, fold if k_fold else None
+                    )
+                    _save(path, axis, trial, fold, fingerprint)
+            write_leaderboard(experiment.leaderboard_csv(axis), rows)
+        return experiment
+
+    return make
+
+
+def _row(trial: int) -> LeaderboardRow:
+    return LeaderboardRow(
+        trial=trial,
+        state="COMPLETE",
+        dice=0.6 - 0.1 * trial,
+        best_epoch=1,
+        epochs_run=1,
+        seconds=1.0,
+        reason="",
+        parameters=SMALL.model_dump(),
+    )
+
+
+def _save(path: Path, axis: str, trial: int, fold: int, fingerprint: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    network = build_network(
+        encoder="resnet18",
+        encoder_depth=3,
+        channels=len(SEQUENCES),
+        seed=100 * AXES.index(axis) + 10 * trial + fold,
+    )
+    record = MemberRecord(
+        axis=axis,
+        trial=trial,
+        fold=fold,
+        config=SMALL,
+        channels=SEQUENCES,
+        dice=0.5,
+        epoch=1,
+        spacing_mm=(8.0, 8.0, 8.0),
+        preparation_hash=fingerprint,
+        code_version="1",
+    )
+    save_member(path, network, record)

@@ -1,0 +1,146 @@
+"""Candidates are asked once, of the right patients, and never of the test's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from strokeseg.choosing.asking import collect_evidence
+from strokeseg.choosing.candidates import Slate, find_candidates, unseen_cases
+from strokeseg.choosing.scores import Evidence
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.prepared import prepare_case
+from strokeseg.imaging.slices import AXES
+from strokeseg.imaging.sparse_map import pack
+from strokeseg.leaderboard import read_leaderboard
+from strokeseg.learning.checkpoint import load_member
+from strokeseg.learning.slicewise import predict_volume
+from strokeseg.learning.torch_experts import torch_expert
+from strokeseg.preparation.record import Preparation, read_preparation
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+Searched = Callable[..., Experiment]
+
+
+def slate_of(experiment: Experiment) -> tuple[Preparation, Slate]:
+    preparation = read_preparation(experiment)
+    boards = {axis: read_leaderboard(experiment.leaderboard_csv(axis)) for axis in AXES}
+    return preparation, find_candidates(experiment, preparation, boards)
+
+
+def ask(
+    experiment: Experiment, preparation: Preparation, slate: Slate, cases: list[Case]
+) -> list[Evidence]:
+    return collect_evidence(
+        experiment,
+        preparation,
+        list(slate.candidates.values()),
+        cases,
+        lowest_threshold=0.1,
+        device=torch.device("cpu"),
+        show=lambda *_: None,
+    )
+
+
+def files_of(experiment: Experiment) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in experiment.candidates_folder.glob("*/*")}
+
+
+def expected_values(
+    experiment: Experiment, case: Case, file: Path, evidence: Evidence
+) -> np.ndarray:
+    """One member's map of a case, computed here, at the voxels that the evidence keeps."""
+    prepared = prepare_case(
+        case.images,
+        sequences=experiment.config.data.sequences,
+        mask=case.mask,
+        spacing_mm=experiment.config.preparation.spacing_mm,
+    )
+    expert = torch_expert("x", load_member(file))
+    probability = pack(prepared.restore(predict_volume(expert, prepared.images))).dense()
+    return np.sort(probability[probability >= 0.1])[-len(evidence.places[0]) :]
+
+
+def test_k_fold_candidates_speak_by_the_member_that_has_not_seen_the_patient(
+    searched: Searched,
+) -> None:
+    experiment = searched(folds=(0, 1), k_fold=True)
+    preparation, slate = slate_of(experiment)
+    cases = unseen_cases(preparation, list(slate.candidates.values()))
+    # All four patients that are not locked.
+    assert sorted(case.fold or "" for case in cases) == ["0", "0", "1", "1"]
+    evidence = ask(experiment, preparation, slate, cases)
+    assert [one.patient for one in evidence] == [case.patient for case in cases]
+    for case, found in zip(cases, evidence, strict=True):
+        for name in ("axial-0000", "sagittal-0001"):
+            file = slate.candidates[name].files[int(case.fold or "")]
+            expected = expected_values(experiment, case, file, found)
+            own = found.values[name]
+            np.testing.assert_array_equal(np.sort(own[own >= 0.1]), expected)
+
+
+def test_candidates_of_one_fold_are_asked_of_its_patients_only(searched: Searched) -> None:
+    experiment = searched(folds=(1,))
+    preparation, slate = slate_of(experiment)
+    cases = unseen_cases(preparation, list(slate.candidates.values()))
+    assert [case.fold for case in cases] == ["1", "1"]
+
+
+def test_candidates_that_no_patient_was_left_out_by_are_refused(searched: Searched) -> None:
+    preparation, slate = slate_of(searched(folds=(1,)))
+    first, *others = slate.candidates.values()
+    stranger = replace(first, files={0: first.files[1]})
+    with pytest.raises(UserError, match="no patient was left out by the training of every"):
+        unseen_cases(preparation, [stranger, *others])
+
+
+def test_a_second_time_nobody_is_asked_and_what_is_stale_goes(searched: Searched) -> None:
+    experiment = searched()
+    preparation, slate = slate_of(experiment)
+    cases = unseen_cases(preparation, list(slate.candidates.values()))
+    first = ask(experiment, preparation, slate, cases)
+    files = files_of(experiment)
+    # Two cases; six candidates, the truth and the grid.
+    assert len(files) == 2 * (6 + 2)
+    stale = experiment.candidates_folder / cases[0].name / "axial-0009-0123456789abcdef.npz"
+    stale.write_bytes(b"")
+    lost = next(path for path in files if path.name.startswith("coronal-0001"))
+    lost.unlink()
+    second = ask(experiment, preparation, slate, cases)
+    after = files_of(experiment)
+    assert after.keys() == files.keys()
+    changed = {path for path in files if after[path] != files[path]}
+    # The case of the lost map was read again, which wrote its truth and grid anew.
+    assert {path.parent for path in changed} == {lost.parent}
+    assert {path.name.split("-")[0] for path in changed} == {"coronal", "truth", "grid"}
+    for one, other in zip(first, second, strict=True):
+        assert one.values.keys() == other.values.keys()
+        for name, values in one.values.items():
+            np.testing.assert_array_equal(values, other.values[name])
+
+
+def test_test_patients_are_refused(searched: Searched) -> None:
+    experiment = searched()
+    preparation, slate = slate_of(experiment)
+    locked = [preparation.cases[name] for name in preparation.names("test")]
+    assert locked
+    with pytest.raises(UserError, match="locked test cases, by which no ensemble may be chosen"):
+        ask(experiment, preparation, slate, locked)
+    assert not experiment.candidates_folder.exists()
+
+
+def test_a_case_that_has_changed_since_the_split_is_refused(searched: Searched) -> None:
+    experiment = searched()
+    preparation, slate = slate_of(experiment)
+    (case, *_) = unseen_cases(preparation, list(slate.candidates.values()))
+    moved = replace(case, images={**case.images, "DWI": case.images["FLAIR"]})
+    with pytest.raises(UserError, match="not as it was when the split was drawn"):
+        ask(experiment, preparation, slate, [moved])
