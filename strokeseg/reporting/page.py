@@ -80,7 +80,7 @@ def _headline(facts: Facts) -> Markup:
             tag("p", basis(facts)),
             class_="headline",
         ),
-        *(tag("p", caution, class_="caution") for caution in cautions(facts)),
+        tag("ul", *(tag("li", caution) for caution in cautions(facts)), class_="caution"),
     )
 
 
@@ -95,7 +95,7 @@ def _results(facts: Facts) -> list[Markup]:
     return [
         *(table_html(table) for table in result_tables(facts.summary)),
         *([tag("ul", *lines, class_="note")] if lines else []),
-        *([table_html(failed)] if failed.rows else []),
+        *([tag("div", table_html(failed), class_="wide")] if failed.rows else []),
         _figures(figures),
     ]
 
@@ -144,7 +144,8 @@ def _sight(sight: Sight) -> Markup:
             "div",
             tag(
                 "p",
-                f"All slices ({sight.sequences[0]}): click, or move the sliders.",
+                f"All slices ({sight.sequences[0]}): click, or move the sliders. "
+                "On sagittal slices the face is on the right here.",
                 class_="note",
             ),
             viewer(sight, f"viewer-{sight.rank}"),

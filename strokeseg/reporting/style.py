@@ -32,18 +32,18 @@ nav a { margin-right: 1rem; display: inline-block; }
 .headline p { margin: .2rem 0; }
 .headline .score { font-size: 1.9rem; font-weight: 650; line-height: 1.2; }
 .caution { border-left: .35rem solid var(--orange); background: var(--shade);
-  padding: .5rem 1.1rem; }
+  padding: .5rem 1.1rem .5rem 2rem; margin: 1rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums;
   min-width: 50%; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
+  vertical-align: top; white-space: nowrap; }
 thead th { border-bottom: 2px solid var(--grey); }
 th:first-child { text-align: left; }
 tbody th { font-weight: 500; white-space: nowrap; }
 .table { margin: 1.1rem 0; }
-.wide td { text-align: left; overflow-wrap: anywhere; }
+.wide th, .wide td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr));
   gap: 1.4rem; }
 figure { margin: 0; min-width: 0; }
@@ -86,7 +86,7 @@ summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
   nav, .viewer-part, details { display: none; }
   .scroll { overflow: visible; }
   table { font-size: 7.5pt; width: 100%; }
-  tbody th { white-space: normal; }
+  th, td, tbody th { white-space: normal; }
   th, td { padding: .1rem .3rem; }
   h2, h3, caption { break-after: avoid; }
   figure, .sight, tr, .headline { break-inside: avoid; }
