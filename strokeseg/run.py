@@ -52,25 +52,24 @@ def _work(options: argparse.Namespace, command: str) -> int:
     experiment = cli.experiment_of(options)
     device = device_of(options)
     check_search(experiment, AXES, options)
-    with cli.logging_to(experiment.log_folder / "run.log"):
-        with ray_session():
-            prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
-            preparation = read_preparation(experiment)
-            for axis in AXES:
-                rows = search_axis(experiment, axis, preparation, options)
-                print_leaderboard(axis, rows)
-                print(axis_importances(experiment, axis, rows))
-            promote(experiment, device)
-            summary = current_summary(experiment, (options.on,))
-            if summary is None or summary["failed"]:
-                summary = evaluate(experiment, device, on=options.on)
-            report(experiment, command)
-            export(experiment, experiment.bundle_zip)
+    with cli.logging_to(experiment.log_folder / "run.log"), ray_session():
+        prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
+        preparation = read_preparation(experiment)
+        for axis in AXES:
+            rows = search_axis(experiment, axis, preparation, options)
+            print_leaderboard(axis, rows)
+            print(axis_importances(experiment, axis, rows))
+        promote(experiment, device)
+        summary = current_summary(experiment, (options.on,))
+        if summary is None or summary["failed"]:
+            summary = evaluate(experiment, device, on=options.on)
+        report(experiment, command)
+        export(experiment, experiment.bundle_zip)
     print_summary(summary)
     masks = experiment.evaluation_folder(options.on) / "masks"
     print(
-        f"Next: read {experiment.report_md}; look at the masks in {masks} over their cases in "
-        f"{experiment.data_path}; segment new cases with\n"
+        f"Next: open {experiment.report_html} in a browser; look at the masks in {masks} over "
+        f"their cases in {experiment.data_path}; segment new cases with\n"
         f"  strokeseg predict --bundle {experiment.bundle_zip} --input CASES --output MASKS"
     )
     return cli.SOME_FAILED if summary["failed"] else cli.DONE
