@@ -34,6 +34,7 @@ class Scale:
         start: Pixel of `low`.
         end: Pixel of `high`.
         log: Whether equal ratios are equally far apart; both ends must then be above 0.
+        whole: Whether values are whole numbers.
     """
 
     low: float
@@ -41,6 +42,7 @@ class Scale:
     start: float
     end: float
     log: bool = False
+    whole: bool = False
 
     def __call__(self, value: float) -> float:
         """The pixel of a value."""
@@ -59,6 +61,7 @@ class Scale:
         span = (self.high - self.low) or 1.0
         unit = 10.0 ** math.floor(math.log10(span / _TICKS))
         step = unit * next(step for step in _STEPS if step * unit >= span / _TICKS * 0.999)
+        step = max(step, 1.0) if self.whole else step
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [index * step for index in range(first, last + 1)]
 
@@ -112,12 +115,14 @@ class Figure:
         chart: An `svg` element.
         caption: How to read it.
         table: The numbers that it shows.
+        broad: Whether it takes the page's whole width.
     """
 
     title: str
     chart: Markup
     caption: str
     table: Table
+    broad: bool = False
 
     def html(self) -> Markup:
         """The figure with its numbers folded away under it."""
@@ -126,10 +131,18 @@ class Figure:
             self.chart,
             tag("figcaption", tag("strong", f"{self.title}. "), self.caption),
             tag("details", tag("summary", "The numbers"), table_html(self.table)),
+            class_="broad" if self.broad else None,
         )
 
 
-def frame(xs: tuple[float, float], ys: tuple[float, float], x_title: str, y_title: str) -> Frame:
+def frame(
+    xs: tuple[float, float],
+    ys: tuple[float, float],
+    x_title: str,
+    y_title: str,
+    *,
+    whole: bool = False,
+) -> Frame:
     """Return a frame of the usual size.
 
     Args:
@@ -137,9 +150,10 @@ def frame(xs: tuple[float, float], ys: tuple[float, float], x_title: str, y_titl
         ys: The same along y.
         x_title: What is told along x.
         y_title: What is told along y.
+        whole: Whether values along x are whole numbers.
     """
     return Frame(
-        x=Scale(low=xs[0], high=xs[1], start=_LEFT, end=WIDTH - _RIGHT),
+        x=Scale(low=xs[0], high=xs[1], start=_LEFT, end=WIDTH - _RIGHT, whole=whole),
         y=Scale(low=ys[0], high=ys[1], start=HEIGHT - _BOTTOM, end=_TOP),
         x_title=x_title,
         y_title=y_title,
@@ -149,6 +163,7 @@ def frame(xs: tuple[float, float], ys: tuple[float, float], x_title: str, y_titl
 def svg(
     title: str,
     *children: Markup,
+    width: float = WIDTH,
     height: float = HEIGHT,
     legend: Sequence[tuple[Shape, str, str]] = (),
 ) -> Markup:
@@ -157,6 +172,7 @@ def svg(
     Args:
         title: The alternative text.
         children: What is drawn.
+        width: In pixels.
         height: In pixels; the legend comes below.
         legend: Shape, class and meaning of each kind of mark.
     """
@@ -173,7 +189,7 @@ def svg(
         tag("title", title),
         *children,
         *entries,
-        viewBox=f"0 0 {WIDTH} {height + row * len(legend):g}",
+        viewBox=f"0 0 {width:g} {height + row * len(legend):g}",
         role="img",
         class_="chart",
     )

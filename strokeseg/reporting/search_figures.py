@@ -30,7 +30,8 @@ _STATES: dict[str, tuple[Shape, str, str]] = {
 }
 _BEST_SHARE = 0.25
 _BAR_HEIGHT, _BAR_GAP, _BAR_LEFT = 18, 8, 190
-_SIDE, _TOP, _BOTTOM = 56, 20, 40
+_BROAD, _SIDE, _TOP, _BOTTOM = 1100, 64, 20, 40
+_LONGEST_LABEL = 24
 # Values of one parameter that lie a decade apart were searched by their logarithm.
 _LOG_RATIO = 10
 
@@ -42,7 +43,7 @@ def history_figure(axis: str, rows: Sequence[LeaderboardRow]) -> Figure | None:
         return None
     last = max(row.trial for row in scored)
     top = min(1.0, math.ceil(10 * max(row.dice or 0.0 for row in scored) + 0.5) / 10)
-    place = frame((-0.5, last + 0.5), (0, top), "trial", "Dice on validation")
+    place = frame((-0.5, last + 0.5), (0, top), "trial", "Dice on validation", whole=True)
     best, steps = 0.0, []
     for row in scored:
         if row.confirms is None and (row.dice or 0.0) > best:
@@ -128,7 +129,7 @@ def parallel_figure(axis: str, rows: Sequence[LeaderboardRow]) -> Figure | None:
     columns = [_column([row.parameters[name] for row in scored]) for name in names]
     scores = [row.dice or 0.0 for row in scored]
     columns.append((Scale(low=min(scores), high=max(scores), start=_base(), end=_TOP), {}))
-    across = Scale(low=0, high=len(names), start=_SIDE, end=WIDTH - _SIDE)
+    across = Scale(low=0, high=len(names), start=_SIDE, end=_BROAD - _SIDE)
     good = sorted(scores, reverse=True)[max(1, round(_BEST_SHARE * len(scores))) - 1]
     lines = []
     for row, score in sorted(zip(scored, scores, strict=True), key=lambda pair: pair[1]):
@@ -150,7 +151,12 @@ def parallel_figure(axis: str, rows: Sequence[LeaderboardRow]) -> Figure | None:
     title = f"Parallel coordinates, {axis}"
     return Figure(
         title=title,
-        chart=svg(f"{title}: {len(scored)} trials over {len(names)} parameters", *lines, *posts),
+        chart=svg(
+            f"{title}: {len(scored)} trials over {len(names)} parameters",
+            *lines,
+            *posts,
+            width=_BROAD,
+        ),
         caption="A line is a trial; thick orange lines are the best quarter, thin ones the others.",
         table=Table(
             title=title,
@@ -164,6 +170,7 @@ def parallel_figure(axis: str, rows: Sequence[LeaderboardRow]) -> Figure | None:
                 for row in scored
             ],
         ),
+        broad=True,
     )
 
 
@@ -215,10 +222,7 @@ def _post(x: float, column: _Column, name: str, index: int) -> Markup:
     labels = places or {f"{scale.low:.2g}": scale.low, f"{scale.high:.2g}": scale.high}
     return join(
         line((x, _TOP), (x, _base()), "post"),
-        *(
-            text(x + 5, scale(at) + (-3 if at == scale.high else 4), label[:16])
-            for label, at in labels.items()
-        ),
+        *(text(x + 5, scale(at) - 4, label[:_LONGEST_LABEL]) for label, at in labels.items()),
         # Neighbours' names stand on two lines, so that long ones do not run into each other.
         text(x, _base() + (16 if index % 2 == 0 else 32), name, anchor="middle"),
     )

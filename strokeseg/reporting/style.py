@@ -17,7 +17,7 @@ STYLE = """
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; max-width: 62rem; padding: 1rem 1.2rem 4rem; background: var(--paper);
+  margin: 0 auto; max-width: 76rem; padding: 1rem 1.2rem 4rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
 }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 .3rem; }
@@ -47,9 +47,11 @@ tbody th { font-weight: 500; white-space: nowrap; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr));
   gap: 1.4rem; }
 figure { margin: 0; min-width: 0; }
+figure.broad { grid-column: 1 / -1; }
 summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
 .chart { width: 100%; height: auto; display: block; }
-.chart text { fill: var(--ink); font-size: 12.5px; }
+.chart text { fill: var(--ink); font-size: 12.5px; paint-order: stroke; stroke: var(--paper);
+  stroke-width: 3px; }
 .chart .grid { stroke: var(--line); }
 .chart .post { stroke: var(--grey); }
 .chart .blue { fill: var(--blue); fill-opacity: .8; }
@@ -85,13 +87,14 @@ summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav, .viewer-part, details { display: none; }
   .scroll { overflow: visible; }
+  .note, figcaption { font-size: 8pt; }
   table { font-size: 7.5pt; width: 100%; }
   th, td, tbody th { white-space: normal; }
   th, td { padding: .1rem .3rem; }
   h2, h3, caption { break-after: avoid; }
   figure, .sight, tr, .headline { break-inside: avoid; }
   .figures { grid-template-columns: 1fr 1fr; }
-  .sight img.planes { max-width: 15cm; print-color-adjust: exact;
+  .sight img.planes { max-width: 11.5cm; print-color-adjust: exact;
     -webkit-print-color-adjust: exact; }
 }
 """

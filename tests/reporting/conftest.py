@@ -50,7 +50,7 @@ splits:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+def finished(tmp_path_factory: pytest.TempPathFactory, board: list[LeaderboardRow]) -> Experiment:
     """A finished experiment; not to be changed."""
     folder = tmp_path_factory.mktemp("reporting")
     path = folder / "small" / "experiment.yaml"
@@ -59,7 +59,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     experiment = open_experiment(str(path), str(folder / "runs"))
     _prepare(experiment)
     for axis in AXES:
-        write_leaderboard(experiment.leaderboard_csv(axis), board())
+        write_leaderboard(experiment.leaderboard_csv(axis), board)
     write_csv(
         experiment.importances_csv("axial"),
         ("parameter", "importance"),
@@ -105,6 +105,7 @@ def _prepare(experiment: Experiment) -> None:
     )
 
 
+@pytest.fixture(scope="session")
 def board() -> list[LeaderboardRow]:
     """Five trials: three complete, one stopped early, one failed; and a further run of the best."""
     return with_confirmations(
