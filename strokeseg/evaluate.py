@@ -39,7 +39,7 @@ from strokeseg.evaluation.summarise import (
     by_size,
     disagreement_of,
     methods_of,
-    tests_of,
+    paired_tests,
 )
 from strokeseg.evaluation.tasks import cpus_a_task
 from strokeseg.experiment import Experiment, code_version
@@ -199,7 +199,7 @@ def evaluate(
         "bootstrap": BOOTSTRAP,
         "methods": methods_of(rows),
         "by_size": by_size(rows),
-        "tests": tests_of(rows),
+        "tests": paired_tests(rows),
         "disagreement": disagreement_of(rows, scored.results),
     }
     write_scores(experiment.metrics_csv(on), rows)

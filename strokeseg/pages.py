@@ -10,6 +10,7 @@ from typing import Any
 
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.preparation.record import Preparation
+from strokeseg.summary import interval_text
 
 METRIC_TITLES = {
     "dice": "Dice",
@@ -63,15 +64,15 @@ def results_table(summary: Mapping[str, Any]) -> str:
         [
             (
                 method,
-                *(_cell(found["metrics"][metric]["mean"]) for metric in METRIC_TITLES),
-                _cell(found["metrics"]["dice"]["median"]),
+                *(interval_text(found["metrics"][metric]) for metric in METRIC_TITLES),
+                _number(found["metrics"]["dice"]["median"]),
             )
             for method, found in summary["methods"].items()
         ],
     )
 
 
-def _cell(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -80,7 +81,7 @@ def _side_title(summary: Mapping[str, Any]) -> str:
 
 
 def _test_text(summary: Mapping[str, Any]) -> str:
-    scored = summary["cases"] - len(summary["failed"])
+    scored = summary["methods"]["vote"]["cases"]
     kind = (
         "that no training and no choice has seen"
         if summary["on"] == "test"

@@ -38,7 +38,7 @@ import strokeseg.search
 from strokeseg.learning.checkpoint import read_member_record
 
 AXES = ("axial", "coronal", "sagittal")
-METHODS = {*AXES, "vote", "vote_pretrained", "vote_scratch"}
+VOTES = ("vote", "vote_hard", "vote_soft", "vote_pretrained", "vote_scratch")
 CASES, TRIALS, EPOCHS = 10, 2, 2
 PROGRESS_SECONDS = 180.0
 
@@ -95,6 +95,11 @@ class Place:
     def test_cases(self) -> list[str]:
         splits = json.loads((self.folder / "prepared" / "splits.json").read_text())
         return [str(case) for case in splits["test"]]
+
+    def methods(self) -> set[str]:
+        """All that evaluation scores: axes, votes, and every member of the ensemble."""
+        members = (self.folder / "ensemble" / "members").iterdir()
+        return {*AXES, *VOTES, *(path.stem for path in members)}
 
     def copy(self, storage: Path, *parts: str) -> Place:
         for part in parts:
@@ -309,13 +314,35 @@ def test_test_patients_are_in_no_slice(finished: Place) -> None:
 
 def test_every_test_case_is_scored_by_every_method(finished: Place) -> None:
     rows = rows_of(finished.folder / "evaluation" / "metrics.csv")
-    metrics = ["dice", "sensitivity", "precision", "volume_difference_ml"]
-    assert list(rows[0])[:6] == ["case", "method", *metrics]
-    expected = {(case, method) for case in finished.test_cases() for method in METHODS}
+    metrics = ["dice", "sensitivity", "precision", "hd95_mm"]
+    assert list(rows[0])[:8] == ["case", "patient", "method", "kind", *metrics]
+    expected = {(case, method) for case in finished.test_cases() for method in finished.methods()}
     assert Counter((row["case"], row["method"]) for row in rows) == Counter(expected)
     for row in rows:
         assert all(0 <= float(row[metric]) <= 1 for metric in metrics[:3])
-        assert float(row["volume_difference_ml"]) >= 0
+        assert float(row["hd95_mm"]) >= 0 and float(row["volume_difference_ml"]) >= 0
+
+
+def test_the_summary_has_a_mean_and_an_interval_for_every_method(finished: Place) -> None:
+    summary = json.loads((finished.folder / "evaluation" / "summary.json").read_text())
+    assert (summary["on"], summary["policy"], summary["failed"]) == ("test", "isles22", {})
+    assert summary["methods"].keys() == finished.methods()
+    rows = rows_of(finished.folder / "evaluation" / "metrics.csv")
+    for method, found in summary["methods"].items():
+        scores = [float(row["dice"]) for row in rows if row["method"] == method]
+        dice = found["metrics"]["dice"]
+        assert dice["mean"] == pytest.approx(np.mean(scores))
+        assert dice["low"] <= dice["mean"] <= dice["high"]
+    tested = {(test["first"], test["second"]) for test in summary["tests"]}
+    assert tested == {*(("vote", axis) for axis in AXES), ("vote_pretrained", "vote_scratch")}
+
+
+def test_every_test_case_has_a_map_of_disagreement(finished: Place) -> None:
+    written = [path.name for path in (finished.folder / "evaluation" / "uncertainty").iterdir()]
+    assert len(written) == len(finished.test_cases())
+    assert all(
+        any(name.startswith(f"sub-{case}_") for name in written) for case in finished.test_cases()
+    )
 
 
 def test_scores_are_those_of_the_written_masks_against_the_truth(finished: Place) -> None:

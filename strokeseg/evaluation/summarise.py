@@ -73,7 +73,7 @@ def by_size(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
     return bins
 
 
-def tests_of(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
+def paired_tests(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
     """Test the vote against each axis and rival, and pretrained members against those from scratch.
 
     Returns:

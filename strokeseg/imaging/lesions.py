@@ -91,5 +91,7 @@ def without_small_lesions(
 
 
 def _labels(mask: NDArray[np.bool_]) -> NDArray[np.integer]:
-    labels: NDArray[np.integer] = cc3d.connected_components(mask, connectivity=_CONNECTIVITY)
+    # Of bools, cc3d 4.1.1 expects too few components where most voxels touch no other, and fails.
+    voxels = mask.view(np.uint8)
+    labels: NDArray[np.integer] = cc3d.connected_components(voxels, connectivity=_CONNECTIVITY)
     return labels
