@@ -4,6 +4,7 @@ A case is one task: it is read and prepared once, and the candidates whose maps 
 yet are asked, one after another. The maps stay in a folder, so that an interrupted promotion
 goes on, and another choice costs no network. A map's file is named after all that made it:
 the member's bytes, the prepared data and the code; files of other names are *stale*.
+Probabilities below 0.001 are kept as 0.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from strokeseg.preparation.tasks import spread
 # A case is read and prepared on the CPU for as long as several networks take on a GPU.
 _GPU_SHARE = 0.25
 _KEY_LENGTH = 16
+# All of a brain is a little probable. Its faintest voxels are most of a map, and without them no
+# mean of probabilities changes by more than this.
+_FAINTEST = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +136,7 @@ class AskTask:
         if missing or not self._grid_file(case).exists():
             self._ask(case, missing)
         maps = {
-            one.candidate: read_sparse_map(self._map_file(case, one)).dense()
-            for one in self._questions
+            one.candidate: read_sparse_map(self._map_file(case, one)) for one in self._questions
         }
         x, y, z = read_json(self._grid_file(case))["spacing_mm"]
         truth: NDArray[np.uint8] = (read_sparse_map(self._truth_file(case)).dense() > 0).astype(
@@ -153,6 +156,7 @@ class AskTask:
             # One network at a time: a worker's memory does not grow with the candidates.
             expert = torch_expert(question.candidate, load_member(path), self._device)
             ((_, probability),) = ask_all([expert], prepared)
+            probability[probability < _FAINTEST] = 0
             pack(probability).save(self._map_file(case, question))
 
     def _prepare(self, case: Case) -> PreparedCase:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from strokeseg.choosing.scores import LOWEST_THRESHOLD, Choice
 from strokeseg.imaging.voting import Between, Within
+from strokeseg.learning.ensemble_record import Rule
 
 # By axis, the names of its candidates, best first.
 Candidates = Mapping[str, Sequence[str]]
@@ -91,7 +92,7 @@ def forward_selection(
             proposed = [
                 Option(
                     words=f"{between}, {', '.join(name for _, name in members)}",
-                    choice=Choice(members=members, rule=rule),
+                    choice=Choice(members=members, rule=_weighing_members_only(rule, members)),
                 )
                 for new in order
                 if new not in chosen
@@ -126,6 +127,12 @@ STEPS: Mapping[str, OptionsOf] = {
     "threshold": thresholds,
     "smallest lesion": smallest_lesions,
 }
+
+
+def _weighing_members_only(rule: Rule, members: Sequence[tuple[str, str]]) -> Rule:
+    axes = {axis for axis, _ in members}
+    weights = {axis: weight for axis, weight in rule.axis_weights.items() if axis in axes}
+    return rule.model_copy(update={"axis_weights": weights})
 
 
 def _by_axis(choice: Choice) -> dict[str, tuple[tuple[str, str], ...]]:

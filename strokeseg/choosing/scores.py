@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strokeseg.imaging.lesions import without_small_lesions
+from strokeseg.imaging.sparse_map import SparseMap
 from strokeseg.learning.ensemble_record import Rule
 
 LOWEST_THRESHOLD = 0.1
@@ -26,12 +27,17 @@ class Choice:
     """Candidates and the rule by which they vote.
 
     Attributes:
-        members: The candidates' names in the order of the ensemble's record, with their axes.
+        members: Axis and name of each candidate, in the order of the ensemble's record.
         rule: How their probabilities become one mask.
     """
 
     members: tuple[tuple[str, str], ...]
     rule: Rule
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from other choices: its rule holds a dictionary, so it has no hash."""
+        return (self.members, self.rule.model_dump_json())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +65,7 @@ class Evidence:
 
 def gather_evidence(
     patient: str,
-    maps: Mapping[str, NDArray[np.float32]],
+    maps: Mapping[str, SparseMap],
     truth: NDArray[np.uint8],
     spacing_mm: tuple[float, float, float],
     lowest_threshold: float,
@@ -68,14 +74,14 @@ def gather_evidence(
 
     Args:
         patient: Whose case it is.
-        maps: By candidate, (X, Y, Z) float32, 0 to 1.
+        maps: By candidate, its probabilities; unpacked one at a time.
         truth: (X, Y, Z) uint8, 0 or 1.
         spacing_mm: Voxel size along the maps' axes.
         lowest_threshold: No choice will have a lower one.
     """
     possible = np.zeros(truth.shape, dtype=bool)
-    for probability in maps.values():
-        possible |= probability >= lowest_threshold - _ROUNDING
+    for packed in maps.values():
+        possible |= packed.dense() >= lowest_threshold - _ROUNDING
     places = np.nonzero(possible)
     starts = [int(along.min(initial=side)) for along, side in zip(places, truth.shape, strict=True)]
     inside = tuple(
@@ -83,7 +89,7 @@ def gather_evidence(
     )
     return Evidence(
         patient=patient,
-        values={name: probability[possible] for name, probability in maps.items()},
+        values={name: packed.dense()[possible] for name, packed in maps.items()},
         truth=truth[possible].astype(bool),
         true_voxels=int(np.count_nonzero(truth)),
         places=inside,
@@ -125,7 +131,7 @@ class PatientScores:
 
     def of(self, choice: Choice) -> NDArray[np.float64]:
         """Return (patients,), the mean 3D Dice over each patient's cases."""
-        key = (choice.members, choice.rule.model_dump_json())
+        key = choice.key
         if key not in self._known:
             found: dict[str, list[float]] = {patient: [] for patient in self.patients}
             for case in self._evidence:

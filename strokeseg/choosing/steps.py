@@ -9,14 +9,14 @@ trials before, so what the steps bring is told twice: on these patients, and on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strokeseg.choosing.options import STEPS, Candidates
+from strokeseg.choosing.options import STEPS, Candidates, Option
 from strokeseg.choosing.scores import Choice, PatientScores
 from strokeseg.choosing.significance import SIGNIFICANT_P, best_option
 
@@ -88,36 +88,41 @@ def take_steps(
     def dice(choice: Choice) -> NDArray[np.float64]:
         return scores.of(choice)[deciding]
 
-    def mean_dice(choice: Choice) -> float:
-        return float(dice(choice).mean())
-
     current, steps = start, []
     for name, options_of in STEPS.items():
-        proposed = {
-            (option.choice.members, option.choice.rule.model_dump_json()): option
-            for option in options_of(current, candidates, mean_dice)
-            if option.choice != current
-        }
-        options = list(proposed.values())
+        proposed = options_of(current, candidates, lambda choice: float(dice(choice).mean()))
+        # Two ways to the same choice are one option, and the choice that there is none.
+        options = list({option.choice.key: option for option in proposed}.values())
+        options = [option for option in options if option.choice != current]
         if not options:
             continue
-        before = dice(current)
-        found = best_option(np.stack([dice(option.choice) for option in options]) - before)
-        best = options[found.index]
-        taken = found.gain > 0 and (method == "best" or found.p <= SIGNIFICANT_P)
-        steps.append(
-            Step(
-                name=name,
-                tried=len(options),
-                best=best.words,
-                dice_before=float(before.mean()),
-                dice_after=mean_dice(best.choice),
-                p=found.p,
-                taken=taken,
-            )
-        )
-        current = best.choice if taken else current
+        step, best = _try_options(name, current, options, dice, method)
+        steps.append(step)
+        current = best if step.taken else current
     return current, steps
+
+
+def _try_options(
+    name: str,
+    current: Choice,
+    options: Sequence[Option],
+    dice: Callable[[Choice], NDArray[np.float64]],
+    method: Method,
+) -> tuple[Step, Choice]:
+    """Compare options with what there is; return the step and the best option's choice."""
+    before = dice(current)
+    found = best_option(np.stack([dice(option.choice) for option in options]) - before)
+    best = options[found.index]
+    step = Step(
+        name=name,
+        tried=len(options),
+        best=best.words,
+        dice_before=float(before.mean()),
+        dice_after=float(dice(best.choice).mean()),
+        p=found.p,
+        taken=found.gain > 0 and (method == "best" or found.p <= SIGNIFICANT_P),
+    )
+    return step, best.choice
 
 
 def leave_each_out(

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CONNECTIVITY = 26
+# A volume of many voxels is no exact float: by so much of it a lesion may seem smaller.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,8 @@ def without_small_lesions(
         smallest_mm3: Volume that a lesion must have to stay.
     """
     labels = _labels(mask.astype(bool))
-    kept = np.bincount(labels.ravel()) * np.prod(spacing_mm) >= smallest_mm3
+    volumes_mm3 = np.bincount(labels.ravel()) * np.prod(spacing_mm)
+    kept = volumes_mm3 >= smallest_mm3 * (1 - _ROUNDING)
     kept[0] = False
     return np.asarray(kept[labels], dtype=np.uint8)
 

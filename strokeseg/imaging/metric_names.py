@@ -43,7 +43,13 @@ METRICS: Mapping[str, MetricName] = {
         "HD95", "low", "95th percentile of the border distances of both directions, pooled", "mm"
     ),
     "hd_mm": _name("HD", "low", "largest border distance", "mm"),
-    "assd_mm": _name("ASSD", "low", "mean of the two directions' mean border distances", "mm"),
+    "assd_mm": _name(
+        "ASSD",
+        "low",
+        "mean of the border distances of both directions, pooled; under the policy isles15, mean "
+        "of the two directions' means",
+        "mm",
+    ),
     "volume_difference_ml": _name(
         "volume difference", "low", "absolute difference of the lesions' volumes", "ml"
     ),

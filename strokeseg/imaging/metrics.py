@@ -7,17 +7,20 @@ A *policy* says what holds where a mask is empty:
 
     isles22   both empty: every score is perfect (1, distances 0), "no lesion" was right; one
               empty: Dice, sensitivity, precision and F1 are 0, distances the volume's diagonal
-    isles15   as medpy, which that challenge counted with: Dice, sensitivity and precision are 0
-              where they would divide by 0, also for two empty masks; distances undefined
-    nnunet    as nnU-Net's evaluation: what would divide by 0 is undefined
+    isles15   as medpy did then, by that challenge's organiser: Dice, sensitivity, precision and F1
+              are 0 where they would divide by 0, also for two empty masks; distances undefined
+    nnunet    as nnU-Net's evaluation: what would divide by 0 is undefined, and so are distances
 
-What is *undefined* is None and stays out of means, never a number.
+What is *undefined* is None and stays out of means, never a number. Where both masks hold
+something, policies differ in the ASSD alone: that of `isles15` is the mean of the two directions'
+means. The Hausdorff distance that ISLES 2015 ranked by is `hd_mm`, not `hd95_mm`.
 
 Source: Hernandez Petzsche et al., "ISLES 2022: A multi-center magnetic resonance imaging
 stroke lesion segmentation dataset", Scientific Data 9 (2022); Maier et al., "ISLES 2015 - A public
 evaluation benchmark for ischemic stroke lesion segmentation from multispectral MRI", Medical
-Image Analysis 35 (2017); Isensee et al., nnU-Net, Nature Methods 18 (2021). That distances of a
-mask with nothing in it are the volume's diagonal is our choice: a finite worst case.
+Image Analysis 35 (2017); Isensee et al., nnU-Net, Nature Methods 18 (2021). ISLES 2022 ranked
+without distances: that those to an empty mask are the volume's diagonal is our choice, the largest
+that the volume has room for.
 """
 
 from __future__ import annotations
@@ -49,8 +52,9 @@ class Scores:
         precision: TP / predicted, 0 to 1.
         hd95_mm: 95th percentile of the border distances of both directions, pooled.
         hd_mm: The largest of them, the Hausdorff distance.
-        assd_mm: Average symmetric surface distance.
-        volume_difference_ml: |predicted - true|.
+        assd_mm: Average symmetric surface distance: the mean of all border distances, but under
+            the policy isles15 that of the two directions' means.
+        volume_difference_ml: |predicted - true| volume.
         lesion_f1: F1 over lesions; a true lesion is found when one voxel of it is.
         lesion_count_difference: |predicted lesions - true lesions|.
         accuracy: Share of voxels, background included, that both masks call alike.
@@ -139,7 +143,7 @@ def score_masks(
         precision=empty.ratio(hits, predicted_count),
         hd95_mm=distances.hd95_mm if distances else None,
         hd_mm=distances.hd_mm if distances else None,
-        assd_mm=distances.assd_mm if distances else None,
+        assd_mm=_assd_mm(distances, policy),
         volume_difference_ml=abs(predicted_count - true_count) * voxel_ml,
         lesion_f1=empty.ratio(0, 0) if lesions.f1 is None else lesions.f1,
         lesion_count_difference=abs(lesions.predicted - lesions.true),
@@ -173,7 +177,15 @@ class _Empty:
         if self.policy != "isles22":
             return None
         distance = 0.0 if self.nothing else diagonal_mm
-        return SurfaceDistances(hd_mm=distance, hd95_mm=distance, assd_mm=distance)
+        return SurfaceDistances(
+            hd_mm=distance, hd95_mm=distance, assd_mm=distance, mean_of_means_mm=distance
+        )
+
+
+def _assd_mm(distances: SurfaceDistances | None, policy: Policy) -> float | None:
+    if distances is None:
+        return None
+    return distances.mean_of_means_mm if policy == "isles15" else distances.assd_mm
 
 
 def _diagonal_mm(shape: tuple[int, ...], spacing_mm: Spacing) -> float:

@@ -3,6 +3,10 @@
 The *border* of a mask are its voxels with a face neighbour outside it, the volume's own edge
 counting as outside. A border voxel's *distance* is that to the nearest border voxel of the other
 mask, in mm, centre to centre.
+
+Source: Heimann et al., "Comparison and evaluation of methods for liver segmentation from CT
+datasets", IEEE Transactions on Medical Imaging 28 (2009), for the Hausdorff distance and the
+average symmetric surface distance; medpy for what a border is and for the percentile.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from scipy.spatial import KDTree
 Spacing = tuple[float, float, float]
 
 _FACES = ndimage.generate_binary_structure(3, 1)
-# A distance transform visits every voxel of the box, a tree only the borders.
+# A distance transform visits every voxel of the box, a tree only the borders, at ten times the
+# cost a voxel.
 _TREE_BELOW_SHARE = 0.1
 _PERCENTILE = 95
 
@@ -30,12 +35,15 @@ class SurfaceDistances:
         hd_mm: Hausdorff distance: the largest distance of either direction.
         hd95_mm: 95th percentile of the distances of both directions *pooled*, as medpy takes it.
             MONAI and surface-distance take the larger of the two directions' percentiles.
-        assd_mm: Average symmetric surface distance: the mean of the two directions' means.
+        assd_mm: Average symmetric surface distance: the mean of both directions *pooled*, as medpy
+            since 0.5.2 and MONAI take it.
+        mean_of_means_mm: The mean of the two directions' means, which medpy once called ASSD.
     """
 
     hd_mm: float
     hd95_mm: float
     assd_mm: float
+    mean_of_means_mm: float
 
 
 def surface_distances(
@@ -55,14 +63,14 @@ def surface_distances(
         raise ValueError("surfaces need two masks that are not empty")
     box = union_box(first, second)
     borders = [_border(mask[box]) for mask in (first, second)]
-    # What the masks share is no distance from itself.
     there = _distances(borders[0], borders[1], spacing_mm)
     back = _distances(borders[1], borders[0], spacing_mm)
     pooled = np.concatenate([there, back])
     return SurfaceDistances(
         hd_mm=float(pooled.max()),
         hd95_mm=float(np.percentile(pooled, _PERCENTILE)),
-        assd_mm=float((there.mean() + back.mean()) / 2),
+        assd_mm=float(pooled.mean()),
+        mean_of_means_mm=float((there.mean() + back.mean()) / 2),
     )
 
 
@@ -84,10 +92,16 @@ def _border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _distances(
     start: NDArray[np.bool_], target: NDArray[np.bool_], spacing_mm: Spacing
 ) -> NDArray[np.float64]:
-    points = int(np.count_nonzero(start)) + int(np.count_nonzero(target))
+    """Distance of every voxel of one border to the other border, in no order."""
+    # Voxels of both borders are no distance away and need no search.
+    apart = start & ~target
+    asked = int(np.count_nonzero(apart))
+    distances = np.zeros(int(np.count_nonzero(start)), dtype=np.float64)
+    points = len(distances) + int(np.count_nonzero(target))
     if points < _TREE_BELOW_SHARE * start.size:
         tree = KDTree(np.argwhere(target) * spacing_mm, balanced_tree=False, compact_nodes=False)
-        found, _ = tree.query(np.argwhere(start) * spacing_mm)
-        return np.asarray(found, dtype=np.float64)
-    transformed = ndimage.distance_transform_edt(~target, sampling=spacing_mm)
-    return np.asarray(transformed[start], dtype=np.float64)
+        distances[:asked] = tree.query(np.argwhere(apart) * spacing_mm)[0]
+    else:
+        transformed = ndimage.distance_transform_edt(~target, sampling=spacing_mm)
+        distances[:asked] = transformed[apart]
+    return distances

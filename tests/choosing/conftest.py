@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from strokeseg.preparation.record import read_preparation
 from strokeseg.prepare import prepare_experiment
 
 SEQUENCES = ("DWI", "FLAIR")
+FOLDS, TRIALS = 2, 2
 SMALL = TrialConfig(encoder="resnet18", encoder_depth=3)
 SETTINGS = """\
 data:
@@ -33,14 +35,14 @@ ensemble: {{candidates_per_axis: 2{ensemble}}}
 def _prepared(
     phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
 ) -> Path:
-    """Prepare six cases: two folds of two patients and two locked for the test."""
+    """Prepare six cases, two of them locked for the test, and make a member of every fold."""
     folder = tmp_path_factory.mktemp("choosing")
     (folder / "small.yaml").write_text(SETTINGS.format(cases=phantom_cases, ensemble=""))
-    prepare_experiment(
-        open_experiment(str(folder / "small.yaml"), str(folder / "runs")),
-        skip_invalid=False,
-        overwrite=False,
-    )
+    experiment = open_experiment(str(folder / "small.yaml"), str(folder / "runs"))
+    prepare_experiment(experiment, skip_invalid=False, overwrite=False)
+    fingerprint = read_preparation(experiment).fingerprint
+    for axis, trial, fold in product(AXES, range(TRIALS), range(FOLDS)):
+        _save(_member_file(folder, axis, trial, fold), axis, trial, fold, fingerprint)
     return folder
 
 
@@ -53,20 +55,21 @@ def searched(_prepared: Path, tmp_path: Path, phantom_cases: Path) -> Callable[.
         settings = SETTINGS.format(cases=phantom_cases, ensemble=ensemble)
         (tmp_path / "small.yaml").write_text(settings)
         experiment = open_experiment(str(tmp_path / "small.yaml"), str(tmp_path / "runs"))
-        fingerprint = read_preparation(experiment).fingerprint
         for axis in AXES:
-            rows = []
-            for trial in range(2):
-                rows.append(_row(trial))
-                for fold in folds:
-                    path = trial_weights(
-                        experiment.trials_folder(axis), trial, fold if k_fold else None
-                    )
-                    _save(path, axis, trial, fold, fingerprint)
+            trials = experiment.trials_folder(axis)
+            for trial, fold in product(range(TRIALS), folds):
+                path = trial_weights(trials, trial, fold if k_fold else None)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(_member_file(_prepared, axis, trial, fold), path)
+            rows = [_row(trial) for trial in range(TRIALS)]
             write_leaderboard(experiment.leaderboard_csv(axis), rows)
         return experiment
 
     return make
+
+
+def _member_file(folder: Path, axis: str, trial: int, fold: int) -> Path:
+    return folder / "members" / f"{axis}-{trial}-{fold}.safetensors"
 
 
 def _row(trial: int) -> LeaderboardRow:

@@ -11,6 +11,7 @@ from strokeseg.choosing.options import STEPS, best_of_each_axis
 from strokeseg.choosing.scores import Choice, Evidence, PatientScores, gather_evidence
 from strokeseg.choosing.steps import leave_each_out, take_steps
 from strokeseg.imaging.slices import AXES
+from strokeseg.imaging.sparse_map import pack
 from strokeseg.learning.ensemble_record import Rule
 
 ONE_EACH = {axis: (f"{axis}-0",) for axis in AXES}
@@ -28,7 +29,8 @@ def patient(name: str, candidates: Sequence[str], inside: float, speck: float = 
     truth[2:6, 2:6, 2:6] = 1
     probability = (truth * np.float32(inside)).astype(np.float32)
     probability[10, 10, 10] = speck
-    return gather_evidence(name, dict.fromkeys(candidates, probability), truth, SPACING_MM, 0.1)
+    maps = dict.fromkeys(candidates, pack(probability))
+    return gather_evidence(name, maps, truth, SPACING_MM, 0.1)
 
 
 def scores_of(count: int, candidates: Mapping[str, Sequence[str]], **what: float) -> PatientScores:
@@ -80,9 +82,9 @@ def test_nothing_is_taken_where_nothing_is_better() -> None:
 def test_selection_finds_the_one_candidate_that_sees_the_lesion() -> None:
     truth = np.zeros((8, 8, 8), dtype=np.uint8)
     truth[2:5, 2:5, 2:5] = 1
-    wrong = np.zeros(truth.shape, dtype=np.float32)
+    wrong = pack(np.zeros(truth.shape, dtype=np.float32))
     maps = {name: wrong for names in TWO_EACH.values() for name in names}
-    maps["coronal-1"] = truth * np.float32(0.9)
+    maps["coronal-1"] = pack(truth * np.float32(0.9))
     evidence = [gather_evidence(f"p{n}", maps, truth, SPACING_MM, 0.1) for n in range(6)]
     chosen, steps = take_steps(PatientScores(evidence), start(TWO_EACH), TWO_EACH, "guard")
     step = next(step for step in steps if step.name == "forward selection")
@@ -91,6 +93,14 @@ def test_selection_finds_the_one_candidate_that_sees_the_lesion() -> None:
     assert 40 <= step.tried <= 42
     assert chosen.members == (("coronal", "coronal-1"),)
     assert step.dice_after == 1.0
+
+
+def test_selection_leaves_no_weights_of_axes_that_do_not_vote() -> None:
+    weighted = Rule(axis_weights=dict.fromkeys(AXES, 0.5))
+    begun = Choice(members=best_of_each_axis(ONE_EACH, 1), rule=weighted)
+    for option in STEPS["forward selection"](begun, ONE_EACH, lambda choice: 0.0):
+        axes = {axis for axis, _ in option.choice.members}
+        assert option.choice.rule.axis_weights.keys() == axes
 
 
 def test_steps_see_only_the_patients_that_decide() -> None:
