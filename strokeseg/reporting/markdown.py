@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from strokeseg.reporting.facts import Facts
 from strokeseg.reporting.headline import basis, cautions, headline
 from strokeseg.reporting.result_tables import disagreement_text, failed_table, result_tables
@@ -27,13 +30,17 @@ def report_markdown(facts: Facts) -> str:
         _unless_empty(failed_table(facts.summary)),
         disagreement_text(facts.summary),
         "## The choice of the ensemble" if facts.choice else "",
-        _unless_empty(choice_table(facts.choice)) if facts.choice else "",
+        _choice(facts.choice) if facts.choice else "",
         "## The search",
         *(table_markdown(board_table(axis, rows)) for axis, rows in facts.boards.items()),
         "## The protocol",
         table_markdown(protocol_table(facts)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _choice(choice: Mapping[str, Any]) -> str:
+    return _unless_empty(choice_table(choice)) or f"Nothing was tried ({choice['method']})."
 
 
 def _unless_empty(table: Table) -> str:

@@ -10,6 +10,7 @@ from strokeseg.reporting.charts import Figure
 from strokeseg.reporting.facts import Facts
 from strokeseg.reporting.headline import basis, cautions, headline
 from strokeseg.reporting.markup import Markup, join, png_uri, tag
+from strokeseg.reporting.method_figure import method_figure
 from strokeseg.reporting.pictures import planes_picture
 from strokeseg.reporting.result_tables import failed_table, result_tables
 from strokeseg.reporting.search_figures import history_figure, importance_figure, parallel_figure
@@ -87,16 +88,17 @@ def _headline(facts: Facts) -> Markup:
 def _results(facts: Facts) -> list[Markup]:
     failed = failed_table(facts.summary)
     figures = [
+        method_figure(facts.summary),
         size_figure(facts.vote_scores),
         agreement_figure(facts.vote_scores),
         disagreement_figure(facts.summary),
     ]
     lines = [tag("li", line) for line in comparison_lines(facts)]
     return [
+        _figures(figures),
         *(table_html(table) for table in result_tables(facts.summary)),
         *([tag("ul", *lines, class_="note")] if lines else []),
         *([tag("div", table_html(failed), class_="wide")] if failed.rows else []),
-        _figures(figures),
     ]
 
 

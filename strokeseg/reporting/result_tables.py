@@ -17,12 +17,13 @@ _SMALLEST_P = 0.001
 def result_tables(summary: Mapping[str, Any]) -> list[Table]:
     """Return the tables of the means over the cases, and of what the tests say of them."""
     tables = [
-        _means(summary, "Overlap: mean and interval", _OVERLAP, median=True),
-        _means(summary, "Distances and volumes: mean and interval", _DISTANCES, median=False),
+        _overlaps(summary),
+        _distances(summary),
         _lesions(summary),
         _sizes(summary),
         _tests(summary),
         _accuracy(summary),
+        _members(summary),
     ]
     return [table for table in tables if table.rows]
 
@@ -78,40 +79,81 @@ def p_text(p: float) -> str:
     return f"below {_SMALLEST_P}" if p < _SMALLEST_P else f"{p:.3f}"
 
 
-def _means(
-    summary: Mapping[str, Any], title: str, metrics: tuple[str, ...], *, median: bool
-) -> Table:
-    more = ("median Dice (quartiles)",) if median else ()
+def _overlaps(summary: Mapping[str, Any]) -> Table:
     return Table(
-        title=title,
-        columns=("method", "kind", "cases", *(METRICS[name].heading for name in metrics), *more),
+        title="Overlap: mean and interval",
+        columns=(
+            *("method", "kind", "cases"),
+            *(METRICS[name].heading for name in _OVERLAP),
+            "median Dice (quartiles)",
+        ),
+        rows=[
+            (
+                *_who(method, found),
+                *(_statistic(found, name, digits=3) for name in _OVERLAP),
+                _quartiles(found["metrics"]["dice"]),
+            )
+            for method, found in _without_members(summary).items()
+        ],
+        note=_definitions(_OVERLAP),
+    )
+
+
+def _distances(summary: Mapping[str, Any]) -> Table:
+    return Table(
+        title="Distances and volumes: mean and interval",
+        columns=("method", "kind", "cases", *(METRICS[name].heading for name in _DISTANCES)),
+        rows=[
+            (*_who(method, found), *(_statistic(found, name, digits=2) for name in _DISTANCES))
+            for method, found in _without_members(summary).items()
+        ],
+        note=_definitions(_DISTANCES),
+    )
+
+
+def _members(summary: Mapping[str, Any]) -> Table:
+    return Table(
+        title="Each member by itself: mean and interval",
+        columns=("member", "cases", *(METRICS[name].heading for name in _OVERLAP)),
         rows=[
             (
                 method,
-                found["kind"],
                 str(found["cases"]),
-                *(_statistic(found, name, found["cases"]) for name in metrics),
-                *((_quartiles(found["metrics"]["dice"]),) if median else ()),
+                *(_statistic(found, name, digits=3) for name in _OVERLAP),
             )
             for method, found in summary["methods"].items()
+            if found["kind"] == "member"
         ],
-        note=" ".join(
-            f"{METRICS[name].title}: {METRICS[name].definition}{_better(METRICS[name].better)}."
-            for name in metrics
-        ),
+    )
+
+
+def _without_members(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        method: found for method, found in summary["methods"].items() if found["kind"] != "member"
+    }
+
+
+def _who(method: str, found: Mapping[str, Any]) -> tuple[str, str, str]:
+    return method, found["kind"], str(found["cases"])
+
+
+def _definitions(metrics: tuple[str, ...]) -> str:
+    return " ".join(
+        f"{METRICS[name].title}: {METRICS[name].definition}{_better(METRICS[name].better)}."
+        for name in metrics
     )
 
 
 def _better(better: str | None) -> str:
-    return f" ({better}er is better)" if better == "high" else (" (lower is better)" * bool(better))
+    return {"high": " (higher is better)", "low": " (lower is better)"}.get(better or "", "")
 
 
-def _statistic(found: Mapping[str, Any], name: str, cases: int) -> str:
+def _statistic(found: Mapping[str, Any], name: str, digits: int) -> str:
     statistic = found["metrics"][name]
-    text = interval_text(statistic)
-    known = statistic.get("cases", cases)
+    text = interval_text(statistic, digits)
+    known = statistic["cases"]
     # A metric that is not defined for a case has no part in the mean, and the reader must know.
-    return text if known == cases else f"{text} [{known} cases]"
+    return text if known == found["cases"] else f"{text} [{known} cases]"
 
 
 def _quartiles(statistic: Mapping[str, Any]) -> str:
@@ -130,7 +172,7 @@ def _lesions(summary: Mapping[str, Any]) -> Table:
                 *(str(found["lesions"][name]) for name in ("true", "predicted", "missed", "false")),
                 str(found["missed_cases"]),
             )
-            for method, found in summary["methods"].items()
+            for method, found in _without_members(summary).items()
         ],
         note=(
             "A lesion is a 26-connected component. Missed: true lesions without any predicted "
@@ -141,7 +183,7 @@ def _lesions(summary: Mapping[str, Any]) -> Table:
 
 
 def _sizes(summary: Mapping[str, Any]) -> Table:
-    shown = [name for name, found in summary["methods"].items() if found["kind"] != "member"]
+    shown = list(_without_members(summary))
     bins = summary["by_size"]
     return Table(
         title="Dice by the volume of the true lesion: mean and interval",
@@ -198,8 +240,7 @@ def _accuracy(summary: Mapping[str, Any]) -> Table:
                 number(found["metrics"]["accuracy"]["mean"], 4),
                 number(found["metrics"]["accuracy_empty"]["mean"], 4),
             )
-            for method, found in summary["methods"].items()
-            if found["kind"] != "member"
+            for method, found in _without_members(summary).items()
         ],
         note="Most voxels are background: a mask that finds nothing is nearly as accurate.",
     )

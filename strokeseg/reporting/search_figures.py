@@ -31,7 +31,7 @@ _STATES: dict[str, tuple[Shape, str, str]] = {
 _BEST_SHARE = 0.25
 _BAR_HEIGHT, _BAR_GAP, _BAR_LEFT = 18, 8, 190
 _BROAD, _SIDE, _TOP, _BOTTOM = 1100, 64, 20, 40
-_LONGEST_LABEL = 24
+_LONGEST_LABEL = 14
 # Values of one parameter that lie a decade apart were searched by their logarithm.
 _LOG_RATIO = 10
 
@@ -217,12 +217,16 @@ def _height(column: _Column, value: object) -> float:
     return scale(value)
 
 
+def _short(label: str) -> str:
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+
+
 def _post(x: float, column: _Column, name: str, index: int) -> Markup:
     scale, places = column
     labels = places or {f"{scale.low:.2g}": scale.low, f"{scale.high:.2g}": scale.high}
     return join(
         line((x, _TOP), (x, _base()), "post"),
-        *(text(x + 5, scale(at) - 4, label[:_LONGEST_LABEL]) for label, at in labels.items()),
+        *(text(x + 5, scale(at) - 4, _short(label)) for label, at in labels.items()),
         # Neighbours' names stand on two lines, so that long ones do not run into each other.
         text(x, _base() + (16 if index % 2 == 0 else 32), name, anchor="middle"),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from strokeseg.gains import gain_by_transfer, gain_over_default
 from strokeseg.imaging.splits import TEST
 from strokeseg.leaderboard import LeaderboardRow, best_by_start, further_runs
+from strokeseg.learning.ensemble_record import Rule
 from strokeseg.reporting.facts import Facts
 from strokeseg.reporting.result_tables import p_text
 from strokeseg.reporting.table import MISSING, Table, number
@@ -26,6 +27,8 @@ def protocol_table(facts: Facts) -> Table:
         ("data", "simulated by strokeseg" if config.data.phantom else config.data.layout),
         ("sequences", ", ".join(facts.ensemble.sequences)),
         ("voxels, mm", spacing),
+        ("members", ", ".join(_member_names(facts))),
+        ("vote", rule_text(facts.ensemble.rule)),
         ("patients", _patients(facts)),
         ("validation", f"fold {config.splits.validation_fold}, scoring by {config.search.scoring}"),
         ("scored", f"{summary['patients']} {summary['on']} patients, {summary['cases']} cases"),
@@ -111,6 +114,29 @@ def comparison_lines(facts: Facts) -> list[str]:
 def setting_text(value: object) -> str:
     """Return a parameter's value as text."""
     return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def rule_text(rule: Rule) -> str:
+    """Say how an ensemble votes."""
+    axes = {
+        "hard": "majority of the axes' masks",
+        "soft": "mean of the axes' probabilities",
+    }[rule.between]
+    weights = ", ".join(f"{axis} {weight:.2f}" for axis, weight in rule.axis_weights.items())
+    parts = [
+        f"{axes}, threshold {rule.threshold:g}",
+        f"members of an axis by {rule.within}",
+        f"weights {weights}" if weights else "",
+        f"lesions below {rule.smallest_lesion_mm3:g} mm³ dropped"
+        if rule.smallest_lesion_mm3
+        else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _member_names(facts: Facts) -> list[str]:
+    members = facts.ensemble.members.values()
+    return [name.removesuffix(".safetensors") for names in members for name in names]
 
 
 def _patients(facts: Facts) -> str:

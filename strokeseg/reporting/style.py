@@ -34,10 +34,10 @@ nav a { margin-right: 1rem; display: inline-block; }
 .caution { border-left: .35rem solid var(--orange); background: var(--shade);
   padding: .5rem 1.1rem .5rem 2rem; margin: 1rem 0; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums;
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums;
   min-width: 50%; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: .25rem .45rem; text-align: right; border-bottom: 1px solid var(--line);
   vertical-align: top; white-space: nowrap; }
 thead th { border-bottom: 2px solid var(--grey); }
 th:first-child { text-align: left; }
@@ -53,6 +53,7 @@ summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
 .chart text { fill: var(--ink); font-size: 12.5px; paint-order: stroke; stroke: var(--paper);
   stroke-width: 3px; }
 .chart .grid { stroke: var(--line); }
+.chart .interval { stroke: var(--ink); stroke-width: 1.6; }
 .chart .post { stroke: var(--grey); }
 .chart .blue { fill: var(--blue); fill-opacity: .8; }
 .chart .orange { fill: var(--orange); fill-opacity: .85; }

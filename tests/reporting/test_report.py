@@ -109,8 +109,8 @@ def test_every_chart_and_picture_is_told_in_words(outline: Outline) -> None:
     # Worst, median and best, two sequences each.
     assert len(planes) == 6
     charts = outline.attributes("svg")
-    # Three of the cases; history and parallel coordinates of three axes; importances of one.
-    assert len(charts) == 3 + 3 * 2 + 1
+    # Four of the results; history and parallel coordinates of three axes; importances of one.
+    assert len(charts) == 4 + 3 * 2 + 1
     assert len(outline.attributes("details")) == len(charts)
 
 
