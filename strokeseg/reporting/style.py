@@ -79,6 +79,8 @@ summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
 @media (max-width: 34rem) {
   body { padding: .6rem .7rem 3rem; font-size: 15px; }
   .headline .score { font-size: 1.4rem; }
+  figure.broad { overflow-x: auto; }
+  .broad .chart { min-width: 46rem; }
 }
 @media print {
   :root {
@@ -93,7 +95,7 @@ summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
   th, td, tbody th { white-space: normal; }
   th, td { padding: .1rem .3rem; }
   h2, h3, caption { break-after: avoid; }
-  figure, .sight, tr, .headline { break-inside: avoid; }
+  figure, .sight, table, .headline { break-inside: avoid; }
   .figures { grid-template-columns: 1fr 1fr; }
   .sight img.planes { max-width: 11.5cm; print-color-adjust: exact;
     -webkit-print-color-adjust: exact; }

@@ -20,7 +20,7 @@ from strokeseg.evaluation.summarise import (
     by_size,
     disagreement_of,
     methods_of,
-    tests_of,
+    paired_tests,
 )
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.files import write_csv, write_json
@@ -188,7 +188,7 @@ def _evaluate(experiment: Experiment) -> None:
         "bootstrap": BOOTSTRAP,
         "methods": methods_of(rows),
         "by_size": by_size(rows),
-        "tests": tests_of(rows),
+        "tests": paired_tests(rows),
         "disagreement": disagreement_of(rows, results),
     }
     write_scores(experiment.metrics_csv("test"), rows)
