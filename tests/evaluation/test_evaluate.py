@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 import strokeseg.evaluate
+from strokeseg.evaluation.cautions import caution_of
 from strokeseg.files import read_json, write_json
 from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.learning.ensemble import segment
+from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
 from strokeseg.learning.torch_experts import load_ensemble
 from strokeseg.preparation.record import read_preparation
 from strokeseg.summary import current_summary, read_scores
@@ -262,3 +264,14 @@ def test_scores_of_validation_patients_come_with_a_caution(spare: Any, launch: L
     summary = json.loads(spare.experiment.summary_json("validation").read_text())
     assert "flatter" in summary["caution"]
     assert current_summary(spare.experiment)["on"] == "test"  # type: ignore[index]
+
+
+def test_members_that_were_trained_on_the_patients_are_told(evaluated: Any) -> None:
+    experiment = evaluated.experiment
+    record = read_ensemble_record(experiment.ensemble_folder / RECORD_NAME)
+    # All five members were scored on fold 0, so the patients of fold 1 trained them.
+    splits = experiment.config.splits.model_copy(update={"validation_fold": 1})
+    other = replace(experiment, config=experiment.config.model_copy(update={"splits": splits}))
+    caution = caution_of(other, record, "validation")
+    assert caution is not None and "5 of the 5 members were trained on these" in caution
+    assert caution_of(other, record, "test") is None
