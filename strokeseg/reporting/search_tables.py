@@ -49,7 +49,6 @@ def protocol_table(facts: Facts) -> Table:
 
 def choice_table(choice: Mapping[str, Any]) -> Table:
     """Return what each step of choosing the ensemble brought on the validation patients."""
-    caveat = choice.get("caveat", "")
     return Table(
         title=f"What each step of the choice brought ({choice['method']}, "
         f"{choice['patients']} validation patients)",
@@ -67,7 +66,17 @@ def choice_table(choice: Mapping[str, Any]) -> Table:
             )
             for step in choice["steps"]
         ],
-        note=caveat,
+        note=" ".join(part for part in (_held_out(choice), choice["caveat"]) if part),
+    )
+
+
+def _held_out(choice: Mapping[str, Any]) -> str:
+    left_out = choice.get("left_out")
+    if not left_out:
+        return ""
+    return (
+        "With each patient left out of the steps and scored by their result: "
+        f"{left_out['dice_start']:.3f} as it started, {left_out['dice_chosen']:.3f} as chosen."
     )
 
 

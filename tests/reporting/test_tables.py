@@ -104,3 +104,8 @@ def test_a_step_says_what_it_brought() -> None:
     (row,) = choice_table(choice).rows
     assert row == ("threshold", "9", "0.4", "0.500", "0.520", "+0.020", "0.250", "no")
     assert choice_table(choice).note == "Flatters."
+    left_out = {"dice_start": 0.5, "dice_chosen": 0.49}
+    assert (
+        "0.500 as it started, 0.490 as chosen"
+        in choice_table({**choice, "left_out": left_out}).note
+    )
