@@ -1,6 +1,10 @@
-"""Write what was searched and scored as one Markdown page.
+"""Write what was searched and scored as one page that needs no other file and no network.
 
-strokeseg report --experiment siss-like
+The page, HTML, has the scores with their intervals, charts, and the worst, the median and the
+best case as pictures and slice by slice. Words and tables are written as Markdown, too, for
+committing.
+
+    strokeseg report --experiment siss-like
 """
 
 from __future__ import annotations
@@ -10,15 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
-from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.files import write_text
-from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import read_leaderboard
-from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
-from strokeseg.pages import report_page
-from strokeseg.preparation.record import read_preparation
-from strokeseg.summary import current_summary
+from strokeseg.reporting.facts import read_facts
+from strokeseg.reporting.markdown import report_markdown
+from strokeseg.reporting.page import report_html
+from strokeseg.reporting.sights import read_sights
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,14 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> int:
-        print(f"Report: {report(cli.experiment_of(options))}")
+        experiment = cli.experiment_of(options)
+        print(f"Report: {report(experiment)}; its tables: {experiment.report_md}")
         return cli.DONE
 
     return cli.run_command(work)
 
 
 def report(experiment: Experiment, command: str | None = None) -> Path:
-    """Write the report and return its path.
+    """Write the report and return the path of its page.
 
     Args:
         experiment: Which.
@@ -44,22 +46,13 @@ def report(experiment: Experiment, command: str | None = None) -> Path:
     Raises:
         UserError: When the experiment is not evaluated yet.
     """
-    summary = current_summary(experiment) if experiment.ensemble_folder.exists() else None
-    if summary is None:
-        raise UserError(
-            f"{experiment.summary_json('test')}: the ensemble that is there has not been scored; "
-            f"run strokeseg evaluate --experiment {experiment.name} first"
-        )
-    page = report_page(
-        experiment,
-        read_preparation(experiment),
-        {axis: read_leaderboard(experiment.leaderboard_csv(axis)) for axis in AXES},
-        read_ensemble_record(experiment.ensemble_folder / RECORD_NAME),
-        summary,
-        command or f"strokeseg run --experiment {experiment.name}",
-    )
-    write_text(experiment.report_md, page)
-    return experiment.report_md
+    facts = read_facts(experiment, command)
+    sights, missing = read_sights(facts)
+    for case, why in missing.items():
+        print(f"not shown: case {case}: {why}", file=sys.stderr)
+    write_text(experiment.report_html, report_html(facts, sights, missing))
+    write_text(experiment.report_md, report_markdown(facts))
+    return experiment.report_html
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ from strokeseg.gains import gain_by_transfer, gain_over_default
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import (
     LeaderboardRow,
+    further_runs,
     ranked,
     write_leaderboard,
 )
 from strokeseg.leakage_measurement import measure_leakage
-from strokeseg.pages import further_runs
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
