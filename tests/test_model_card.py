@@ -18,7 +18,8 @@ from strokeseg.preparation.record import Preparation
 @pytest.fixture
 def experiment() -> Experiment:
     config = ExperimentConfig.model_validate({"data": {"phantom": {"cases": 6}}})
-    return Experiment(name="toy", config=config, source=Path("toy"), storage=Path("runs"))
+    place = Path("toy")
+    return Experiment(name="toy", config=config, config_path=place, folder=place, data_path=place)
 
 
 @pytest.fixture
