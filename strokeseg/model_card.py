@@ -197,7 +197,7 @@ def _results(summary: Mapping[str, Any] | None) -> list[str]:
 
 
 def _size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for size in summary["by_size"]:
         high = size["high_ml"]
         dice = size["methods"][_VOTE]["dice"]

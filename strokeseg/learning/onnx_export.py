@@ -7,11 +7,13 @@ give equal bytes.
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 
 import onnx
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -49,7 +51,7 @@ def onnx_bytes(member: Member) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Probability(member.network).eval(),
+                _Probability(_with_fixed_padding(member.network)).eval(),
                 (example,),
                 input_names=[IMAGE],
                 output_names=[PROBABILITY],
@@ -67,6 +69,32 @@ def onnx_bytes(member: Member) -> bytes:
     model.metadata_props.add(key=METADATA_KEY, value=member.record.model_dump_json())
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _with_fixed_padding(network: nn.Module) -> nn.Module:
+    """Return a copy whose "same" convolutions pad by numbers, not by what they are given.
+
+    Where the stride divides the size, as it does in slices of multiples of 32, these paddings
+    are one. Export would carry the formula through every later layer, for minutes.
+
+    Source: TensorFlow's padding "SAME", as in timm.layers.padding.
+    """
+    network = copy.deepcopy(network)
+    found = [(name, part) for name, part in network.named_modules() if type(part) is Conv2dSame]
+    for name, convolution in found:
+        top, bottom = _same_padding(convolution, 0)
+        left, right = _same_padding(convolution, 1)
+        plain = copy.copy(convolution)
+        plain.__class__ = nn.Conv2d
+        plain.padding = (0, 0)
+        network.set_submodule(name, nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain))
+    return network
+
+
+def _same_padding(convolution: nn.Conv2d, axis: int) -> tuple[int, int]:
+    reach = (convolution.kernel_size[axis] - 1) * convolution.dilation[axis] + 1
+    total = max(reach - convolution.stride[axis], 0)
+    return total // 2, total - total // 2
 
 
 def _forget_where(graph: onnx.GraphProto) -> None:

@@ -1,0 +1,133 @@
+"""The model card says what was measured, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strokeseg.config import ExperimentConfig
+from strokeseg.experiment import Experiment
+from strokeseg.imaging.cases import Case
+from strokeseg.learning.ensemble_record import EnsembleRecord
+from strokeseg.model_card import model_card
+from strokeseg.preparation.record import Preparation
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    config = ExperimentConfig.model_validate({"data": {"phantom": {"cases": 6}}})
+    return Experiment(name="toy", config=config, source=Path("toy"), storage=Path("runs"))
+
+
+@pytest.fixture
+def ensemble() -> EnsembleRecord:
+    return EnsembleRecord.model_validate(
+        {
+            "name": "toy",
+            "sequences": ("DWI", "FLAIR"),
+            "spacing_mm": (2, 2, 4),
+            "rule": {"between": "soft", "threshold": 0.4, "smallest_lesion_mm3": 30},
+            "members": {"axial": ("axial-0003.safetensors",)},
+            "preparation_hash": "a" * 64,
+            "code_version": "1.2",
+        }
+    )
+
+
+@pytest.fixture
+def preparation() -> Preparation:
+    sides = {"p1": "0", "p2": "1", "p3": "test"}
+    cases = {
+        f"{patient}-{number}": Case(
+            name=f"{patient}-{number}", patient=patient, images={}, mask=None, fold=side
+        )
+        for patient, side in sides.items()
+        for number in (1, 2)
+    }
+    return Preparation(
+        cases=cases,
+        lesion_ml={},
+        spacing_mm=(2, 2, 4),
+        fingerprint="a" * 64,
+        splits_hash="b" * 64,
+    )
+
+
+def _summary(on: str) -> dict[str, Any]:
+    dice = {"mean": 0.61, "median": 0.6, "q1": 0.5, "q3": 0.7, "low": 0.55, "high": 0.66}
+    unknown = dict.fromkeys(dice)
+    vote = {"kind": "vote", "cases": 2, "metrics": {"dice": dice, "hd95_mm": unknown}}
+    size = {"low_ml": 50.0, "high_ml": None, "cases": 2, "methods": {"vote": {"dice": dice}}}
+    return {
+        "on": on,
+        "policy": "isles22",
+        "cases": 2,
+        "patients": 1,
+        "failed": {},
+        "bootstrap": {"samples": 10000, "seed": 0, "confidence": 0.95},
+        "methods": {"vote": vote},
+        "by_size": [size],
+    }
+
+
+def test_the_card_gives_the_scores_with_their_intervals_and_by_size(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> None:
+    card = model_card(
+        experiment, ensemble, preparation, summary=_summary("test"), choice=None, parity="Alike."
+    )
+    assert "| Dice | 0.610 | 0.550 to 0.660 | 0.600 | 2 |" in card
+    assert "| HD95, mm | - | - | - | 2 |" in card
+    assert "| above 50 | 2 | 0.610 | 0.550 to 0.660 |" in card
+    assert "that no training and no choice has seen" in card
+    assert "flatter" not in card
+
+
+def test_the_card_tells_the_data_the_members_and_the_rule(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> None:
+    card = model_card(experiment, ensemble, preparation, summary=None, choice=None, parity="Alike.")
+    assert "- 4 simulated cases of 2 patients trained and chose it; 2 more were locked" in card
+    assert "Its data were simulated" in card
+    assert "- axial: axial-0003\n" in card
+    assert "threshold 0.4;" in card
+    assert "the mean of the axes' probabilities decides" in card
+    assert "lesions below 30 mm³ are dropped" in card
+    assert f"splits `{'b' * 16}`" in card
+    assert "That was not measured before it was exported." in card
+    assert "Alike." in card
+
+
+def test_the_card_gives_each_step_of_the_choice_and_its_caveat(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> None:
+    step = {"name": "soft", "best": "soft vote", "dice_before": 0.5, "dice_after": 0.6}
+    choice = {
+        "method": "guard",
+        "patients": 7,
+        "steps": [{**step, "tried": 2, "gain": 0.1, "p": 0.01, "taken": True}],
+        "caveat": "They flatter.",
+    }
+    card = model_card(
+        experiment, ensemble, preparation, summary=None, choice=choice, parity="Alike."
+    )
+    assert "By `guard`, on 7 validation patients." in card
+    assert "| soft | soft vote | 0.500 | 0.600 | 0.010 | yes |" in card
+    assert "They flatter." in card
+
+
+def test_scores_of_those_that_chose_are_said_to_flatter(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> None:
+    card = model_card(
+        experiment,
+        ensemble,
+        preparation,
+        summary=_summary("validation"),
+        choice=None,
+        parity="Alike.",
+    )
+    assert "How well it does on validation cases" in card
+    assert "these scores flatter it" in card
