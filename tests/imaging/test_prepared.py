@@ -108,6 +108,7 @@ def test_restore_is_the_exact_inverse_on_any_grid(tmp_path, axes, spacing):
     restored = case.restore(case.mask.astype(np.float32))
     assert restored.dtype == np.float32 and restored.shape == lesion.shape
     np.testing.assert_array_equal(restored, lesion)
+    np.testing.assert_array_equal(case.project(case.native_mask), case.mask)
     np.testing.assert_array_equal(case.native_mask, lesion)
     probability = np.random.default_rng(0).random(case.mask.shape, dtype=np.float32)
     assert (
