@@ -53,7 +53,6 @@ ALLOWED = {
     },
     "devices": {*_LOWEST, "learning"},
     "summary": {*_SERVICES, "learning", "preparation"},
-    "pages": {*_SERVICES, "summary", "learning", "preparation"},
     "cli": {*_LOWEST, "config", "experiment"},
     "__main__": set(),
 }
