@@ -1,4 +1,4 @@
-"""What a search has gained, in sentences: over the default, and by what other axes knew."""
+"""What a search has gained, in words: over the default, by what other axes knew, run after run."""
 
 from __future__ import annotations
 
@@ -54,3 +54,11 @@ def gain_by_transfer(rows: Sequence[LeaderboardRow]) -> str:
             else f"reached that after {late} epochs of theirs"
         )
     )
+
+
+def further_runs(row: LeaderboardRow) -> str:
+    """Return the mean, spread and number of a trial's further runs, or a dash."""
+    if row.mean_dice is None:
+        return "-"
+    spread = "" if row.seed_spread is None else f" ± {row.seed_spread:.3f}"
+    return f"{row.mean_dice:.3f}{spread} ({row.runs})"

@@ -226,14 +226,6 @@ def trials_to_keep(rows: Sequence[LeaderboardRow], count: int) -> set[int]:
     return {row.trial for row in kept}
 
 
-def further_runs(row: LeaderboardRow) -> str:
-    """Return the mean, spread and number of a trial's further runs, or a dash."""
-    if row.mean_dice is None:
-        return "-"
-    spread = "" if row.seed_spread is None else f" ± {row.seed_spread:.3f}"
-    return f"{row.mean_dice:.3f}{spread} ({row.runs})"
-
-
 def epochs_until(rows: Sequence[LeaderboardRow], dice: float) -> int | None:
     """Return how many epochs it took to reach a score, or nothing where none did.
 

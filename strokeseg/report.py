@@ -1,8 +1,8 @@
-"""Write what was searched and scored as one page that needs no other file and no network.
+"""Write what was searched and scored as one page, and as Markdown to be committed.
 
-The page, HTML, has the scores with their intervals, charts, and the worst, the median and the
-best case as pictures and slice by slice. Words and tables are written as Markdown, too, for
-committing.
+The page is one HTML file that needs no other and no network: the headline with its interval,
+every table, plots, the worst, the median and the best case in pictures and in a viewer, and the
+protocol. It prints, and it is light or dark as the browser is.
 
     strokeseg report --experiment siss-like
 """
@@ -16,10 +16,9 @@ from pathlib import Path
 from strokeseg import cli
 from strokeseg.experiment import Experiment
 from strokeseg.files import write_text
-from strokeseg.reporting.facts import read_facts
+from strokeseg.reporting.findings import read_findings
 from strokeseg.reporting.markdown import report_markdown
-from strokeseg.reporting.page import report_html
-from strokeseg.reporting.sights import read_sights
+from strokeseg.reporting.page import report_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,14 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         experiment = cli.experiment_of(options)
-        print(f"Report: {report(experiment)}; its tables: {experiment.report_md}")
+        print(f"Report: {report(experiment)}\nAs Markdown: {experiment.report_md}")
         return cli.DONE
 
     return cli.run_command(work)
 
 
 def report(experiment: Experiment, command: str | None = None) -> Path:
-    """Write the report and return the path of its page.
+    """Write the report and return the page's path.
 
     Args:
         experiment: Which.
@@ -46,12 +45,10 @@ def report(experiment: Experiment, command: str | None = None) -> Path:
     Raises:
         UserError: When the experiment is not evaluated yet.
     """
-    facts = read_facts(experiment, command)
-    sights, missing = read_sights(facts)
-    for case, why in missing.items():
-        print(f"not shown: case {case}: {why}", file=sys.stderr)
-    write_text(experiment.report_html, report_html(facts, sights, missing))
-    write_text(experiment.report_md, report_markdown(facts))
+    made_by = command or f"strokeseg run --experiment {experiment.name}"
+    findings = read_findings(experiment, made_by)
+    write_text(experiment.report_html, report_page(findings))
+    write_text(experiment.report_md, report_markdown(findings))
     return experiment.report_html
 
 

@@ -33,11 +33,10 @@ from collections.abc import Sequence
 from strokeseg import cli
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
-from strokeseg.gains import gain_by_transfer, gain_over_default
+from strokeseg.gains import further_runs, gain_by_transfer, gain_over_default
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import (
     LeaderboardRow,
-    further_runs,
     ranked,
     write_leaderboard,
 )

@@ -159,6 +159,7 @@ def test_run_leaves_every_file_of_the_contract_and_nothing_half_written(finished
         "ensemble/ensemble.json",
         "evaluation/metrics.csv",
         "evaluation/summary.json",
+        "report/index.html",
         "report/report.md",
         "bundle.zip",
     ]

@@ -1,1 +1,1 @@
-"""The report of an experiment: one HTML page that needs no other file, and its Markdown twin."""
+"""The report of an experiment: one page that needs no other file, and its twin in Markdown."""

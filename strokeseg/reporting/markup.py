@@ -1,62 +1,50 @@
-"""HTML and SVG, put together so that no text of a case or a setting can become markup.
+"""Markup that cannot be broken by what it holds.
 
-*Markup* is text that is markup already. Everything else that is put into an element or an
-attribute is escaped, whoever wrote it.
+*Markup* is HTML or SVG as text. A *string* is any other text: names of cases, paths, reasons.
+Elements are made by `tag` alone, which escapes strings and takes markup as it is, so nothing of
+what a user or a file has said can become an element of the page.
 """
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
 
-_VOID = {"meta", "img", "input", "br", "circle", "line", "rect", "path", "polyline", "polygon"}
+Attribute: TypeAlias = str | float | bool | None
+
+_VOID = {"img", "input", "meta"}
 
 
-class Markup(str):
+class Html(str):
     """Text that is markup already."""
 
     __slots__ = ()
 
 
-Child: TypeAlias = str | None
-Value: TypeAlias = str | float | None
-
-
-def tag(name: str, /, *children: Child, **attributes: Value) -> Markup:
+def tag(name: str, /, *children: str, **attributes: Attribute) -> Html:
     """Return an element.
 
     Args:
         name: Of the element.
-        children: Markup, or text, which is escaped; nothing is left out.
-        attributes: By name, with `_` for `-` and at the end of names that Python keeps to itself;
-            numbers are rounded to a hundredth, and nothing leaves the attribute out.
+        children: Markup, taken as it is, or strings, which are escaped.
+        attributes: By name, with `_` for `-` and after a Python keyword; numbers are written
+            with two decimals at most, True as the bare name, False and nothing not at all.
     """
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_text(value))}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    if name in _VOID and not children:
-        return Markup(f"<{name}{written}/>")
-    return Markup(f"<{name}{written}>{join(*children)}</{name}>")
+    start = f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items())}>"
+    return Html(start if name in _VOID else f"{start}{join(children)}</{name}>")
 
 
-def join(*children: Child) -> Markup:
-    """Put markup and text, which is escaped, one after another."""
-    return Markup(
-        "".join(
-            child if isinstance(child, Markup) else escape(child, quote=False)
-            for child in children
-            if child is not None
-        )
-    )
+def join(parts: Iterable[str]) -> Html:
+    """Return parts one after the other, strings among them escaped."""
+    return Html("".join(part if isinstance(part, Html) else escape(part) for part in parts))
 
 
-def png_uri(png: bytes) -> str:
-    """Return the address of a picture that is its own content."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
-def _text(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+def _attribute(key: str, value: Attribute) -> str:
+    name = key.rstrip("_").replace("_", "-")
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return f" {name}"
+    text = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    return f' {name}="{escape(text)}"'

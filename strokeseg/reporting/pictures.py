@@ -1,84 +1,211 @@
-"""Pictures of a sight in three planes, with truth and prediction outlined.
+"""Pictures of scored cases in three planes, with the true and the predicted lesion outlined.
 
-The planes go through the largest lesion of the truth, or of the prediction where there is none,
-one slice along each axis. The truth is outlined from outside and the prediction from inside, so
-that both lines are to be seen where they agree.
+A *seen case* is one sequence of a case with both masks, in RAS+ order and cut to the brain. Each
+plane is the slice with most of the true lesion; where there is none, of the predicted one; where
+there is neither, the middle one.
 """
 
 from __future__ import annotations
 
-import io
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
-from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, enlarge, grey
-from strokeseg.imaging.quality_picture import telling_place
-from strokeseg.imaging.slices import AXES, cut, pixel_mm, upright
+from strokeseg.imaging.cases import mask_name
+from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR
+from strokeseg.imaging.prepared import read_lesion
+from strokeseg.imaging.slices import upright
+from strokeseg.imaging.volume import Grid, Volume, read_volume, resample, to_ras
 from strokeseg.learning.pictures import outlines
-from strokeseg.reporting.sights import Sight
+from strokeseg.reporting.findings import Findings
+from strokeseg.summary import VOTE, ScoreRow
 
-_PANEL_SIDE, _GAP, _TEXT_SIZE = 260, 4, 14
-# What is to the left of an upright slice; see `imaging.slices.upright`.
-_LEFT_SIDE = {"axial": "R", "coronal": "R", "sagittal": "A"}
-# Pictures have a palette: 64 levels of grey, then the colours.
-_GREYS, _TRUTH, _PREDICTION, _WHITE = 64, 64, 65, 66
-_PALETTE = [
-    *(level * 4 for level in range(_GREYS) for _ in range(3)),
-    *TRUTH_COLOUR,
-    *PREDICTION_COLOUR,
-    *(255, 255, 255),
-]
+# Lesions stand out on these, in this order; another data set may have neither.
+_PREFERRED = ("FLAIR", "DWI")
+# The axis of the array that a plane is cut across, and what lies on the left of the picture.
+_PLANES = {"axial": (2, "R"), "coronal": (1, "R"), "sagittal": (0, "A")}
+_PANEL_SIDE, _GAP, _TEXT_SIZE = 340, 6, 18
+_GREYS = 64
+_DARKEST, _BRIGHTEST = 1, 99.5
+_MARGIN = 3
 
 
-def planes_picture(sight: Sight, channel: int) -> bytes:
-    """Return one sequence of a sight in three planes, all to one scale in mm, as PNG.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeenCase:
+    """One sequence of a case with both masks.
+
+    Attributes:
+        name: Of the case.
+        sequence: Which sequence.
+        grey: (X, Y, Z) uint8 in RAS+ order, 0 outside the brain.
+        truth: (X, Y, Z) bool.
+        prediction: (X, Y, Z) bool.
+        grid: Where the voxels lie.
+    """
+
+    name: str
+    sequence: str
+    grey: NDArray[np.uint8]
+    truth: NDArray[np.bool_]
+    prediction: NDArray[np.bool_]
+    grid: Grid
+
+
+def telling_cases(rows: Sequence[ScoreRow]) -> dict[str, ScoreRow]:
+    """Choose the worst, the median and the best case, each case once.
 
     Args:
-        sight: What is seen.
-        channel: Index of the sequence.
+        rows: A row a case, the worst first.
     """
-    mask = sight.truth if sight.truth.any() else sight.prediction
-    place = telling_place(mask.astype(np.uint8))
-    sides_mm = (n * step for n, step in zip(mask.shape, sight.spacing_mm, strict=True))
-    pixels_per_mm = _PANEL_SIDE / max(sides_mm)
-    panels = [_panel(sight, channel, axis, place[axis], pixels_per_mm) for axis in AXES]
-    height = max(panel.shape[0] for panel in panels)
-    width = sum(panel.shape[1] + _GAP for panel in panels) - _GAP
-    picture = Image.fromarray(np.zeros((height, width), dtype=np.uint8))
-    picture.putpalette(_PALETTE)
-    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(_TEXT_SIZE)
-    # Letters of soft edges would ask for greys that stand for other things in the palette.
-    canvas.fontmode = "1"
+    if not rows:
+        return {}
+    chosen = {"worst": rows[0]}
+    if len(rows) > 2:
+        chosen["median"] = rows[(len(rows) - 1) // 2]
+    if len(rows) > 1:
+        chosen["best"] = rows[-1]
+    return chosen
+
+
+def see_case(findings: Findings, name: str) -> SeenCase:
+    """Read a case's image, its true lesion and what the ensemble made of it.
+
+    Raises:
+        CaseError: When a file cannot be read.
+    """
+    case = findings.preparation.cases[name]
+    sequences = findings.ensemble.sequences
+    sequence = next((known for known in _PREFERRED if known in sequences), sequences[0])
+    folder = findings.experiment.masks_folder(findings.summary["on"])
+    predicted = to_ras(read_volume(folder / mask_name(name, VOTE)))
+    image = _onto(to_ras(read_volume(case.images[sequence])), predicted.grid, order=1)
+    truth = np.zeros(predicted.grid.shape, dtype=bool)
+    if case.mask is not None:
+        labels = findings.experiment.config.data.lesion_labels
+        lesion = read_lesion(case.mask, labels)
+        as_bytes = Volume(voxels=lesion.voxels.astype(np.uint8), grid=lesion.grid)
+        truth = _onto(as_bytes, predicted.grid, order=0) > 0
+    prediction = predicted.voxels > 0
+    # The commonest value of a skull-stripped scan is its background.
+    brain = image != image[0, 0, 0]
+    box = _box(brain | truth | prediction)
+    affine = predicted.grid.affine_ras.copy()
+    affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+    x, y, z = image[box].shape
+    return SeenCase(
+        name=name,
+        sequence=sequence,
+        grey=_grey(image[box], brain[box]),
+        truth=truth[box],
+        prediction=prediction[box],
+        grid=Grid(shape=(x, y, z), affine_ras=affine),
+    )
+
+
+def draw_planes(seen: SeenCase) -> bytes:
+    """Draw a case in three planes side by side, the truth in blue, the prediction in orange.
+
+    Returns:
+        A PNG file.
+    """
+    panels = [_panel(seen, axis, letter) for axis, letter in _PLANES.values()]
+    width = sum(panel.width for panel in panels) + _GAP * (len(panels) - 1)
+    picture = Image.new("RGB", (width, max(panel.height for panel in panels)))
     left = 0
-    for axis, panel in zip(AXES, panels, strict=True):
-        rows, columns = panel.shape
-        picture.paste(Image.fromarray(panel), (left, (height - rows) // 2))
-        canvas.text((left + 2, height // 2), _LEFT_SIDE[axis], _WHITE, font, anchor="lm")
-        left += columns + _GAP
-    return _png(picture)
+    for panel in panels:
+        picture.paste(panel, (left, (picture.height - panel.height) // 2))
+        left += panel.width + _GAP
+    # Few greys and two colours: a palette makes the file a third as large.
+    return encode(picture.quantize(128), "PNG")
 
 
-def _panel(
-    sight: Sight, channel: int, axis: str, index: int, pixels_per_mm: float
-) -> NDArray[np.uint8]:
-    height_mm, width_mm = pixel_mm(sight.spacing_mm, axis)
+def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    """Return a picture as the bytes of a file of a kind that Pillow knows."""
+    file = BytesIO()
+    picture.save(file, kind, optimize=True, **options)
+    return file.getvalue()
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Return a picture's file as an address that holds it whole."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def telling_position(seen: SeenCase, axis: int) -> int:
+    """The slice across an axis of the array that shows most of the lesion."""
+    for mask in (seen.truth, seen.prediction):
+        if mask.any():
+            return largest_slice(mask, axis)
+    return int(seen.grey.shape[axis]) // 2
+
+
+def largest_slice(mask: NDArray[np.bool_], axis: int) -> int:
+    """The slice across an axis of a mask (X, Y, Z) that holds most of it."""
+    areas: NDArray[np.int64] = mask.sum(axis=tuple(other for other in range(3) if other != axis))
+    return int(areas.argmax())
+
+
+def _panel(seen: SeenCase, axis: int, letter: str) -> Image.Image:
+    index = telling_position(seen, axis)
+    spacing = [side for place, side in enumerate(seen.grid.spacing_mm) if place != axis]
     layers = [
-        upright(cut(volume, axis)[index])
-        for volume in (sight.images[channel], sight.truth, sight.prediction)
+        upright(np.take(volume, index, axis=axis))
+        for volume in (seen.grey, seen.truth, seen.prediction)
     ]
-    # Upright, the second axis of a slice runs down.
-    rows = max(1, round(layers[0].shape[0] * width_mm * pixels_per_mm))
-    columns = max(1, round(layers[0].shape[1] * height_mm * pixels_per_mm))
-    image, truth, prediction = (enlarge(layer, (rows, columns)) for layer in layers)
-    panel = grey(image) // (256 // _GREYS)
+    rows, columns = layers[0].shape
+    # Upright pictures have the array's first side across.
+    width_mm, height_mm = columns * spacing[0], rows * spacing[1]
+    factor = _PANEL_SIDE / max(width_mm, height_mm)
+    size = (max(1, round(width_mm * factor)), max(1, round(height_mm * factor)))
+    grey = Image.fromarray(np.ascontiguousarray(layers[0])).resize(size, Image.Resampling.BICUBIC)
+    truth, prediction = (
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(layer)).resize(size, Image.Resampling.NEAREST)
+        )
+        for layer in layers[1:]
+    )
     outside, inside = outlines(truth, prediction)
-    panel[outside], panel[inside] = _TRUTH, _PREDICTION
-    return panel
+    levels = np.asarray(grey) // (256 // _GREYS) * (256 // _GREYS)
+    panel = np.repeat(levels[..., None], 3, axis=-1)
+    # One pixel is too thin for eyes: the truth's line grows outwards, the prediction's inwards.
+    panel[ndimage.binary_dilation(outside) & ~truth] = TRUTH_COLOUR
+    panel[ndimage.binary_dilation(inside) & prediction] = PREDICTION_COLOUR
+    picture = Image.fromarray(panel)
+    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(_TEXT_SIZE)
+    canvas.text(
+        (4, size[1] // 2), letter, (255, 255, 255), font, "lm", stroke_width=1, stroke_fill="black"
+    )
+    return picture
 
 
-def _png(picture: Image.Image) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, format="PNG", optimize=True)
-    return content.getvalue()
+def _onto(volume: Volume, grid: Grid, order: Any) -> NDArray[Any]:
+    return (volume if volume.grid.matches(grid) else resample(volume, grid, order)).voxels
+
+
+def _box(filled: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """The sides that hold anything, with a margin for outlines."""
+    boxes = ndimage.find_objects(filled.astype(np.uint8))
+    if not boxes:
+        x, y, z = (slice(0, side) for side in filled.shape)
+        return x, y, z
+    x, y, z = (
+        slice(max(0, side.start - _MARGIN), min(size, side.stop + _MARGIN))
+        for side, size in zip(boxes[0], filled.shape, strict=True)
+    )
+    return x, y, z
+
+
+def _grey(image: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Spread the brain's intensities over the levels of grey; what is no brain stays black."""
+    if not brain.any():
+        return np.zeros(image.shape, dtype=np.uint8)
+    darkest, brightest = np.percentile(image[brain], (_DARKEST, _BRIGHTEST))
+    share = np.clip((image - darkest) / max(float(brightest - darkest), 1e-6), 0, 1)
+    return np.where(brain, np.rint(20 + 235 * share), 0).astype(np.uint8)

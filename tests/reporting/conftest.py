@@ -1,19 +1,12 @@
-"""An experiment that is finished but for its networks: what they would say is made up.
-
-Cases, splits, scores and summary are real ones; predictions are the truth, moved. No slices are
-cut, since a report reads none.
-"""
+"""Findings without a search: simulated cases, and masks and scores made up of them."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from strokeseg.config import TrialConfig
 from strokeseg.evaluation.scoring import CaseResult, scores_of
 from strokeseg.evaluation.summarise import (
     BOOTSTRAP,
@@ -23,200 +16,178 @@ from strokeseg.evaluation.summarise import (
     paired_tests,
 )
 from strokeseg.experiment import Experiment, open_experiment
-from strokeseg.files import write_csv, write_json
-from strokeseg.imaging.cases import Case, find_siss_cases, mask_name
-from strokeseg.imaging.phantoms import write_phantoms
+from strokeseg.imaging.cases import Case, mask_name
+from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.slices import AXES
-from strokeseg.imaging.splits import draw_splits, write_splits
-from strokeseg.imaging.table import SCHEMA_VERSION
 from strokeseg.imaging.volume import read_volume, write_mask
-from strokeseg.leaderboard import LeaderboardRow, with_confirmations, write_leaderboard
-from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
-from strokeseg.preparation.record import Measured, read_preparation, settings_of, write_cases
-from strokeseg.summary import Kind, ScoreRow, ensemble_hash, write_scores
+from strokeseg.leaderboard import LeaderboardRow, with_confirmations
+from strokeseg.learning.ensemble_record import EnsembleRecord
+from strokeseg.preparation.record import Preparation
+from strokeseg.reporting.findings import Findings
+from strokeseg.summary import Kind, ScoreRow
 
-# A name that would be markup if it were not escaped.
-HOSTILE = "resnet<script>alert(1)</script>&|"
-TESTED = ("1", "2", "3", "4")
-MOVES = {"axial": 1, "coronal": 2, "sagittal": 3, "vote": 1}
-
-EXPERIMENT = f"""\
+SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
+TESTED = 3
+EXPERIMENT = """\
 data:
-  phantom: {{cases: 8, spacing_mm: 6.0, seed: 0}}
-splits:
-  folds: 2
-  test_patients: {json.dumps(TESTED)}
+  phantom: {cases: 6, spacing_mm: 3.0}
+search:
+  trials: 3
 """
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys((f"{axis}-0000" for axis in AXES), "member"),
+    **dict.fromkeys(AXES, "axis"),
+    "vote": "vote",
+    "nnU-Net <2D> | other": "rival",
+}
+STEPS = [
+    {
+        "name": name,
+        "tried": 4,
+        "best": best,
+        "dice_before": 0.5,
+        "dice_after": 0.5 + gain,
+        "gain": gain,
+        "p": p,
+        "taken": taken,
+    }
+    for name, best, gain, p, taken in (
+        ("members an axis", "2 members an axis", 0.041, 0.031, True),
+        ("smallest lesion", "20 mm³", -0.007, 0.75, False),
+    )
+]
+CHOICE = {
+    "method": "guard",
+    "patients": 6,
+    "dice_start": 0.5,
+    "dice_chosen": 0.541,
+    "steps": STEPS,
+    "left_out": {"dice_start": 0.5, "dice_chosen": 0.522},
+    "test": "paired sign-flip test",
+    "significant_p": 0.05,
+    "smallest_p": 1 / 64,
+    "caveat": "These patients also chose the trials.",
+}
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, board: list[LeaderboardRow]) -> Experiment:
-    """A finished experiment; not to be changed."""
-    folder = tmp_path_factory.mktemp("reporting")
-    path = folder / "small" / "experiment.yaml"
-    path.parent.mkdir()
-    path.write_text(EXPERIMENT, encoding="utf-8")
-    experiment = open_experiment(str(path), str(folder / "runs"))
-    _prepare(experiment)
-    for axis in AXES:
-        write_leaderboard(experiment.leaderboard_csv(axis), board)
-    write_csv(
-        experiment.importances_csv("axial"),
-        ("parameter", "importance"),
-        [
-            {"parameter": "learning_rate", "importance": 0.75},
-            {"parameter": "encoder", "importance": 0.25},
-        ],
-    )
-    _promote(experiment, folder)
-    _evaluate(experiment)
-    return experiment
-
-
-def _prepare(experiment: Experiment) -> None:
-    config = experiment.config
-    phantoms = config.data.phantom
-    assert phantoms is not None
-    write_phantoms(
-        experiment.data_path,
-        cases=phantoms.cases,
-        spacing_mm=phantoms.spacing_mm,
-        seed=phantoms.seed,
-    )
-    cases = find_siss_cases(experiment.data_path, config.data.sequences)
-    splits = draw_splits(
-        {case.patient: 1.0 for case in cases},
-        folds=config.splits.folds,
-        test_share=config.splits.test_share,
-        seed=config.splits.seed,
-        test_patients=config.splits.test_patients,
-    )
-    write_splits(experiment.splits_json, splits)
-    measured = [Measured() for _ in cases]
-    write_cases(experiment.cases_csv, config, cases, splits, measured)
-    write_json(
-        experiment.preparation_json,
-        {
-            "fingerprint": "0123456789abcdef",
-            "schema_version": SCHEMA_VERSION,
-            "settings": settings_of(config),
-            "spacing_mm": [phantoms.spacing_mm] * 3,
+def findings(phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """Make the findings of six cases, three of them the test's."""
+    folder = tmp_path_factory.mktemp("report")
+    config = folder / "shown" / "experiment.yaml"
+    config.parent.mkdir()
+    config.write_text(EXPERIMENT)
+    experiment = open_experiment(str(config), str(folder / "runs"))
+    found = find_siss_cases(phantom_cases, SEQUENCES)
+    sides = [*("0", "1", "1"), *["test"] * TESTED]
+    cases = {
+        case.name: Case(
+            name=case.name, patient=case.patient, images=case.images, mask=case.mask, fold=side
+        )
+        for case, side in zip(found, sides, strict=True)
+    }
+    rows, results = _scored(experiment, [case for case in cases.values() if case.fold == "test"])
+    return Findings(
+        experiment=experiment,
+        preparation=Preparation(
+            cases=cases,
+            lesion_ml=dict.fromkeys(cases, 1.0),
+            spacing_mm=(3.0, 3.0, 3.0),
+            fingerprint="f" * 64,
+            splits_hash="5" * 64,
+        ),
+        boards={axis: board() for axis in AXES},
+        importances={"axial": {"learning_rate": 0.75, "encoder": 0.25}},
+        ensemble=EnsembleRecord(
+            name="shown",
+            sequences=SEQUENCES,
+            members={axis: (f"{axis}-0000.safetensors",) for axis in AXES},
+            preparation_hash="f" * 64,
+            code_version="1.0",
+        ),
+        choice=CHOICE,
+        summary={
+            "experiment": "shown",
+            "on": "test",
+            "caution": None,
+            "policy": "isles22",
+            "ensemble_sha256": "e" * 64,
+            "splits_hash": "5" * 64,
+            "preparation_hash": "f" * 64,
+            "code_version": "1.0",
+            "versions": {"python": "3.11", "torch": "2.15"},
+            "cases": TESTED,
+            "patients": TESTED,
+            "failed": {"77": "a <damaged> file"},
+            "bootstrap": BOOTSTRAP,
+            "methods": methods_of(rows),
+            "by_size": by_size(rows),
+            "tests": paired_tests(rows),
+            "disagreement": disagreement_of(rows, results),
         },
+        scores=rows,
+        command="strokeseg run --experiment shown",
     )
 
 
-@pytest.fixture(scope="session")
+def _scored(
+    experiment: Experiment, cases: list[Case]
+) -> tuple[list[ScoreRow], dict[str, CaseResult]]:
+    """Predict the true lesion, moved by as many voxels as the case comes late."""
+    rows: list[ScoreRow] = []
+    results = {}
+    for shift, case in enumerate(cases):
+        assert case.mask is not None
+        truth = read_volume(case.mask)
+        predicted = np.roll(truth.voxels, shift, axis=0).astype(np.uint8)
+        path = experiment.masks_folder("test") / mask_name(case.name, "vote")
+        write_mask(path, predicted, truth.grid)
+        values = scores_of(
+            truth.voxels.astype(np.uint8), predicted, truth.grid.spacing_mm, "isles22"
+        )
+        rows += [
+            ScoreRow(case=case.name, patient=case.patient, method=name, kind=kind, values=values)
+            for name, kind in KINDS.items()
+        ]
+        results[case.name] = CaseResult(
+            rows=(), mean_disagreement=0.1 + 0.1 * shift, auroc=0.9 if shift else None
+        )
+    return rows, results
+
+
 def board() -> list[LeaderboardRow]:
-    """Five trials: three complete, one stopped early, one failed; and a further run of the best."""
+    """Three trials, one of each end, and a further run of the best."""
     return with_confirmations(
         [
-            _row(0, "COMPLETE", 0.41, learning_rate=1e-3),
-            _row(1, "COMPLETE", 0.63, learning_rate=2e-2, encoder=HOSTILE),
-            _row(2, "PRUNED", 0.20, learning_rate=2e-4),
-            _row(3, "FAIL", None, learning_rate=5e-2),
-            _row(4, "COMPLETE", 0.52, learning_rate=5e-3, encoder_depth=3),
-            _row(5, "COMPLETE", 0.60, confirms=1, learning_rate=2e-2, encoder=HOSTILE),
+            trial(0, "COMPLETE", 0.6, learning_rate=3e-3),
+            trial(2, "PRUNED", 0.3, learning_rate=1e-3, encoder="resnet18"),
+            trial(1, "FAIL", None, learning_rate=1e-2),
+            trial(3, "COMPLETE", 0.5, learning_rate=3e-3, confirms=0),
         ]
     )
 
 
-def _row(
-    trial: int, state: str, dice: float | None, confirms: int | None = None, **values: object
+def trial(
+    number: int,
+    state: str,
+    dice: float | None,
+    *,
+    learning_rate: float,
+    encoder: str = "resnet34",
+    confirms: int | None = None,
 ) -> LeaderboardRow:
+    """One trial of an otherwise plain configuration."""
     return LeaderboardRow(
-        trial=trial,
+        trial=number,
         state=state,
         dice=dice,
-        best_epoch=None if dice is None else 2,
-        epochs_run=3,
-        seconds=60.0,
+        best_epoch=2 if dice else None,
+        epochs_run=4,
+        seconds=30.0,
         reason="",
-        origin="default" if trial == 0 else "sampler",
         confirms=confirms,
-        parameters=TrialConfig.model_validate(values).model_dump(),
-    )
-
-
-def _promote(experiment: Experiment, folder: Path) -> None:
-    preparation = read_preparation(experiment)
-    weights = folder / "weights"
-    weights.write_bytes(b"no network")
-    members = {axis: (f"{axis}-0001.safetensors",) for axis in AXES}
-    record = EnsembleRecord.model_validate(
-        {
-            "name": experiment.name,
-            "sequences": experiment.config.data.sequences,
-            "spacing_mm": preparation.spacing_mm,
-            "members": members,
-            "preparation_hash": preparation.fingerprint,
-            "code_version": "0",
-        }
-    )
-    files = {name: weights for names in members.values() for name in names}
-    write_ensemble(experiment.ensemble_folder, record, files)
-    step = {"dice_before": 0.5, "dice_after": 0.52, "gain": 0.02, "p": 0.25, "taken": False}
-    write_json(
-        experiment.choice_json,
-        {
-            "method": "guard",
-            "patients": 2,
-            "steps": [{"name": "threshold", "tried": 9, "best": "0.4", **step}],
-            "caveat": "These patients flatter.",
+        parameters={
+            **{"learning_rate": learning_rate, "weight_decay": 1e-4, "encoder": encoder},
+            **{"encoder_depth": 3, "pretrained": False, "batch_size": 16},
         },
     )
-
-
-def _evaluate(experiment: Experiment) -> None:
-    preparation = read_preparation(experiment)
-    results = {
-        name: _result(experiment, preparation.cases[name]) for name in preparation.names("test")
-    }
-    rows = [row for result in results.values() for row in result.rows]
-    summary = {
-        "experiment": experiment.name,
-        "on": "test",
-        "caution": None,
-        "policy": "isles22",
-        "ensemble_sha256": ensemble_hash(experiment),
-        "splits_hash": preparation.splits_hash,
-        "preparation_hash": preparation.fingerprint,
-        "code_version": "0",
-        "versions": {"python": "3"},
-        "cases": len(results),
-        "patients": len(results),
-        "failed": {"<b>99</b>": "no such file"},
-        "bootstrap": BOOTSTRAP,
-        "methods": methods_of(rows),
-        "by_size": by_size(rows),
-        "tests": paired_tests(rows),
-        "disagreement": disagreement_of(rows, results),
-    }
-    write_scores(experiment.metrics_csv("test"), rows)
-    write_json(experiment.summary_json("test"), summary)
-
-
-def _result(experiment: Experiment, case: Case) -> CaseResult:
-    assert case.mask is not None
-    truth = read_volume(case.mask)
-    masks = {method: _moved(truth.voxels, by) for method, by in MOVES.items()}
-    folder = experiment.masks_folder("test")
-    write_mask(folder / mask_name(case.name, "vote"), masks["vote"], truth.grid)
-    rows = tuple(
-        ScoreRow(
-            case=case.name,
-            patient=case.patient,
-            method=method,
-            kind=_kind(method),
-            values=scores_of(truth.voxels > 0, mask > 0, truth.grid.spacing_mm, "isles22"),
-        )
-        for method, mask in masks.items()
-    )
-    return CaseResult(rows=rows, mean_disagreement=0.1 * int(case.name), auroc=0.9)
-
-
-def _moved(mask: NDArray[np.float32], by: int) -> NDArray[np.uint8]:
-    return np.roll(mask, by, axis=0).astype(np.uint8)
-
-
-def _kind(method: str) -> Kind:
-    return "vote" if method == "vote" else "axis"

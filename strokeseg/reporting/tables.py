@@ -1,0 +1,288 @@
+"""The tables of a report, as text in cells, for the page and its twin in Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strokeseg.gains import further_runs
+from strokeseg.imaging.metric_names import METRICS
+from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.reporting.findings import Findings
+from strokeseg.summary import VOTE, interval_text
+
+MAIN_KINDS = ("vote", "axis", "comparison", "rival")
+BOARD_ROWS = 5
+
+_METHOD_METRICS = (
+    *("sensitivity", "precision", "hd95_mm", "assd_mm", "volume_difference_ml", "lesion_f1"),
+    "lesion_count_difference",
+)
+_CASE_METRICS = (
+    *("dice", "sensitivity", "precision", "hd95_mm", "true_ml", "predicted_ml", "true_lesions"),
+    *("predicted_lesions", "missed_lesions", "false_lesions"),
+)
+_PARAMETERS = ("encoder", "encoder_depth", "pretrained", "learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        columns: Headings; the first column is text, the others mostly numbers.
+        rows: As many cells each.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def methods_table(findings: Findings, *kinds: str) -> Table:
+    """Return what the methods of some kinds scored: means, with intervals over patients."""
+    titles = [METRICS[metric].heading for metric in _METHOD_METRICS]
+    return Table(
+        columns=("method", "cases", "Dice", "median Dice (quartiles)", *titles),
+        rows=tuple(
+            (
+                name,
+                str(found["cases"]),
+                interval_text(found["metrics"]["dice"]),
+                _quartiles(found["metrics"]["dice"]),
+                *(
+                    interval_text(found["metrics"][metric], 2 if METRICS[metric].unit else 3)
+                    for metric in _METHOD_METRICS
+                ),
+            )
+            for name, found in findings.methods(*kinds).items()
+        ),
+    )
+
+
+def lesions_table(findings: Findings) -> Table:
+    """Return how many lesions each method found, missed and made up, all cases together."""
+    return Table(
+        columns=("method", "true lesions", "predicted", "missed", "false", "missed cases"),
+        rows=tuple(
+            (
+                name,
+                *(str(found["lesions"][key]) for key in ("true", "predicted", "missed", "false")),
+                str(found["missed_cases"]),
+            )
+            for name, found in findings.methods(*MAIN_KINDS).items()
+        ),
+    )
+
+
+def sizes_table(findings: Findings) -> Table:
+    """Return the Dice of each method by the volume of the true lesion."""
+    methods = list(findings.methods(*MAIN_KINDS))
+    return Table(
+        columns=("true volume, ml", "cases", *methods),
+        rows=tuple(
+            (
+                f"{found['low_ml']:g} to {found['high_ml']:g}"
+                if found["high_ml"] is not None
+                else f"{found['low_ml']:g} and more",
+                str(found["cases"]),
+                *(
+                    interval_text(found["methods"][name]["dice"])
+                    if name in found["methods"]
+                    else "-"
+                    for name in methods
+                ),
+            )
+            for found in findings.summary["by_size"]
+        ),
+    )
+
+
+def tests_table(findings: Findings) -> Table:
+    """Return the paired comparisons of methods."""
+    return Table(
+        columns=("first", "second", "cases", "patients", "Dice, first minus second", "p"),
+        rows=tuple(
+            (
+                test["first"],
+                test["second"],
+                str(test["cases"]),
+                str(test["patients"]),
+                interval_text({**test, "mean": test["mean_difference"]}),
+                f"{test['p']:.3g}",
+            )
+            for test in findings.summary["tests"]
+        ),
+    )
+
+
+def cases_table(findings: Findings) -> Table:
+    """Return what the vote scored on each case, the worst first."""
+    unsure = {
+        case["case"]: case["mean_disagreement"]
+        for case in findings.summary["disagreement"]["cases"]
+    }
+    return Table(
+        columns=(
+            *("case", "patient"),
+            *(METRICS[metric].heading for metric in _CASE_METRICS),
+            "disagreement of the axes",
+        ),
+        rows=tuple(
+            (
+                row.case,
+                row.patient,
+                *(_metric_cell(metric, row.values[metric]) for metric in _CASE_METRICS),
+                number(unsure.get(row.case)),
+            )
+            for row in findings.rows(VOTE)
+        ),
+    )
+
+
+def steps_table(choice: Mapping[str, Any]) -> Table:
+    """Return what each step of the choice of the ensemble tried and brought."""
+    return Table(
+        columns=(
+            *("step", "options", "best option", "Dice before", "Dice with it", "gain", "p"),
+            "taken",
+        ),
+        rows=tuple(
+            (
+                step["name"],
+                str(step["tried"]),
+                step["best"],
+                number(step["dice_before"]),
+                number(step["dice_after"]),
+                f"{step['gain']:+.3f}",
+                f"{step['p']:.3f}",
+                "yes" if step["taken"] else "no",
+            )
+            for step in choice["steps"]
+        ),
+    )
+
+
+def board_table(rows: Sequence[LeaderboardRow]) -> Table:
+    """Return the best trials of an axis."""
+    own = [row for row in rows if row.confirms is None][:BOARD_ROWS]
+    return Table(
+        columns=("trial", "state", "Dice", "further runs", "best epoch", "epochs", *_PARAMETERS),
+        rows=tuple(
+            (
+                str(row.trial),
+                row.state.lower(),
+                number(row.dice),
+                further_runs(row),
+                str(row.best_epoch or "-"),
+                str(row.epochs_run),
+                *(parameter_text(row.parameters[name]) for name in _PARAMETERS),
+            )
+            for row in own
+        ),
+    )
+
+
+def importances_table(findings: Findings) -> Table:
+    """Return the parameters' importances, a column an axis."""
+    axes = list(findings.importances)
+    names = {name: None for axis in axes for name in findings.importances[axis]}
+    return Table(
+        columns=("parameter", *axes),
+        rows=tuple(
+            (name, *(number(findings.importances[axis].get(name)) for axis in axes))
+            for name in names
+        ),
+    )
+
+
+def members_table(findings: Findings) -> Table:
+    """Return the members of the ensemble and, after them, those kept for comparisons."""
+    ensemble = findings.ensemble
+    sets = {VOTE: ensemble.members}
+    sets.update({f"{VOTE}_{name}": members for name, members in ensemble.comparison.items()})
+    return Table(
+        columns=("votes in", "axis", "members"),
+        rows=tuple(
+            (method, axis, ", ".join(name.removesuffix(".safetensors") for name in names))
+            for method, members in sets.items()
+            for axis, names in members.items()
+        ),
+    )
+
+
+def sides_table(findings: Findings) -> Table:
+    """Return how many patients and cases are on each side of the split, and what they do."""
+    cases = findings.preparation.cases.values()
+    validation = str(findings.experiment.config.splits.validation_fold)
+    k_fold = findings.experiment.config.search.scoring == "k-fold"
+    rows = []
+    for side in sorted({case.fold or "" for case in cases}):
+        of_side = [case for case in cases if case.fold == side]
+        if side == "test":
+            use = "locked: no training and no choice sees it"
+        elif k_fold:
+            use = "trains, and in turn chooses the trials"
+        else:
+            use = "chooses the trials and the ensemble" if side == validation else "trains"
+        patients = len({case.patient for case in of_side})
+        name = "test" if side == "test" else f"fold {side}"
+        rows.append((name, str(patients), str(len(of_side)), use))
+    return Table(columns=("side", "patients", "cases", "use"), rows=tuple(rows))
+
+
+def provenance_table(findings: Findings) -> Table:
+    """Return what made the results, so that they can be made again."""
+    summary, bootstrap = findings.summary, findings.summary["bootstrap"]
+    spacing = " x ".join(f"{side:g}" for side in findings.preparation.spacing_mm)
+    rows = [
+        ("made by", findings.command),
+        ("strokeseg", summary["code_version"]),
+        ("versions", ", ".join(f"{name} {text}" for name, text in summary["versions"].items())),
+        ("sequences", ", ".join(findings.ensemble.sequences)),
+        ("voxels of the networks", f"{spacing} mm"),
+        ("data (SHA-256)", summary["preparation_hash"]),
+        ("splits (SHA-256)", summary["splits_hash"]),
+        ("ensemble (SHA-256)", summary["ensemble_sha256"]),
+        ("policy of the metrics", summary["policy"]),
+        (
+            "intervals",
+            f"{bootstrap['confidence']:.0%}, percentile bootstrap over patients, "
+            f"{bootstrap['samples']} draws, seed {bootstrap['seed']}",
+        ),
+    ]
+    return Table(columns=("what", "which"), rows=tuple(rows))
+
+
+def definitions_table() -> Table:
+    """Return what the metrics mean."""
+    return Table(
+        columns=("metric", "better", "definition"),
+        rows=tuple(
+            (name.heading, name.better or "-", name.definition) for name in METRICS.values()
+        ),
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number as text, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def parameter_text(value: object) -> str:
+    """Return a parameter of a trial as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _metric_cell(metric: str, value: float | None) -> str:
+    if value is not None and metric.endswith("_lesions"):
+        return f"{value:.0f}"
+    return number(value, 2 if METRICS[metric].unit else 3)
+
+
+def _quartiles(statistic: Mapping[str, Any]) -> str:
+    if statistic["median"] is None:
+        return "-"
+    return f"{statistic['median']:.3f} ({statistic['q1']:.3f} to {statistic['q3']:.3f})"

@@ -1,0 +1,199 @@
+"""The sentences of a report, for the page and its twin in Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from strokeseg.gains import gain_by_transfer, gain_over_default
+from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.learning.ensemble_record import Rule
+from strokeseg.reporting.findings import Findings
+from strokeseg.summary import VOTE
+
+# The p of a rank correlation is an approximation that few cases make a lie: 0 for three of them.
+_FEWEST_FOR_P = 10
+_BORNE_OUT = 0.05
+
+
+def headline(findings: Findings) -> str:
+    """Say on whom the Dice was measured."""
+    cases = findings.summary["methods"][VOTE]["cases"]
+    patients = len({row.patient for row in findings.rows(VOTE)})
+    whom = (
+        "that no training and no choice has seen"
+        if findings.on_test
+        else "that also chose the trials"
+    )
+    return (
+        f"Mean 3D Dice of the ensemble over {count(cases, 'case')} of "
+        f"{count(patients, 'patient')} {whom}, on each case's own grid"
+    )
+
+
+def cautions(findings: Findings) -> list[str]:
+    """Return what to bear in mind before the numbers are believed."""
+    said = []
+    if findings.experiment.config.data.phantom is not None:
+        said.append(
+            "The cases are simulated: the numbers tell how the program behaves, and nothing of "
+            "patients."
+        )
+    if not findings.on_test:
+        said.append(f"No test: {findings.summary['caution']}.")
+    patients = len({row.patient for row in findings.rows(VOTE)})
+    said.append(
+        f"{count(patients, 'patient')} of one data set say little about other scanners, "
+        "hospitals, stroke stages or diseases. For research only; this is no medical device."
+    )
+    return said
+
+
+def accuracy(findings: Findings) -> str:
+    """Say the voxel accuracy, which means nothing without that of an empty mask."""
+    metrics = findings.summary["methods"][VOTE]["metrics"]
+    reached, empty = metrics["accuracy"]["mean"], metrics["accuracy_empty"]["mean"]
+    if reached is None or empty is None:
+        return ""
+    return (
+        f"Voxel accuracy of the vote: {reached:.4f}; a mask without any lesion would have "
+        f"{empty:.4f}."
+    )
+
+
+def tests_note(findings: Findings) -> str:
+    """Say how methods were compared."""
+    tests = findings.summary["tests"]
+    if not tests:
+        return ""
+    said = f"{tests[0]['test']}, each patient once; the p are not corrected for their number."
+    patients = tests[0]["patients"]
+    # All signs alike are the rarest that can be, on either side.
+    smallest = min(1.0, 2 / 2**patients)
+    if smallest <= _BORNE_OUT:
+        return said
+    return (
+        f"{said} So few patients bear out no difference, however large: the smallest p that "
+        f"{count(patients, 'patient')} can give is {smallest:.3g}."
+    )
+
+
+def disagreement_note(findings: Findings) -> str:
+    """Say whether disagreement of the axes tells of errors."""
+    found = findings.summary["disagreement"]
+    rank, voxel = found["spearman"], found["voxel"]
+    said = []
+    if rank["rho"] is not None:
+        known = rank["p"] is not None and rank["cases"] >= _FEWEST_FOR_P
+        p = f", p = {rank['p']:.2g}" if known else ""
+        said.append(
+            "Rank correlation of a case's mean disagreement with 1 - Dice: "
+            f"{rank['rho']:.2f}{p} ({count(rank['cases'], 'case')})."
+        )
+    if voxel["mean_auroc"] is not None:
+        said.append(
+            "Area under the ROC curve with which a voxel's disagreement tells errors from the "
+            f"rest: {voxel['mean_auroc']:.3f} (mean over {count(voxel['cases'], 'case')}; 0.5 "
+            "is chance)."
+        )
+    return " ".join(said) or "Too few cases to tell whether disagreement goes with error."
+
+
+def choice_notes(findings: Findings) -> list[str]:
+    """Say how the ensemble was chosen and what it is to be believed."""
+    choice = findings.choice
+    said = [f"How it votes: {rule_text(findings.ensemble.rule)}."]
+    if choice is None or choice["method"] == "vote":
+        return [*said, "No step was tried: the best trials of each axis vote as they are."]
+    said.append(
+        f"Mean 3D Dice over {count(choice['patients'], 'validation patient')}: "
+        f"{choice['dice_start']:.3f} as it started, {choice['dice_chosen']:.3f} as promoted."
+    )
+    if choice["left_out"]:
+        said.append(
+            "With each patient left out of the steps and scored by their result: "
+            f"{choice['left_out']['dice_start']:.3f} as it started, "
+            f"{choice['left_out']['dice_chosen']:.3f} as chosen."
+        )
+    if choice["method"] == "guard" and choice["smallest_p"] > choice["significant_p"]:
+        said.append(
+            f"So few patients can bear out no step: the smallest p they can give is "
+            f"{choice['smallest_p']:.3g}, and {choice['significant_p']:g} is asked for."
+        )
+    return [*said, f"p: {choice['test']}.", choice["caveat"]]
+
+
+def rule_text(rule: Rule) -> str:
+    """Say how an ensemble votes."""
+    words = [
+        f"{'majority' if rule.between == 'hard' else 'mean probability'} of the axes, lesion from "
+        f"probability {rule.threshold:g}"
+    ]
+    words.append(
+        "members of an axis vote among themselves"
+        if rule.within == "vote"
+        else "members of an axis by their mean"
+    )
+    if rule.axis_weights:
+        weights = (f"{axis} {weight:.2f}" for axis, weight in rule.axis_weights.items())
+        words.append(f"weights {', '.join(weights)}")
+    if rule.smallest_lesion_mm3 > 0:
+        words.append(f"lesions below {rule.smallest_lesion_mm3:g} mm³ dropped")
+    return "; ".join(words)
+
+
+def comparison_notes(findings: Findings) -> list[str]:
+    """Say which trials stand behind the comparison of starts, since their budgets may differ."""
+    said = []
+    for name, members in findings.ensemble.comparison.items():
+        trials = [
+            f"{axis} trial {row.trial} ({row.state.lower()}, {count(row.epochs_run, 'epoch')})"
+            for axis, files in members.items()
+            for row in findings.boards[axis]
+            if any(file.startswith(f"{axis}-{row.trial:04d}") for file in files)
+        ]
+        said.append(f"{VOTE}_{name}: {', '.join(trials)}.")
+    return said
+
+
+def search_note(findings: Findings) -> str:
+    """Say by what trials were scored."""
+    search, splits = findings.experiment.config.search, findings.experiment.config.splits
+    scored = (
+        "over the patients of all folds, each by a network that was not trained on them"
+        if search.scoring == "k-fold"
+        else f"over the patients of fold {splits.validation_fold}"
+    )
+    complete = (
+        row.epochs_run
+        for rows in findings.boards.values()
+        for row in rows
+        if row.state == "COMPLETE"
+    )
+    return (
+        f"Trials were proposed by {search.sampler} (seed {search.seed}) and scored by mean 3D "
+        f"Dice {scored}; a full trial has {max(complete, default=0)} epochs of "
+        f"{search.slices_per_epoch or 'all'} slices."
+    )
+
+
+def axis_notes(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """Say what the trials of an axis cost and gained."""
+    own = [row for row in rows if row.confirms is None]
+    states = {
+        state: sum(row.state == state for row in own) for state in ("COMPLETE", "PRUNED", "FAIL")
+    }
+    cost = (
+        f"{count(len(own), 'trial')}: {states['COMPLETE']} complete, {states['PRUNED']} stopped "
+        f"early, {states['FAIL']} failed; "
+        f"{count(len(rows) - len(own), 'further run')} of the best; "
+        f"{sum(row.epochs_run for row in rows)} epochs, "
+        f"{sum(row.seconds for row in rows) / 60:.1f} trial-minutes, "
+        f"{sum(row.device_hours for row in rows):.2f} device-hours."
+    )
+    gains = [gain_over_default(rows), gain_by_transfer(rows)]
+    return [cost, *(f"{gain}." for gain in gains if gain)]
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number and its noun."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,140 @@
+"""The report as a page and as Markdown."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.reporting import search_plots
+from strokeseg.reporting.findings import Findings
+from strokeseg.reporting.markdown import report_markdown
+from strokeseg.reporting.page import report_page
+from strokeseg.summary import interval_text
+
+VOID = {"meta", "img", "input"}
+
+
+class Checker(HTMLParser):
+    """Checks that elements are closed in order and collects what a browser would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.addresses: list[str] = []
+        self.pictures_without_words: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.addresses += [values[key] or "" for key in ("src", "href") if key in values]
+        if "id" in values:
+            self.ids.append(values["id"] or "")
+        if tag == "img" and "hidden" not in values and not values.get("alt"):
+            self.pictures_without_words.append(values.get("src") or "")
+        if tag == "svg" and not values.get("aria-label"):
+            self.pictures_without_words.append(tag)
+        if tag not in VOID:
+            self.opened.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(findings: Findings) -> str:
+    return report_page(findings)
+
+
+@pytest.fixture(scope="module")
+def checked(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    return checker
+
+
+def test_the_page_is_well_formed_and_every_id_is_its_own(checked: Checker) -> None:
+    assert checked.opened == []
+    assert len(set(checked.ids)) == len(checked.ids)
+
+
+def test_the_page_fetches_nothing(page: str, checked: Checker) -> None:
+    assert all(address.startswith(("data:image/", "#")) for address in checked.addresses)
+    assert 'content="default-src &#x27;none&#x27;;' in page
+    assert "@import" not in page and "url(" not in page
+
+
+def test_every_picture_and_plot_has_words(checked: Checker) -> None:
+    assert checked.pictures_without_words == []
+
+
+def test_both_say_what_was_measured(findings: Findings, page: str) -> None:
+    text = report_markdown(findings)
+    mean = f"{findings.dice['mean']:.3f}"
+    for words in (mean, "3 cases of 3 patients", "isles22", "simulated", "5" * 64):
+        assert words in text and words in page
+    assert interval_text(findings.dice) in text
+    for words in ("members an axis", "+0.041", "-0.007", "fold 1", "locked"):
+        assert words in text and words in page
+
+
+def test_names_and_reasons_cannot_become_markup(findings: Findings, page: str) -> None:
+    assert "nnU-Net &lt;2D&gt; | other" in page and "<2D>" not in page
+    assert "a &lt;damaged&gt; file" in page and "<damaged>" not in page
+    text = report_markdown(findings)
+    assert "nnU-Net &lt;2D> \\| other" in text
+
+
+def test_tables_of_markdown_have_as_many_cells_in_every_row(findings: Findings) -> None:
+    for block in report_markdown(findings).split("\n\n"):
+        if block.startswith("| "):
+            cells = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+            assert len(cells) == 1, block
+
+
+def test_a_case_whose_files_are_gone_is_named_and_the_page_is_made_all_the_same(
+    findings: Findings,
+) -> None:
+    name = findings.rows()[0].case
+    case = findings.preparation.cases[name]
+    moved = replace(case, images=dict.fromkeys(case.images, Path("moved.nii.gz")))
+    cases = {**findings.preparation.cases, name: moved}
+    page = report_page(replace(findings, preparation=replace(findings.preparation, cases=cases)))
+    assert "It cannot be shown: moved.nii.gz: no such file" in page
+
+
+def test_scores_of_validation_patients_are_never_taken_for_a_test(findings: Findings) -> None:
+    summary = {**findings.summary, "on": "validation", "caution": "these flatter"}
+    text = report_markdown(replace(findings, summary=summary))
+    assert "No test: these flatter." in text and "Unseen test cases" not in text
+
+
+def test_without_steps_the_page_says_that_nothing_was_chosen(findings: Findings) -> None:
+    assert "No step was tried" in report_markdown(replace(findings, choice=None))
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_too_few_trials_have_no_parallel_coordinates(findings: Findings, trials: int) -> None:
+    rows: list[LeaderboardRow] = list(findings.boards["axial"])[:trials]
+    assert search_plots.parallel_coordinates("axial", rows) is None
+
+
+def test_the_history_tells_ends_apart_by_shape(findings: Findings) -> None:
+    plot = search_plots.history("axial", findings.boards["axial"])
+    for words in ("trial 0, complete", "trial 2, stopped early", "trial 1, failed", "run of 0"):
+        assert words in plot
+
+
+def test_cases_without_a_dice_leave_a_page_that_says_so(findings: Findings) -> None:
+    undefined = {**findings.dice, **dict.fromkeys(("mean", "median", "low", "high"))}
+    vote = findings.summary["methods"]["vote"]
+    metrics = {**vote["metrics"], "dice": undefined}
+    methods = {"vote": {**vote, "metrics": metrics}}
+    summary = {**findings.summary, "policy": "nnunet", "methods": methods, "by_size": []}
+    page = report_page(replace(findings, summary=summary, scores=[]))
+    assert "By the policy nnunet no case has a Dice." in page
