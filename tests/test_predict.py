@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_export import onnx_bytes
 
+CHECKOUT = Path(__file__).parents[1]
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 SUFFIXES = {"T1": "anat/{}_T1w", "T2": "anat/{}_T2w", "DWI": "dwi/{}_dwi", "FLAIR": "anat/{}_FLAIR"}
 
@@ -265,3 +267,50 @@ sys.exit(main(["--bundle", {str(bundle)!r}, "--input", {str(two_cases / "1")!r},
     )
     assert ended.returncode == 0, ended.stderr
     assert list(masks_of(tmp_path / "out")) == ["sub-1"]
+
+
+@pytest.mark.slow
+def test_an_environment_of_the_extra_predict_alone_gives_the_masks_of_torch(
+    bundle: Path, two_cases: Path, segmented: Path, tmp_path: Path
+) -> None:
+    # A copy, since building leaves files beside the sources.
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"):
+        shutil.copyfile(CHECKOUT / name, sources / name)
+    shutil.copytree(CHECKOUT / "strokeseg", sources / "strokeseg")
+    programs = make_environment(tmp_path / "environment", sources, "predict")
+    command = [programs / "strokeseg", "predict", "--bundle", bundle, "--input", two_cases]
+    ended = subprocess.run(
+        [*command, "--output", tmp_path / "out"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    installed = {path.name for path in (tmp_path / "environment").rglob("site-packages/*")}
+    assert "onnxruntime" in installed and not {"torch", "ray", "pyarrow"} & installed
+    theirs, ours = masks_of(tmp_path / "out"), masks_of(segmented)
+    assert theirs.keys() == ours.keys()
+    assert max(np.mean(theirs[name] != mask) for name, mask in ours.items()) < 1e-3
+
+
+def make_environment(folder: Path, sources: Path, extra: str) -> Path:
+    """Make an environment of the package with one extra; return the folder of its programs."""
+    what = ["--constraint", str(sources / "constraints.txt"), f"{sources}[{extra}]"]
+    python = folder / "bin" / "python"
+    if uv := shutil.which("uv"):
+        commands = [
+            [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
+            [uv, "pip", "install", "--quiet", "--python", str(python), *what],
+        ]
+    else:
+        commands = [
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(python), "-m", "pip", "install", "--quiet", *what],
+        ]
+    for command in commands:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    return python.parent
