@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from strokeseg.imaging import slices
 
-_BATCH = 32
+_LARGEST_BATCH = 32
+# What a network needs grows with the voxels of a batch: so many as 32 slices of 256 x 256 have.
+_BATCH_VOXELS = _LARGEST_BATCH * 256 * 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +39,7 @@ class Expert:
 
 
 def predict_volume(
-    expert: Expert, images: NDArray[np.float32], *, batch_size: int = _BATCH
+    expert: Expert, images: NDArray[np.float32], *, batch_size: int = _LARGEST_BATCH
 ) -> NDArray[np.float32]:
     """Return the probability of lesion in every voxel, as one member sees it.
 
@@ -45,7 +47,7 @@ def predict_volume(
         expert: The member; where its slice size is too small for this volume, the smallest
             multiples of 32 that hold the volume's slices take its place.
         images: (C, X, Y, Z) float32 in RAS+ order, prepared as for training.
-        batch_size: Slices at once.
+        batch_size: Slices at once, fewer where they are larger than 256 x 256.
 
     Returns:
         (X, Y, Z) float32, 0 to 1.
@@ -63,6 +65,7 @@ def predict_volume(
     padded = slices.pad(cut, size)
     probability = np.zeros((len(padded), *size), dtype=np.float32)
     asked = np.flatnonzero(slices.hold_brain(padded))
+    batch_size = max(1, min(batch_size, _BATCH_VOXELS // (size[0] * size[1])))
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
         probability[batch] = expert.ask(padded[batch].astype(np.float32))
