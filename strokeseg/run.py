@@ -68,8 +68,8 @@ def _work(options: argparse.Namespace, command: str) -> int:
     print_summary(summary)
     masks = experiment.evaluation_folder(options.on) / "masks"
     print(
-        f"Next: open {experiment.report_html} in a browser; look at the masks in {masks} over "
-        f"their cases in {experiment.data_path}; segment new cases with\n"
+        f"Next: read {experiment.report_html}; look at the masks in {masks} over their cases in "
+        f"{experiment.data_path}; segment new cases with\n"
         f"  strokeseg predict --bundle {experiment.bundle_zip} --input CASES --output MASKS"
     )
     return cli.SOME_FAILED if summary["failed"] else cli.DONE
