@@ -104,6 +104,7 @@ class DataConfig(Record):
         path: The folder or CSV file, relative to the experiment's YAML file. Empty when
             `phantom` is given.
         phantom: Simulate the cases instead of reading them.
+        simulated: Whether the cases at `path` are simulated; reports and model cards say so.
         sequences: MRI sequences in the order of the network's channels.
         lesion_labels: `binary` (the mask must hold 0 and 1 only), `any` (every label
             above 0 is lesion), or the list of labels that are lesion.
@@ -112,6 +113,7 @@ class DataConfig(Record):
     layout: Literal["auto", "siss", "isles22", "bids", "nnunet", "manifest"] = "auto"
     path: str | None = None
     phantom: PhantomConfig | None = None
+    simulated: bool = False
     sequences: Sequences = ("T1", "T2", "DWI", "FLAIR")
     lesion_labels: Literal["binary", "any"] | Annotated[tuple[Count, ...], Field(min_length=1)] = (
         "binary"
@@ -128,6 +130,11 @@ class DataConfig(Record):
         if taken := sorted(_OWN_COLUMNS.intersection(self.sequences)):
             raise ValueError(f"sequences must not be named {taken}, which name other columns")
         return self
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the cases are simulated, here or elsewhere."""
+        return self.simulated or self.phantom is not None
 
 
 class SplitConfig(Record):

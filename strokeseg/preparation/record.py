@@ -206,7 +206,7 @@ def settings_of(config: ExperimentConfig) -> dict[str, Any]:
     # them: naming a pair afterwards must not make searches start anew.
     apart = {"validation_fold", "distinct_patients"}
     return {
-        "data": config.data.model_dump(mode="json", exclude={"path", "layout"}),
+        "data": config.data.model_dump(mode="json", exclude={"path", "layout", "simulated"}),
         "splits": config.splits.model_dump(mode="json", exclude=apart),
         "preparation": config.preparation.model_dump(mode="json"),
     }
