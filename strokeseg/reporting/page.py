@@ -119,7 +119,7 @@ def _scores(findings: Findings) -> list[Html]:
         tag("h3", "Lesions found, missed and made up"),
         _table(tables.lesions_table(findings), own=VOTE),
     ]
-    if failed := findings.summary["failed"]:
+    if failed := {**findings.summary["failed"], **findings.summary["rivals_failed"]}:
         listed = Table(columns=("case", "why"), rows=tuple(failed.items()))
         parts += [tag("h3", "Failed cases"), _words(listed)]
     return parts
