@@ -52,7 +52,7 @@ def model_card(
         "## What it was trained on",
         _training(experiment, ensemble, preparation),
         *_choice(choice),
-        *_results(summary),
+        *_results(experiment, preparation, summary),
         "## Never tested",
         "How it does on scanners, hospitals, field strengths, stroke stages, age groups or "
         "diseases other than those of its data; on scans with motion or missing slices; and in "
@@ -159,12 +159,18 @@ def _choice(choice: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _results(summary: Mapping[str, Any] | None) -> list[str]:
+def _results(
+    experiment: Experiment, preparation: Preparation, summary: Mapping[str, Any] | None
+) -> list[str]:
     if summary is None or _VOTE not in summary["methods"]:
         return ["## How well it does", "That was not measured before it was exported."]
-    statistics = summary["methods"][_VOTE]["metrics"]
+    vote = summary["methods"][_VOTE]
     unseen = summary["on"] == "test"
-    scored = summary["cases"] - len(summary["failed"])
+    side = TEST if unseen else str(experiment.config.splits.validation_fold)
+    # Rivals' failures may stand there too, by names that no case has; they are not this bundle's.
+    failed = [name for name in preparation.names(side) if name in summary["failed"]]
+    scored = [name for name in preparation.names(side) if name not in failed]
+    patients = len({preparation.cases[name].patient for name in scored})
     kind = (
         "that no training and no choice has seen"
         if unseen
@@ -173,26 +179,27 @@ def _results(summary: Mapping[str, Any] | None) -> list[str]:
     confidence = summary["bootstrap"]["confidence"]
     return [
         f"## How well it does on {'unseen test' if unseen else 'validation'} cases",
-        f"Means over {scored} cases of {summary['patients']} patients {kind}, in 3D on each "
+        f"Means over {vote['cases']} cases of {patients} patients {kind}, in 3D on each "
         f"case's own grid, metrics as by `{summary['policy']}`; the intervals are of "
         f"{confidence:.0%}, over patients.",
-        markdown_table(
-            ("metric", "mean", "interval", "median", "cases"),
-            [
-                (
-                    METRICS[metric].heading,
-                    _number(statistics[metric]["mean"]),
-                    _interval(statistics[metric]),
-                    _number(statistics[metric]["median"]),
-                    str(statistics[metric].get("cases", scored)),
-                )
-                for metric in _CARD_METRICS
-                if metric in statistics
-            ],
-        ),
+        markdown_table(("metric", "mean", "interval", "median", "cases"), _metric_rows(vote)),
         "Dice by the volume of the true lesion:",
         markdown_table(("volume, ml", "cases", "mean Dice", "interval"), _size_rows(summary)),
-        *_failures(summary),
+        *_failures(failed),
+    ]
+
+
+def _metric_rows(vote: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            METRICS[metric].heading,
+            _number(statistic["mean"]),
+            _interval(statistic),
+            _number(statistic["median"]),
+            str(statistic["cases"]),
+        )
+        for metric in _CARD_METRICS
+        if (statistic := vote["metrics"].get(metric)) is not None
     ]
 
 
@@ -202,15 +209,13 @@ def _size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         high = size["high_ml"]
         dice = size["methods"][_VOTE]["dice"]
         name = f"above {size['low_ml']:g}" if high is None else f"{size['low_ml']:g} to {high:g}"
-        rows.append((name, str(size["cases"]), _number(dice["mean"]), _interval(dice)))
+        rows.append((name, str(dice["cases"]), _number(dice["mean"]), _interval(dice)))
     return rows
 
 
-def _failures(summary: Mapping[str, Any]) -> list[str]:
-    if not summary["failed"]:
-        return []
-    failed = "; ".join(f"{case}: {reason}" for case, reason in summary["failed"].items())
-    return [f"Not scored: {failed}"]
+def _failures(failed: Sequence[str]) -> list[str]:
+    # Without the reasons: they name files of the machine that scored.
+    return [f"Could not be scored, and are in no mean: {', '.join(failed)}."] if failed else []
 
 
 def _interval(statistic: Mapping[str, float | None]) -> str:

@@ -58,7 +58,8 @@ def preparation() -> Preparation:
 
 def _summary(on: str) -> dict[str, Any]:
     dice = {"mean": 0.61, "median": 0.6, "q1": 0.5, "q3": 0.7, "low": 0.55, "high": 0.66}
-    unknown = dict.fromkeys(dice)
+    dice = {**dice, "cases": 2}
+    unknown = {**dict.fromkeys(dice), "cases": 0}
     vote = {"kind": "vote", "cases": 2, "metrics": {"dice": dice, "hd95_mm": unknown}}
     size = {"low_ml": 50.0, "high_ml": None, "cases": 2, "methods": {"vote": {"dice": dice}}}
     return {
@@ -80,7 +81,7 @@ def test_the_card_gives_the_scores_with_their_intervals_and_by_size(
         experiment, ensemble, preparation, summary=_summary("test"), choice=None, parity="Alike."
     )
     assert "| Dice | 0.610 | 0.550 to 0.660 | 0.600 | 2 |" in card
-    assert "| HD95, mm | - | - | - | 2 |" in card
+    assert "| HD95, mm | - | - | - | 0 |" in card
     assert "| above 50 | 2 | 0.610 | 0.550 to 0.660 |" in card
     assert "that no training and no choice has seen" in card
     assert "flatter" not in card
@@ -132,3 +133,20 @@ def test_scores_of_those_that_chose_are_said_to_flatter(
     )
     assert "How well it does on validation cases" in card
     assert "these scores flatter it" in card
+
+
+def test_the_card_counts_what_was_scored_and_tells_neither_rivals_nor_paths(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> None:
+    summary = _summary("test")
+    summary["methods"]["vote"]["cases"] = 1
+    summary["failed"] = {
+        "p3-1": "/home/someone/p3-1/mask.nii.gz: no such file",
+        **{f"p3-{number} (nnU-Net)": "/home/someone/masks: no mask" for number in (1, 2)},
+    }
+    card = model_card(
+        experiment, ensemble, preparation, summary=summary, choice=None, parity="Alike."
+    )
+    assert "Means over 1 cases of 1 patients" in card
+    assert "Could not be scored, and are in no mean: p3-1." in card
+    assert "nnU-Net" not in card and "/home" not in card
