@@ -96,7 +96,7 @@ def accompanying_files(
             "preparation_hash": record.preparation_hash,
             "splits_hash": preparation.splits_hash,
             "spacing_mm": record.spacing_mm,
-            "simulated": experiment.config.data.phantom is not None,
+            "simulated": experiment.config.data.is_simulated,
             "onnx": asdict(parity),
         },
     )

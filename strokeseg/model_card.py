@@ -13,6 +13,7 @@ from strokeseg.imaging.metric_names import METRICS
 from strokeseg.imaging.splits import TEST
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.preparation.record import Preparation
+from strokeseg.summary import few_patients_notes
 
 _CARD_METRICS = (
     *("dice", "sensitivity", "precision", "hd95_mm", "assd_mm"),
@@ -67,7 +68,7 @@ def described_data(experiment: Experiment, preparation: Preparation) -> str:
     """Say in one sentence what an ensemble was trained on."""
     trained = [name for name, case in preparation.cases.items() if case.fold != TEST]
     patients = {preparation.cases[name].patient for name in trained}
-    kind = "simulated " if experiment.config.data.phantom is not None else ""
+    kind = "simulated " if experiment.config.data.is_simulated else ""
     return (
         f"{len(trained)} {kind}cases of {len(patients)} patients trained and chose it; "
         f"{len(preparation.cases) - len(trained)} more were locked away for the test."
@@ -81,7 +82,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def _simulated(experiment: Experiment) -> str:
-    if experiment.config.data.phantom is None:
+    if not experiment.config.data.is_simulated:
         return ""
     return (
         "**Its data were simulated.** No patient was ever scanned for it: it shows that the "
@@ -182,6 +183,8 @@ def _results(
         f"Means over {vote['cases']} cases of {patients} patients {kind}, in 3D on each "
         f"case's own grid, metrics as by `{summary['policy']}`; the intervals are of "
         f"{confidence:.0%}, over patients.",
+        *few_patients_notes(patients),
+        *([f"Caution: {caution}."] if (caution := summary["caution"]) else []),
         markdown_table(("metric", "mean", "interval", "median", "cases"), _metric_rows(vote)),
         "Dice by the volume of the true lesion:",
         markdown_table(("volume, ml", "cases", "mean Dice", "interval"), _size_rows(summary)),

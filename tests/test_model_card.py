@@ -64,6 +64,7 @@ def _summary(on: str) -> dict[str, Any]:
     size = {"low_ml": 50.0, "high_ml": None, "cases": 2, "methods": {"vote": {"dice": dice}}}
     return {
         "on": on,
+        "caution": None,
         "policy": "isles22",
         "cases": 2,
         "patients": 1,
@@ -84,7 +85,8 @@ def test_the_card_gives_the_scores_with_their_intervals_and_by_size(
     assert "| HD95, mm | - | - | - | 0 |" in card
     assert "| above 50 | 2 | 0.610 | 0.550 to 0.660 |" in card
     assert "that no training and no choice has seen" in card
-    assert "flatter" not in card
+    assert "flatter" not in card and "Caution" not in card
+    assert "intervals over so few as 1 patient are too narrow" in card
 
 
 def test_the_card_tells_the_data_the_members_and_the_rule(
@@ -123,16 +125,13 @@ def test_the_card_gives_each_step_of_the_choice_and_its_caveat(
 def test_scores_of_those_that_chose_are_said_to_flatter(
     experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
 ) -> None:
+    summary = {**_summary("validation"), "caution": "Every fold chose the trials"}
     card = model_card(
-        experiment,
-        ensemble,
-        preparation,
-        summary=_summary("validation"),
-        choice=None,
-        parity="Alike.",
+        experiment, ensemble, preparation, summary=summary, choice=None, parity="Alike."
     )
     assert "How well it does on validation cases" in card
     assert "these scores flatter it" in card
+    assert "Caution: Every fold chose the trials." in card
 
 
 def test_the_card_counts_what_was_scored_and_tells_neither_rivals_nor_paths(

@@ -60,6 +60,13 @@ class Findings:
             name: found for name, found in self.summary["methods"].items() if found["kind"] in kinds
         }
 
+    def every_row(self, method: str = VOTE) -> list[ScoreRow]:
+        """A method's score rows, the worst first, and after them those without a Dice."""
+        without = [
+            row for row in self.scores if row.method == method and row.values["dice"] is None
+        ]
+        return [*self.rows(method), *sorted(without, key=lambda row: row.case)]
+
     def rows(self, method: str = VOTE) -> list[ScoreRow]:
         """A method's score rows with a Dice, the worst first."""
         known = [

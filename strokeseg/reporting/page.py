@@ -17,7 +17,7 @@ from strokeseg.reporting.pictures import data_uri, draw_planes, see_case, tellin
 from strokeseg.reporting.style import STYLE
 from strokeseg.reporting.tables import Table
 from strokeseg.reporting.viewer import viewer, viewer_script
-from strokeseg.summary import VOTE, ScoreRow, interval_text
+from strokeseg.summary import VOTE, ScoreRow
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _CARDS = ("sensitivity", "precision", "hd95_mm", "assd_mm", "volume_difference_ml", "lesion_f1")
@@ -74,12 +74,14 @@ def _headline(findings: Findings) -> list[Html]:
         if dice["low"] is not None
         else "no interval: it takes two patients"
     )
-    metrics = findings.summary["methods"][VOTE]["metrics"]
+    vote = findings.summary["methods"][VOTE]
     cards = [
         tag(
             "div",
             tag("span", METRICS[metric].heading),
-            *_mean_and_interval(interval_text(metrics[metric], 2), "b", "span"),
+            *_mean_and_interval(
+                tables.mean_text(vote["metrics"][metric], vote["cases"], 2), "b", "span"
+            ),
             class_="card",
         )
         for metric in _CARDS

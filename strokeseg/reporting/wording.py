@@ -8,32 +8,38 @@ from strokeseg.gains import gain_by_transfer, gain_over_default
 from strokeseg.leaderboard import LeaderboardRow
 from strokeseg.learning.ensemble_record import Rule
 from strokeseg.reporting.findings import Findings
-from strokeseg.summary import VOTE
+from strokeseg.summary import VOTE, few_patients_notes
 
 # The p of a rank correlation is an approximation that few cases make a lie: 0 for three of them.
 _FEWEST_FOR_P = 10
 _BORNE_OUT = 0.05
+_USUAL_POLICY = "isles22"
 
 
 def headline(findings: Findings) -> str:
     """Say on whom the Dice was measured."""
-    cases = findings.summary["methods"][VOTE]["cases"]
+    vote, policy = findings.summary["methods"][VOTE], findings.summary["policy"]
+    cases = vote["metrics"]["dice"]["cases"]
     patients = len({row.patient for row in findings.rows(VOTE)})
     whom = (
         "that no training and no choice has seen"
         if findings.on_test
         else "that also chose the trials"
     )
-    return (
+    said = (
         f"Mean 3D Dice of the ensemble over {count(cases, 'case')} of "
         f"{count(patients, 'patient')} {whom}, on each case's own grid"
     )
+    if policy != _USUAL_POLICY:
+        said += f", by the policy {policy}"
+    undefined = vote["cases"] - cases
+    return f"{said}; {count(undefined, 'further case')} had no Dice" if undefined else said
 
 
 def cautions(findings: Findings) -> list[str]:
     """Return what to bear in mind before the numbers are believed."""
     said = []
-    if findings.experiment.config.data.phantom is not None:
+    if findings.experiment.config.data.is_simulated:
         said.append(
             "The cases are simulated: the numbers tell how the program behaves, and nothing of "
             "patients."
@@ -65,8 +71,13 @@ def tests_note(findings: Findings) -> str:
     tests = findings.summary["tests"]
     if not tests:
         return ""
-    said = f"{tests[0]['test']}, each patient once; the p are not corrected for their number."
-    patients = tests[0]["patients"]
+    patients = min(test["patients"] for test in tests)
+    said = " ".join(
+        [
+            f"{tests[0]['test']}, each patient once; the p are not corrected for their number.",
+            *few_patients_notes(patients),
+        ]
+    )
     # All signs alike are the rarest that can be, on either side.
     smallest = min(1.0, 2 / 2**patients)
     if smallest <= _BORNE_OUT:
