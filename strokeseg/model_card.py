@@ -12,6 +12,7 @@ from strokeseg.experiment import Experiment
 from strokeseg.imaging.metric_names import METRICS
 from strokeseg.imaging.splits import TEST
 from strokeseg.learning.ensemble_record import EnsembleRecord
+from strokeseg.learning.monai_files import SCHEMA_NAME
 from strokeseg.preparation.record import Preparation
 from strokeseg.summary import few_patients_notes
 
@@ -96,33 +97,21 @@ def _use(ensemble: EnsembleRecord) -> str:
     return (
         f"Input: {', '.join(ensemble.sequences)}, skull-stripped and on one grid{resampled}. "
         "Output: a lesion mask on the input's own grid.\n\n"
-        "    pip install 'strokeseg[predict]'\n"
-        "    strokeseg predict --bundle bundle.zip --input CASES --output MASKS"
+        "In a checkout of strokeseg:\n\n"
+        "    pip install '.[predict]'\n"
+        "    strokeseg predict --bundle bundle.zip --input CASES --output MASKS\n\n"
+        "In the unpacked bundle, MONAI can verify what it says of itself:\n\n"
+        "    python -m monai.bundle verify_metadata --meta_file configs/metadata.json "
+        f"--filepath {SCHEMA_NAME}"
     )
 
 
 def _members(ensemble: EnsembleRecord) -> str:
-    rule = ensemble.rule
-    between = {
-        "hard": "the axes' masks vote by majority, and a tie is lesion-free",
-        "soft": "the mean of the axes' probabilities decides",
-    }[rule.between]
-    within = {
-        "mean": "the mean of an axis's members decides for it",
-        "vote": "the members of an axis vote among themselves",
-    }[rule.within]
-    weights = ", ".join(f"{axis} {weight:g}" for axis, weight in rule.axis_weights.items())
     lines = [
         f"- {axis}: {', '.join(name.removesuffix('.safetensors') for name in names)}"
         for axis, names in ensemble.members.items()
     ]
-    lines += [
-        f"- threshold {rule.threshold:g}; {within}; {between}",
-        f"- weights: {weights or 'equal'}",
-        f"- lesions below {rule.smallest_lesion_mm3:g} mm³ are dropped"
-        if rule.smallest_lesion_mm3
-        else "- no lesion is dropped for its size",
-    ]
+    lines.append(f"- how it votes: {ensemble.rule.in_words()}")
     return "2D networks, one for every line of sight through the brain:\n\n" + "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,29 @@ def test_the_card_tells_the_data_the_members_and_the_rule(
     card = model_card(experiment, ensemble, preparation, summary=None, choice=None, parity="Alike.")
     assert "- 4 simulated cases of 2 patients trained and chose it; 2 more were locked" in card
     assert "Its data were simulated" in card
+    assert "    pip install '.[predict]'\n" in card
+    assert "verify_metadata --meta_file configs/metadata.json --filepath configs/metadata.s" in card
     assert "- axial: axial-0003\n" in card
-    assert "threshold 0.4;" in card
-    assert "the mean of the axes' probabilities decides" in card
-    assert "lesions below 30 mm³ are dropped" in card
+    assert f"- how it votes: {ensemble.rule.in_words()}\n" in card
     assert f"splits `{'b' * 16}`" in card
     assert "That was not measured before it was exported." in card
     assert "Alike." in card
+
+
+def test_data_that_came_simulated_are_told_as_such_and_others_are_not(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> None:
+    for simulated in (True, False):
+        config = ExperimentConfig.model_validate({"data": {"path": ".", "simulated": simulated}})
+        card = model_card(
+            replace(experiment, config=config),
+            *(ensemble, preparation),
+            summary=None,
+            choice=None,
+            parity="Alike.",
+        )
+        assert ("Its data were simulated" in card) == simulated
+        assert ("4 simulated cases" in card) == simulated
 
 
 def test_the_card_gives_each_step_of_the_choice_and_its_caveat(

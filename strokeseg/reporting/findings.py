@@ -54,6 +54,11 @@ class Findings:
         statistic: Mapping[str, Any] = self.summary["methods"][VOTE]["metrics"]["dice"]
         return statistic
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why cases could not be scored, those of rivals among them, by name."""
+        return {**self.summary["failed"], **self.summary.get("rivals_failed", {})}
+
     def methods(self, *kinds: str) -> dict[str, Mapping[str, Any]]:
         """What the summary says of the methods of some kinds."""
         return {

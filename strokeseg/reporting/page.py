@@ -121,7 +121,7 @@ def _scores(findings: Findings) -> list[Html]:
         tag("h3", "Lesions found, missed and made up"),
         _table(tables.lesions_table(findings), own=VOTE),
     ]
-    if failed := findings.summary["failed"]:
+    if failed := findings.failed:
         listed = Table(columns=("case", "why"), rows=tuple(failed.items()))
         parts += [tag("h3", "Failed cases"), _words(listed)]
     return parts
@@ -182,7 +182,7 @@ def _volumes(findings: Findings) -> list[Html]:
             "div",
             _plot(
                 plots.dice_by_volume(findings),
-                "Every point is a case; the volume is that of its true lesion.",
+                wording.volume_note(findings),
             ),
             _plot(
                 plots.volume_agreement(findings),

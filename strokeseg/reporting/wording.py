@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from strokeseg.gains import gain_by_transfer, gain_over_default
 from strokeseg.leaderboard import LeaderboardRow
-from strokeseg.learning.ensemble_record import Rule
 from strokeseg.reporting.findings import Findings
 from strokeseg.summary import VOTE, few_patients_notes
 
@@ -88,6 +87,13 @@ def tests_note(findings: Findings) -> str:
     )
 
 
+def volume_note(findings: Findings) -> str:
+    """Say what the plot of Dice by volume shows, and what it cannot."""
+    without = sum(not row.values["true_ml"] for row in findings.rows(VOTE))
+    left_out = f" Left out: {count(without, 'case')} without a lesion." if without else ""
+    return f"Every point is a case; the volume is that of its true lesion.{left_out}"
+
+
 def disagreement_note(findings: Findings) -> str:
     """Say whether disagreement of the axes tells of errors."""
     found = findings.summary["disagreement"]
@@ -112,7 +118,7 @@ def disagreement_note(findings: Findings) -> str:
 def choice_notes(findings: Findings) -> list[str]:
     """Say how the ensemble was chosen and what it is to be believed."""
     choice = findings.choice
-    said = [f"How it votes: {rule_text(findings.ensemble.rule)}."]
+    said = [f"How it votes: {findings.ensemble.rule.in_words()}."]
     if choice is None or choice["method"] == "vote":
         return [*said, "No step was tried: the best trials of each axis vote as they are."]
     said.append(
@@ -131,25 +137,6 @@ def choice_notes(findings: Findings) -> list[str]:
             f"{choice['smallest_p']:.3g}, and {choice['significant_p']:g} is asked for."
         )
     return [*said, f"p: {choice['test']}.", choice["caveat"]]
-
-
-def rule_text(rule: Rule) -> str:
-    """Say how an ensemble votes."""
-    words = [
-        f"{'majority' if rule.between == 'hard' else 'mean probability'} of the axes, lesion from "
-        f"probability {rule.threshold:g}"
-    ]
-    words.append(
-        "members of an axis vote among themselves"
-        if rule.within == "vote"
-        else "members of an axis by their mean"
-    )
-    if rule.axis_weights:
-        weights = (f"{axis} {weight:.2f}" for axis, weight in rule.axis_weights.items())
-        words.append(f"weights {', '.join(weights)}")
-    if rule.smallest_lesion_mm3 > 0:
-        words.append(f"lesions below {rule.smallest_lesion_mm3:g} mm³ dropped")
-    return "; ".join(words)
 
 
 def comparison_notes(findings: Findings) -> list[str]:

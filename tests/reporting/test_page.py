@@ -11,7 +11,7 @@ import pytest
 
 from strokeseg.evaluation.summarise import by_size, methods_of
 from strokeseg.leaderboard import LeaderboardRow
-from strokeseg.reporting import search_plots, tables, wording
+from strokeseg.reporting import plots, search_plots, tables, wording
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markdown import report_markdown
 from strokeseg.reporting.page import report_page
@@ -167,6 +167,26 @@ def test_a_case_without_a_dice_is_in_no_count_of_the_mean_but_in_the_table(
     assert last[0] == findings.rows()[-1].case and last[2] == "-"
     (vote,) = tables.methods_table(one_undefined, "vote").rows
     assert vote[1] == "3" and vote[2].endswith("; n = 2)")
+
+
+def test_a_case_without_a_lesion_is_no_small_lesion_in_the_plot(findings: Findings) -> None:
+    best = findings.rows()[-1].case
+    scores = [
+        replace(row, values={**row.values, "true_ml": 0.0}) if row.case == best else row
+        for row in findings.scores
+    ]
+    without = replace(findings, scores=scores)
+    assert f"case {best}:" in plots.dice_by_volume(findings)
+    assert f"case {best}:" not in plots.dice_by_volume(without)
+    assert wording.volume_note(without).endswith("Left out: 1 case without a lesion.")
+    assert "Left out" not in wording.volume_note(findings)
+
+
+def test_failures_of_rivals_are_listed_after_those_of_the_ensemble(findings: Findings) -> None:
+    summary = {**findings.summary, "rivals_failed": {"3 (nnU-Net)": "no mask"}}
+    told = replace(findings, summary=summary)
+    assert list(told.failed) == ["77", "3 (nnU-Net)"]
+    assert "- failed: 3 (nnU-Net): no mask" in report_markdown(told)
 
 
 def test_a_mean_names_its_cases_where_they_are_not_all() -> None:
