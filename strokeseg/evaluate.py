@@ -8,7 +8,8 @@ case fails, the others go on; the failed ones are listed and the exit code is 1.
 
 With --on validation the patients that chose the trials are scored instead, which flatters
 the ensemble; everything that is written says so. With --predictions and --name a folder of
-masks from elsewhere is scored on the same cases, into the same tables.
+masks from elsewhere is scored on the same cases, into the same tables; evaluation/rivals/ keeps
+its scores for later evaluations, and removing its file there leaves it out again.
 
     strokeseg evaluate --experiment siss-like
     strokeseg evaluate --experiment siss-like --predictions nnunet_masks --name nnunet
@@ -110,7 +111,9 @@ def _work(options: argparse.Namespace) -> int:
         )
     print_summary(summary)
     print(f"All scores: {experiment.metrics_csv(options.on)}")
-    return cli.SOME_FAILED if summary["failed"] else cli.DONE
+    given = [f"({name})" for name in rivals]
+    failed = [case for case in summary["rivals_failed"] if case.endswith(tuple(given))]
+    return cli.SOME_FAILED if summary["failed"] or failed else cli.DONE
 
 
 def _rivals_of(options: argparse.Namespace) -> dict[str, Path]:
@@ -195,7 +198,8 @@ def evaluate(
         },
         "cases": len(cases),
         "patients": len({case.patient for case in cases}),
-        "failed": {**scored.failed, **others.failed},
+        "failed": scored.failed,
+        "rivals_failed": dict(others.failed),
         "bootstrap": BOOTSTRAP,
         "methods": methods_of(rows),
         "by_size": by_size(rows),
@@ -216,9 +220,13 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     side = "unseen test" if summary["on"] == "test" else "validation"
     cli.print_table(
         f"Mean over {cases} {side} cases, in 3D (95 % interval over patients)",
-        ("method", *(METRICS[metric].heading for metric in _SHOWN)),
+        ("method", "cases", *(METRICS[metric].heading for metric in _SHOWN)),
         [
-            (name, *(interval_text(found["metrics"][metric], 2) for metric in _SHOWN))
+            (
+                name,
+                str(found["cases"]),
+                *(interval_text(found["metrics"][metric], 2) for metric in _SHOWN),
+            )
             for name, found in methods.items()
         ],
     )
@@ -226,11 +234,11 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         difference = interval_text({**test, "mean": test["mean_difference"]})
         print(
             f"Dice of {test['first']} minus {test['second']}: {difference}, p = {test['p']:.3g} "
-            f"({test['patients']} patients)"
+            f"({test['patients']} {'patient' if test['patients'] == 1 else 'patients'})"
         )
     if summary["caution"]:
         print(f"Caution: {summary['caution']}")
-    for case, reason in summary["failed"].items():
+    for case, reason in {**summary["failed"], **summary["rivals_failed"]}.items():
         print(f"failed: case {case}: {reason}", file=sys.stderr)
 
 

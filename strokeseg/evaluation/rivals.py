@@ -76,7 +76,7 @@ def score_rivals(
         kept_folder: Where scores are kept, a file a rival.
 
     Raises:
-        UserError: When a folder holds no mask of any of the cases.
+        UserError: When no mask of a folder could be scored; nothing is kept of it.
     """
     truths = {name: files.get("mask") for name, files in hashes_of(experiment, cases).items()}
     key = values_sha256(
@@ -89,6 +89,11 @@ def score_rivals(
     )
     for name, folder in rivals.items():
         rows, failed = _score_rival(job, name, folder, cases)
+        if not rows:
+            raise UserError(
+                f"--predictions {folder}: none of its masks could be scored: "
+                f"{'; '.join(f'{case}: {why}' for case, why in failed.items())}"
+            )
         kept = {"key": key, "rows": [asdict(row) for row in rows], "failed": failed}
         write_json(kept_folder / f"{name}.json", kept)
     found: list[ScoreRow] = []
@@ -163,7 +168,7 @@ def _score_rival(
     failed = {}
     for case, paths in masks.items():
         if len(paths) != 1:
-            names = ", ".join(path.name for path in paths) or "none"
+            names = ", ".join(str(path.relative_to(folder)) for path in paths) or "none"
             failed[case] = f"{folder}: must hold one mask of the case, got {names}"
     arguments = {
         case.name: (case, masks[case.name][0], name, labels, job.policy)

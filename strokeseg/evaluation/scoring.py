@@ -77,13 +77,13 @@ class CaseResult:
 
     Attributes:
         rows: A row a method.
-        mean_disagreement: Over the voxels that any axis calls lesion, 0 where none does.
+        mean_disagreement: Over the voxels that any axis calls lesion; nothing where none does.
         auroc: With which a brain voxel's disagreement tells the vote's errors from the rest;
             nothing where all are errors, or none.
     """
 
     rows: tuple[ScoreRow, ...]
-    mean_disagreement: float
+    mean_disagreement: float | None
     auroc: float | None
 
 
@@ -136,7 +136,9 @@ def _score(job: Job, case: Case) -> CaseResult:
             )
             for method, values in scores.items()
         ),
-        mean_disagreement=float(unsure[any_axis].mean(dtype=np.float64)) if any_axis.any() else 0.0,
+        mean_disagreement=(
+            float(unsure[any_axis].mean(dtype=np.float64)) if any_axis.any() else None
+        ),
         auroc=area_under_roc(unsure[brain], (decision.mask != truth)[brain]),
     )
 

@@ -102,16 +102,17 @@ def disagreement_of(rows: Sequence[ScoreRow], results: Mapping[str, CaseResult])
     Returns:
         `spearman`: the rank correlation `rho` between a case's mean disagreement and 1 - Dice,
         its `p` and over how many `cases`; nothing for fewer than three or where one of the two
-        is constant. `voxel`: the `mean_auroc` with which a voxel's disagreement tells errors
-        from the rest, 0.5 for not at all, over the `cases` where it is defined. `cases`: each
-        with its `case`, `mean_disagreement`, `auroc` and `dice`.
+        is constant. Cases in which no axis finds anything have no disagreement and are left out.
+        `voxel`: the `mean_auroc` with which a voxel's disagreement tells errors from the rest,
+        0.5 for not at all, over the `cases` where it is defined. `cases`: each with its `case`,
+        `mean_disagreement`, `auroc` and `dice`.
     """
     votes = {row.case: row.values[_TESTED] for row in rows if row.method == VOTE}
     areas = [found.auroc for found in results.values() if found.auroc is not None]
     errors = [
         (found.mean_disagreement, 1 - dice)
         for case, found in results.items()
-        if (dice := votes[case]) is not None
+        if (dice := votes[case]) is not None and found.mean_disagreement is not None
     ]
     return {
         "spearman": _rank_correlation(

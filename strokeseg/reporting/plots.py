@@ -140,7 +140,11 @@ def volume_agreement(findings: Findings) -> Html:
 
 def disagreement_and_error(findings: Findings) -> Html:
     """Show the error of the vote of every case by how much its axes disagree."""
-    known = [case for case in findings.summary["disagreement"]["cases"] if case["dice"] is not None]
+    known = [
+        case
+        for case in findings.summary["disagreement"]["cases"]
+        if case["dice"] is not None and case["mean_disagreement"] is not None
+    ]
     most = max([case["mean_disagreement"] for case in known] + [0.1])
     x = Scale(low=0, high=most * 1.1, start=_LEFT, end=_WIDTH - _RIGHT)
     y = Scale(low=0, high=1, start=_HEIGHT - _BOTTOM, end=_TOP)

@@ -205,11 +205,32 @@ def test_masks_that_do_not_fit_are_listed_and_the_others_count(
         *("--predictions", tmp_path / "b", "--name", "two"),
     )
     assert outcome.code == 1
-    failed = read_json(spare.experiment.summary_json("test"))["failed"]
+    summary = read_json(spare.experiment.summary_json("test"))
+    failed = summary["rivals_failed"]
+    assert summary["failed"] == {}
     assert failed.keys() == {f"{second} (one)", f"{first} (two)"}
     assert "got none" in failed[f"{second} (one)"]
     assert "must be on the grid of" in failed[f"{first} (two)"]
     assert f"failed: case {first} (two)" in outcome.err
+    # What is kept of rivals that were not given again is no failure of a later evaluation.
+    again = launch(strokeseg.evaluate.main, *spare.options)
+    assert again.code == 0 and f"failed: case {first} (two)" in again.err
+
+
+def test_nothing_is_kept_of_a_rival_without_a_mask_that_can_be_scored(
+    spare: Any, tmp_path: Path, launch: Launch
+) -> None:
+    (tmp_path / "a").mkdir()
+    for case in cases_of(spare):
+        path = write_rival(spare, tmp_path / "a" / "fold_0", case, f"{case}.nii.gz")
+        (tmp_path / "a" / path.name).write_bytes(path.read_bytes())
+    outcome = launch(
+        strokeseg.evaluate.main, *(*spare.options, "--predictions", tmp_path / "a", "--name", "all")
+    )
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "none of its masks could be scored" in line and f"fold_0/{path.name}" in line
+    assert launch(strokeseg.evaluate.main, *spare.options).code == 0
 
 
 @pytest.mark.parametrize(

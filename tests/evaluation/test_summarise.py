@@ -91,7 +91,7 @@ def test_pretrained_is_tested_against_scratch(score_row: Make) -> None:
     assert (test["first"], test["second"], test["p"]) == ("vote_pretrained", "vote_scratch", 1.0)
 
 
-def result(mean_disagreement: float, auroc: float | None = None) -> CaseResult:
+def result(mean_disagreement: float | None, auroc: float | None = None) -> CaseResult:
     return CaseResult(rows=(), mean_disagreement=mean_disagreement, auroc=auroc)
 
 
@@ -106,6 +106,17 @@ def test_disagreement_that_grows_with_error_correlates(score_row: Make) -> None:
     assert found["voxel"] == {"mean_auroc": pytest.approx(0.7), "cases": 2}
     first = {"case": "a", "mean_disagreement": 0.1, "auroc": 0.8, "dice": 0.9}
     assert found["cases"][0] == first
+
+
+def test_a_case_in_which_no_axis_finds_anything_has_no_disagreement(score_row: Make) -> None:
+    rows = [
+        score_row(case, "vote", dice=dice)
+        for case, dice in zip("abcd", (0.9, 0.5, 0.1, 0.0), strict=True)
+    ]
+    unsure = (0.1, 0.2, 0.6, None)
+    found = disagreement_of(rows, dict(zip("abcd", map(result, unsure), strict=True)))
+    assert found["spearman"]["cases"] == 3
+    assert found["cases"][3]["mean_disagreement"] is None
 
 
 @pytest.mark.parametrize("unsure", [(0.1, 0.2), (0.3, 0.3, 0.3)])

@@ -119,6 +119,7 @@ def findings(phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> F
             "cases": TESTED,
             "patients": TESTED,
             "failed": {"77": "a <damaged> file"},
+            "rivals_failed": {},
             "bootstrap": BOOTSTRAP,
             "methods": methods_of(rows),
             "by_size": by_size(rows),
