@@ -44,7 +44,10 @@ decision about their licence: replace this text by it before the bundle is passe
 Weights that were pretrained elsewhere keep the terms of their source. The software that
 made the bundle, strokeseg, is licensed under Apache-2.0.
 """
-_VERSIONED = ("torch", "numpy", "onnxruntime", "onnx", "safetensors", "nibabel")
+_VERSIONED = (
+    *("numpy", "onnxruntime", "nibabel", "scipy", "connected-components-3d"),
+    *("torch", "onnx", "safetensors"),
+)
 _PARITY_CASES = 2
 
 
@@ -96,7 +99,7 @@ def accompanying_files(
             "preparation_hash": record.preparation_hash,
             "splits_hash": preparation.splits_hash,
             "spacing_mm": record.spacing_mm,
-            "simulated": experiment.config.data.phantom is not None,
+            "simulated": experiment.config.data.is_simulated,
             "onnx": asdict(parity),
         },
     )

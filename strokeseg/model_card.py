@@ -12,7 +12,9 @@ from strokeseg.experiment import Experiment
 from strokeseg.imaging.metric_names import METRICS
 from strokeseg.imaging.splits import TEST
 from strokeseg.learning.ensemble_record import EnsembleRecord
+from strokeseg.learning.monai_files import SCHEMA_NAME
 from strokeseg.preparation.record import Preparation
+from strokeseg.summary import few_patients_notes
 
 _CARD_METRICS = (
     *("dice", "sensitivity", "precision", "hd95_mm", "assd_mm"),
@@ -52,7 +54,7 @@ def model_card(
         "## What it was trained on",
         _training(experiment, ensemble, preparation),
         *_choice(choice),
-        *_results(summary),
+        *_results(experiment, preparation, summary),
         "## Never tested",
         "How it does on scanners, hospitals, field strengths, stroke stages, age groups or "
         "diseases other than those of its data; on scans with motion or missing slices; and in "
@@ -67,7 +69,7 @@ def described_data(experiment: Experiment, preparation: Preparation) -> str:
     """Say in one sentence what an ensemble was trained on."""
     trained = [name for name, case in preparation.cases.items() if case.fold != TEST]
     patients = {preparation.cases[name].patient for name in trained}
-    kind = "simulated " if experiment.config.data.phantom is not None else ""
+    kind = "simulated " if experiment.config.data.is_simulated else ""
     return (
         f"{len(trained)} {kind}cases of {len(patients)} patients trained and chose it; "
         f"{len(preparation.cases) - len(trained)} more were locked away for the test."
@@ -81,7 +83,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def _simulated(experiment: Experiment) -> str:
-    if experiment.config.data.phantom is None:
+    if not experiment.config.data.is_simulated:
         return ""
     return (
         "**Its data were simulated.** No patient was ever scanned for it: it shows that the "
@@ -95,33 +97,21 @@ def _use(ensemble: EnsembleRecord) -> str:
     return (
         f"Input: {', '.join(ensemble.sequences)}, skull-stripped and on one grid{resampled}. "
         "Output: a lesion mask on the input's own grid.\n\n"
-        "    pip install 'strokeseg[predict]'\n"
-        "    strokeseg predict --bundle bundle.zip --input CASES --output MASKS"
+        "In a checkout of strokeseg:\n\n"
+        "    pip install '.[predict]'\n"
+        "    strokeseg predict --bundle bundle.zip --input CASES --output MASKS\n\n"
+        "In the unpacked bundle, MONAI can verify what it says of itself:\n\n"
+        "    python -m monai.bundle verify_metadata --meta_file configs/metadata.json "
+        f"--filepath {SCHEMA_NAME}"
     )
 
 
 def _members(ensemble: EnsembleRecord) -> str:
-    rule = ensemble.rule
-    between = {
-        "hard": "the axes' masks vote by majority, and a tie is lesion-free",
-        "soft": "the mean of the axes' probabilities decides",
-    }[rule.between]
-    within = {
-        "mean": "the mean of an axis's members decides for it",
-        "vote": "the members of an axis vote among themselves",
-    }[rule.within]
-    weights = ", ".join(f"{axis} {weight:g}" for axis, weight in rule.axis_weights.items())
     lines = [
         f"- {axis}: {', '.join(name.removesuffix('.safetensors') for name in names)}"
         for axis, names in ensemble.members.items()
     ]
-    lines += [
-        f"- threshold {rule.threshold:g}; {within}; {between}",
-        f"- weights: {weights or 'equal'}",
-        f"- lesions below {rule.smallest_lesion_mm3:g} mm³ are dropped"
-        if rule.smallest_lesion_mm3
-        else "- no lesion is dropped for its size",
-    ]
+    lines.append(f"- how it votes: {ensemble.rule.in_words()}")
     return "2D networks, one for every line of sight through the brain:\n\n" + "\n".join(lines)
 
 
@@ -159,12 +149,18 @@ def _choice(choice: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _results(summary: Mapping[str, Any] | None) -> list[str]:
+def _results(
+    experiment: Experiment, preparation: Preparation, summary: Mapping[str, Any] | None
+) -> list[str]:
     if summary is None or _VOTE not in summary["methods"]:
         return ["## How well it does", "That was not measured before it was exported."]
-    statistics = summary["methods"][_VOTE]["metrics"]
+    vote = summary["methods"][_VOTE]
     unseen = summary["on"] == "test"
-    scored = summary["cases"] - len(summary["failed"])
+    side = TEST if unseen else str(experiment.config.splits.validation_fold)
+    # Rivals' failures may stand there too, by names that no case has; they are not this bundle's.
+    failed = [name for name in preparation.names(side) if name in summary["failed"]]
+    scored = [name for name in preparation.names(side) if name not in failed]
+    patients = len({preparation.cases[name].patient for name in scored})
     kind = (
         "that no training and no choice has seen"
         if unseen
@@ -173,26 +169,29 @@ def _results(summary: Mapping[str, Any] | None) -> list[str]:
     confidence = summary["bootstrap"]["confidence"]
     return [
         f"## How well it does on {'unseen test' if unseen else 'validation'} cases",
-        f"Means over {scored} cases of {summary['patients']} patients {kind}, in 3D on each "
+        f"Means over {vote['cases']} cases of {patients} patients {kind}, in 3D on each "
         f"case's own grid, metrics as by `{summary['policy']}`; the intervals are of "
         f"{confidence:.0%}, over patients.",
-        markdown_table(
-            ("metric", "mean", "interval", "median", "cases"),
-            [
-                (
-                    METRICS[metric].heading,
-                    _number(statistics[metric]["mean"]),
-                    _interval(statistics[metric]),
-                    _number(statistics[metric]["median"]),
-                    str(statistics[metric].get("cases", scored)),
-                )
-                for metric in _CARD_METRICS
-                if metric in statistics
-            ],
-        ),
+        *few_patients_notes(patients),
+        *([f"Caution: {caution}."] if (caution := summary["caution"]) else []),
+        markdown_table(("metric", "mean", "interval", "median", "cases"), _metric_rows(vote)),
         "Dice by the volume of the true lesion:",
         markdown_table(("volume, ml", "cases", "mean Dice", "interval"), _size_rows(summary)),
-        *_failures(summary),
+        *_failures(failed),
+    ]
+
+
+def _metric_rows(vote: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            METRICS[metric].heading,
+            _number(statistic["mean"]),
+            _interval(statistic),
+            _number(statistic["median"]),
+            str(statistic["cases"]),
+        )
+        for metric in _CARD_METRICS
+        if (statistic := vote["metrics"].get(metric)) is not None
     ]
 
 
@@ -202,15 +201,13 @@ def _size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         high = size["high_ml"]
         dice = size["methods"][_VOTE]["dice"]
         name = f"above {size['low_ml']:g}" if high is None else f"{size['low_ml']:g} to {high:g}"
-        rows.append((name, str(size["cases"]), _number(dice["mean"]), _interval(dice)))
+        rows.append((name, str(dice["cases"]), _number(dice["mean"]), _interval(dice)))
     return rows
 
 
-def _failures(summary: Mapping[str, Any]) -> list[str]:
-    if not summary["failed"]:
-        return []
-    failed = "; ".join(f"{case}: {reason}" for case, reason in summary["failed"].items())
-    return [f"Not scored: {failed}"]
+def _failures(failed: Sequence[str]) -> list[str]:
+    # Without the reasons: they name files of the machine that scored.
+    return [f"Could not be scored, and are in no mean: {', '.join(failed)}."] if failed else []
 
 
 def _interval(statistic: Mapping[str, float | None]) -> str:

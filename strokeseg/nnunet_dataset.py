@@ -155,7 +155,8 @@ their masks; {SPLITS_JSON} holds the folds. strokeseg trains its trials on all f
     cp "$nnUNet_raw/{folder}/{SPLITS_JSON}" "$nnUNet_preprocessed/{folder}/"
     nnUNetv2_train {number} 2d {fold}
     nnUNetv2_predict -d {number} -c 2d -f {fold} -i "$nnUNet_raw/{folder}/imagesTs" -o masks
-    strokeseg evaluate --experiment {experiment.name} --predictions masks --name nnU-Net
+    strokeseg evaluate --experiment {experiment.name} --storage <that of the experiment> \\
+        --predictions masks --name nnU-Net
 
 The splits must be copied before training: without them nnU-Net draws its own.
 """

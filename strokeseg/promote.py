@@ -29,7 +29,6 @@ from strokeseg.choosing.record import (
     STEP_COLUMNS,
     Outcome,
     as_values,
-    rule_in_words,
     sentences,
     step_rows,
 )
@@ -163,7 +162,7 @@ def _print_choice(slate: Slate, outcome: Outcome) -> None:
 
 def _print_members(members: Sequence[Candidate], record: EnsembleRecord, *, complete: bool) -> None:
     cli.print_table(
-        f"The ensemble: {rule_in_words(record.rule)}",
+        f"The ensemble: {record.rule.in_words()}",
         ("axis", "trial", "Dice", "encoder", "depth", "pretrained"),
         [
             (

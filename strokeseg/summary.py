@@ -28,6 +28,9 @@ METRICS = tuple(metric_names.METRICS)
 
 Kind: TypeAlias = Literal["member", "axis", "vote", "comparison", "rival"]
 
+# With n patients such an interval is too narrow by sqrt((n - 1) / n) at the least: 5 % for 10.
+_ENOUGH_FOR_INTERVALS = 10
+
 _WHO = ("case", "patient", "method", "kind")
 
 
@@ -98,6 +101,21 @@ def read_scores(path: Path) -> list[ScoreRow]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is no table of scores ({error!r}); evaluate anew") from None
+
+
+def few_patients_notes(patients: int) -> list[str]:
+    """Say what intervals over so few patients are worth; nothing where there are enough.
+
+    Source: Hesterberg, What teachers should know about the bootstrap, The American Statistician
+    69 (2015).
+    """
+    if patients >= _ENOUGH_FOR_INTERVALS:
+        return []
+    whom = "1 patient" if patients == 1 else f"{patients} patients"
+    return [
+        f"Bootstrap intervals over so few as {whom} are too narrow; where a p value says "
+        "otherwise, believe the p value, which is exact."
+    ]
 
 
 def interval_text(statistic: Mapping[str, Any], digits: int = 3) -> str:

@@ -30,6 +30,19 @@ def test_the_gain_is_told_as_chosen_and_as_confirmed() -> None:
     )
 
 
+def test_a_confirmed_default_is_compared_by_the_mean_of_its_further_runs() -> None:
+    rows = [row(0, 0.54, origin="default"), row(1, 0.554), row(2, 0.59, confirms=0)]
+    # Trial 1 has the higher score and is below the default all the same: 0.57 < 0.59.
+    assert gain_over_default(with_confirmations([*rows, row(3, 0.57, confirms=1)])) == (
+        "No trial was better than the default (trial 0, Dice 0.540) by the mean of further runs, "
+        "0.590"
+    )
+    assert gain_over_default(with_confirmations([*rows, row(3, 0.6, confirms=1)])) == (
+        "Gain over the default (trial 0, Dice 0.540): +0.014 by trial 1, as it was chosen for its "
+        "score; +0.010 by the mean of its further runs over that of the default's, 0.590"
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,13 @@ def preparation() -> Preparation:
 
 def _summary(on: str) -> dict[str, Any]:
     dice = {"mean": 0.61, "median": 0.6, "q1": 0.5, "q3": 0.7, "low": 0.55, "high": 0.66}
-    unknown = dict.fromkeys(dice)
+    dice = {**dice, "cases": 2}
+    unknown = {**dict.fromkeys(dice), "cases": 0}
     vote = {"kind": "vote", "cases": 2, "metrics": {"dice": dice, "hd95_mm": unknown}}
     size = {"low_ml": 50.0, "high_ml": None, "cases": 2, "methods": {"vote": {"dice": dice}}}
     return {
         "on": on,
+        "caution": None,
         "policy": "isles22",
         "cases": 2,
         "patients": 1,
@@ -81,10 +84,11 @@ def test_the_card_gives_the_scores_with_their_intervals_and_by_size(
         experiment, ensemble, preparation, summary=_summary("test"), choice=None, parity="Alike."
     )
     assert "| Dice | 0.610 | 0.550 to 0.660 | 0.600 | 2 |" in card
-    assert "| HD95, mm | - | - | - | 2 |" in card
+    assert "| HD95, mm | - | - | - | 0 |" in card
     assert "| above 50 | 2 | 0.610 | 0.550 to 0.660 |" in card
     assert "that no training and no choice has seen" in card
-    assert "flatter" not in card
+    assert "flatter" not in card and "Caution" not in card
+    assert "intervals over so few as 1 patient are too narrow" in card
 
 
 def test_the_card_tells_the_data_the_members_and_the_rule(
@@ -93,13 +97,29 @@ def test_the_card_tells_the_data_the_members_and_the_rule(
     card = model_card(experiment, ensemble, preparation, summary=None, choice=None, parity="Alike.")
     assert "- 4 simulated cases of 2 patients trained and chose it; 2 more were locked" in card
     assert "Its data were simulated" in card
+    assert "    pip install '.[predict]'\n" in card
+    assert "verify_metadata --meta_file configs/metadata.json --filepath configs/metadata.s" in card
     assert "- axial: axial-0003\n" in card
-    assert "threshold 0.4;" in card
-    assert "the mean of the axes' probabilities decides" in card
-    assert "lesions below 30 mm³ are dropped" in card
+    assert f"- how it votes: {ensemble.rule.in_words()}\n" in card
     assert f"splits `{'b' * 16}`" in card
     assert "That was not measured before it was exported." in card
     assert "Alike." in card
+
+
+def test_data_that_came_simulated_are_told_as_such_and_others_are_not(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> None:
+    for simulated in (True, False):
+        config = ExperimentConfig.model_validate({"data": {"path": ".", "simulated": simulated}})
+        card = model_card(
+            replace(experiment, config=config),
+            *(ensemble, preparation),
+            summary=None,
+            choice=None,
+            parity="Alike.",
+        )
+        assert ("Its data were simulated" in card) == simulated
+        assert ("4 simulated cases" in card) == simulated
 
 
 def test_the_card_gives_each_step_of_the_choice_and_its_caveat(
@@ -123,13 +143,27 @@ def test_the_card_gives_each_step_of_the_choice_and_its_caveat(
 def test_scores_of_those_that_chose_are_said_to_flatter(
     experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
 ) -> None:
+    summary = {**_summary("validation"), "caution": "Every fold chose the trials"}
     card = model_card(
-        experiment,
-        ensemble,
-        preparation,
-        summary=_summary("validation"),
-        choice=None,
-        parity="Alike.",
+        experiment, ensemble, preparation, summary=summary, choice=None, parity="Alike."
     )
     assert "How well it does on validation cases" in card
     assert "these scores flatter it" in card
+    assert "Caution: Every fold chose the trials." in card
+
+
+def test_the_card_counts_what_was_scored_and_tells_neither_rivals_nor_paths(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> None:
+    summary = _summary("test")
+    summary["methods"]["vote"]["cases"] = 1
+    summary["failed"] = {
+        "p3-1": "/home/someone/p3-1/mask.nii.gz: no such file",
+        **{f"p3-{number} (nnU-Net)": "/home/someone/masks: no mask" for number in (1, 2)},
+    }
+    card = model_card(
+        experiment, ensemble, preparation, summary=summary, choice=None, parity="Alike."
+    )
+    assert "Means over 1 cases of 1 patients" in card
+    assert "Could not be scored, and are in no mean: p3-1." in card
+    assert "nnU-Net" not in card and "/home" not in card

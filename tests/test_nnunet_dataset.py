@@ -66,6 +66,7 @@ def test_cases_and_folds_come_back_from_nnunets_layout(experiment: Experiment) -
     assert not (folder / "labelsTs").exists()
     manual = (folder / "README.md").read_text()
     assert "nnUNetv2_train 501 2d 0" in manual and "--predictions masks" in manual
+    assert "--storage <that of the experiment> \\\n" in manual
 
 
 def masks(case: Case, prepared: dict[str, Case]) -> tuple[Path, Path]:

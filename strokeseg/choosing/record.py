@@ -9,7 +9,6 @@ from typing import Any
 from strokeseg.choosing.scores import Choice
 from strokeseg.choosing.significance import SIGNIFICANT_P, smallest_p
 from strokeseg.choosing.steps import LeftOut, Step
-from strokeseg.learning.ensemble_record import Rule
 
 TEST = (
     "paired sign-flip test over patients of the best option's mean gain, by the maximum over all "
@@ -116,19 +115,6 @@ def sentences(outcome: Outcome) -> list[str]:
             f"{outcome.left_out.start:.3f} as it started, {outcome.left_out.chosen:.3f} as chosen"
         )
     return said
-
-
-def rule_in_words(rule: Rule) -> str:
-    """Say how an ensemble votes."""
-    words = [f"{rule.between} vote from probability {rule.threshold:g}"]
-    if rule.within == "vote":
-        words.append("members of an axis vote among themselves")
-    if rule.axis_weights:
-        weights = (f"{axis} {weight:.2f}" for axis, weight in rule.axis_weights.items())
-        words.append(f"weights {', '.join(weights)}")
-    if rule.smallest_lesion_mm3 > 0:
-        words.append(f"lesions below {rule.smallest_lesion_mm3:g} mm³ dropped")
-    return "; ".join(words)
 
 
 def step_rows(steps: Sequence[Step]) -> list[tuple[str, ...]]:

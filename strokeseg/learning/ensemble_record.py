@@ -49,6 +49,26 @@ class Rule(Record):
     axis_weights: dict[_Axis, Positive] = {}
     smallest_lesion_mm3: NotNegative = 0.0
 
+    def in_words(self) -> str:
+        """Say how the ensemble votes."""
+        axes = (
+            "majority of the axes, a tie being lesion-free"
+            if self.between == "hard"
+            else "mean probability of the axes"
+        )
+        words = [
+            f"{axes}, lesion from probability {self.threshold:g}",
+            "members of an axis vote among themselves"
+            if self.within == "vote"
+            else "members of an axis by their mean",
+        ]
+        if self.axis_weights:
+            weights = (f"{axis} {weight:.2f}" for axis, weight in self.axis_weights.items())
+            words.append(f"weights {', '.join(weights)}")
+        if self.smallest_lesion_mm3 > 0:
+            words.append(f"lesions below {self.smallest_lesion_mm3:g} mm³ dropped")
+        return "; ".join(words)
+
     def ballot(self) -> Ballot:
         """A ballot of one case by this rule."""
         return Ballot(

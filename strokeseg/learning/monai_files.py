@@ -18,6 +18,8 @@ from strokeseg.learning.ensemble_record import EnsembleRecord
 SCHEMA_NAME = "configs/metadata.schema.json"
 # Of MONAI's, by which `verify_metadata` was seen to pass; strokeseg does not need MONAI.
 MONAI_VERSION = "1.6.1"
+# The networks are there as ONNX too; these read and write them otherwise.
+_OPTIONAL = frozenset({"torch", "onnx", "safetensors"})
 _SCHEMA_URL = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
@@ -43,7 +45,8 @@ def metadata(
         versions: Of `torch`, `numpy` and whatever else made it.
         facts: Further keys of our own, such as hashes.
     """
-    others = {name: version for name, version in versions.items() if name not in {"torch", "numpy"}}
+    needed = {name: version for name, version in versions.items() if name not in _OPTIONAL}
+    optional = {name: version for name, version in versions.items() if name in _OPTIONAL}
     return {
         "schema": _SCHEMA_URL,
         "name": record.name,
@@ -52,8 +55,8 @@ def metadata(
         "monai_version": MONAI_VERSION,
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
-        "required_packages_version": others,
-        "optional_packages_version": others,
+        "required_packages_version": needed,
+        "optional_packages_version": optional,
         "task": "segmentation of ischemic stroke lesions in multi-sequence MRI",
         "description": description,
         "authors": "whoever trained and exported this ensemble",

@@ -54,11 +54,23 @@ class Findings:
         statistic: Mapping[str, Any] = self.summary["methods"][VOTE]["metrics"]["dice"]
         return statistic
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why cases could not be scored, those of rivals among them, by name."""
+        return {**self.summary["failed"], **self.summary.get("rivals_failed", {})}
+
     def methods(self, *kinds: str) -> dict[str, Mapping[str, Any]]:
         """What the summary says of the methods of some kinds."""
         return {
             name: found for name, found in self.summary["methods"].items() if found["kind"] in kinds
         }
+
+    def every_row(self, method: str = VOTE) -> list[ScoreRow]:
+        """A method's score rows, the worst first, and after them those without a Dice."""
+        without = [
+            row for row in self.scores if row.method == method and row.values["dice"] is None
+        ]
+        return [*self.rows(method), *sorted(without, key=lambda row: row.case)]
 
     def rows(self, method: str = VOTE) -> list[ScoreRow]:
         """A method's score rows with a Dice, the worst first."""

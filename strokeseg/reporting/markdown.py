@@ -21,13 +21,7 @@ def report_markdown(findings: Findings) -> str:
         markdown_table(tables.methods_table(findings, *tables.MAIN_KINDS)),
         wording.accuracy(findings),
         _list(wording.comparison_notes(findings)),
-        _list(
-            [
-                f"failed: {case}: {why}"
-                for part in ("failed", "rivals_failed")
-                for case, why in findings.summary[part].items()
-            ]
-        ),
+        _list([f"failed: {case}: {why}" for case, why in findings.failed.items()]),
     ]
     if findings.summary["tests"]:
         parts += [markdown_table(tables.tests_table(findings)), wording.tests_note(findings)]

@@ -17,7 +17,7 @@ from strokeseg.reporting.pictures import data_uri, draw_planes, see_case, tellin
 from strokeseg.reporting.style import STYLE
 from strokeseg.reporting.tables import Table
 from strokeseg.reporting.viewer import viewer, viewer_script
-from strokeseg.summary import VOTE, ScoreRow, interval_text
+from strokeseg.summary import VOTE, ScoreRow
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _CARDS = ("sensitivity", "precision", "hd95_mm", "assd_mm", "volume_difference_ml", "lesion_f1")
@@ -74,12 +74,14 @@ def _headline(findings: Findings) -> list[Html]:
         if dice["low"] is not None
         else "no interval: it takes two patients"
     )
-    metrics = findings.summary["methods"][VOTE]["metrics"]
+    vote = findings.summary["methods"][VOTE]
     cards = [
         tag(
             "div",
             tag("span", METRICS[metric].heading),
-            *_mean_and_interval(interval_text(metrics[metric], 2), "b", "span"),
+            *_mean_and_interval(
+                tables.mean_text(vote["metrics"][metric], vote["cases"], 2), "b", "span"
+            ),
             class_="card",
         )
         for metric in _CARDS
@@ -119,7 +121,7 @@ def _scores(findings: Findings) -> list[Html]:
         tag("h3", "Lesions found, missed and made up"),
         _table(tables.lesions_table(findings), own=VOTE),
     ]
-    if failed := {**findings.summary["failed"], **findings.summary["rivals_failed"]}:
+    if failed := findings.failed:
         listed = Table(columns=("case", "why"), rows=tuple(failed.items()))
         parts += [tag("h3", "Failed cases"), _words(listed)]
     return parts
@@ -180,7 +182,7 @@ def _volumes(findings: Findings) -> list[Html]:
             "div",
             _plot(
                 plots.dice_by_volume(findings),
-                "Every point is a case; the volume is that of its true lesion.",
+                wording.volume_note(findings),
             ),
             _plot(
                 plots.volume_agreement(findings),

@@ -48,10 +48,13 @@ def methods_table(findings: Findings, *kinds: str) -> Table:
             (
                 name,
                 str(found["cases"]),
-                interval_text(found["metrics"]["dice"]),
+                mean_text(found["metrics"]["dice"], found["cases"]),
                 _quartiles(found["metrics"]["dice"]),
                 *(
-                    interval_text(found["metrics"][metric], 2 if METRICS[metric].unit else 3)
+                    mean_text(
+                        *(found["metrics"][metric], found["cases"]),
+                        digits=2 if METRICS[metric].unit else 3,
+                    )
                     for metric in _METHOD_METRICS
                 ),
             )
@@ -87,7 +90,7 @@ def sizes_table(findings: Findings) -> Table:
                 else f"{found['low_ml']:g} and more",
                 str(found["cases"]),
                 *(
-                    interval_text(found["methods"][name]["dice"])
+                    mean_text(found["methods"][name]["dice"], found["cases"])
                     if name in found["methods"]
                     else "-"
                     for name in methods
@@ -117,7 +120,7 @@ def tests_table(findings: Findings) -> Table:
 
 
 def cases_table(findings: Findings) -> Table:
-    """Return what the vote scored on each case, the worst first."""
+    """Return what the vote scored on each case, the worst first, those without a Dice last."""
     unsure = {
         case["case"]: case["mean_disagreement"]
         for case in findings.summary["disagreement"]["cases"]
@@ -135,7 +138,7 @@ def cases_table(findings: Findings) -> Table:
                 *(_metric_cell(metric, row.values[metric]) for metric in _CASE_METRICS),
                 number(unsure.get(row.case)),
             )
-            for row in findings.rows(VOTE)
+            for row in findings.every_row()
         ),
     )
 
@@ -262,6 +265,21 @@ def definitions_table() -> Table:
             (name.heading, name.better or "-", name.definition) for name in METRICS.values()
         ),
     )
+
+
+def mean_text(statistic: Mapping[str, Any], cases: int, digits: int = 3) -> str:
+    """Return a mean and its interval as text, and over how many cases where these are not all.
+
+    Args:
+        statistic: With `mean`, `low`, `high` and `cases`.
+        cases: How many there are.
+        digits: After the decimal point.
+    """
+    said = interval_text(statistic, digits)
+    if statistic["cases"] == cases or statistic["mean"] is None:
+        return said
+    known = f"n = {statistic['cases']}"
+    return f"{said[:-1]}; {known})" if said.endswith(")") else f"{said} ({known})"
 
 
 def number(value: float | None, digits: int = 3) -> str:

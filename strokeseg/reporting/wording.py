@@ -6,34 +6,39 @@ from collections.abc import Sequence
 
 from strokeseg.gains import gain_by_transfer, gain_over_default
 from strokeseg.leaderboard import LeaderboardRow
-from strokeseg.learning.ensemble_record import Rule
 from strokeseg.reporting.findings import Findings
-from strokeseg.summary import VOTE
+from strokeseg.summary import VOTE, few_patients_notes
 
 # The p of a rank correlation is an approximation that few cases make a lie: 0 for three of them.
 _FEWEST_FOR_P = 10
 _BORNE_OUT = 0.05
+_USUAL_POLICY = "isles22"
 
 
 def headline(findings: Findings) -> str:
     """Say on whom the Dice was measured."""
-    cases = findings.summary["methods"][VOTE]["cases"]
+    vote, policy = findings.summary["methods"][VOTE], findings.summary["policy"]
+    cases = vote["metrics"]["dice"]["cases"]
     patients = len({row.patient for row in findings.rows(VOTE)})
     whom = (
         "that no training and no choice has seen"
         if findings.on_test
         else "that also chose the trials"
     )
-    return (
+    said = (
         f"Mean 3D Dice of the ensemble over {count(cases, 'case')} of "
         f"{count(patients, 'patient')} {whom}, on each case's own grid"
     )
+    if policy != _USUAL_POLICY:
+        said += f", by the policy {policy}"
+    undefined = vote["cases"] - cases
+    return f"{said}; {count(undefined, 'further case')} had no Dice" if undefined else said
 
 
 def cautions(findings: Findings) -> list[str]:
     """Return what to bear in mind before the numbers are believed."""
     said = []
-    if findings.experiment.config.data.phantom is not None:
+    if findings.experiment.config.data.is_simulated:
         said.append(
             "The cases are simulated: the numbers tell how the program behaves, and nothing of "
             "patients."
@@ -65,8 +70,13 @@ def tests_note(findings: Findings) -> str:
     tests = findings.summary["tests"]
     if not tests:
         return ""
-    said = f"{tests[0]['test']}, each patient once; the p are not corrected for their number."
-    patients = tests[0]["patients"]
+    patients = min(test["patients"] for test in tests)
+    said = " ".join(
+        [
+            f"{tests[0]['test']}, each patient once; the p are not corrected for their number.",
+            *few_patients_notes(patients),
+        ]
+    )
     # All signs alike are the rarest that can be, on either side.
     smallest = min(1.0, 2 / 2**patients)
     if smallest <= _BORNE_OUT:
@@ -75,6 +85,13 @@ def tests_note(findings: Findings) -> str:
         f"{said} So few patients bear out no difference, however large: the smallest p that "
         f"{count(patients, 'patient')} can give is {smallest:.3g}."
     )
+
+
+def volume_note(findings: Findings) -> str:
+    """Say what the plot of Dice by volume shows, and what it cannot."""
+    without = sum(not row.values["true_ml"] for row in findings.rows(VOTE))
+    left_out = f" Left out: {count(without, 'case')} without a lesion." if without else ""
+    return f"Every point is a case; the volume is that of its true lesion.{left_out}"
 
 
 def disagreement_note(findings: Findings) -> str:
@@ -101,7 +118,7 @@ def disagreement_note(findings: Findings) -> str:
 def choice_notes(findings: Findings) -> list[str]:
     """Say how the ensemble was chosen and what it is to be believed."""
     choice = findings.choice
-    said = [f"How it votes: {rule_text(findings.ensemble.rule)}."]
+    said = [f"How it votes: {findings.ensemble.rule.in_words()}."]
     if choice is None or choice["method"] == "vote":
         return [*said, "No step was tried: the best trials of each axis vote as they are."]
     said.append(
@@ -120,25 +137,6 @@ def choice_notes(findings: Findings) -> list[str]:
             f"{choice['smallest_p']:.3g}, and {choice['significant_p']:g} is asked for."
         )
     return [*said, f"p: {choice['test']}.", choice["caveat"]]
-
-
-def rule_text(rule: Rule) -> str:
-    """Say how an ensemble votes."""
-    words = [
-        f"{'majority' if rule.between == 'hard' else 'mean probability'} of the axes, lesion from "
-        f"probability {rule.threshold:g}"
-    ]
-    words.append(
-        "members of an axis vote among themselves"
-        if rule.within == "vote"
-        else "members of an axis by their mean"
-    )
-    if rule.axis_weights:
-        weights = (f"{axis} {weight:.2f}" for axis, weight in rule.axis_weights.items())
-        words.append(f"weights {', '.join(weights)}")
-    if rule.smallest_lesion_mm3 > 0:
-        words.append(f"lesions below {rule.smallest_lesion_mm3:g} mm³ dropped")
-    return "; ".join(words)
 
 
 def comparison_notes(findings: Findings) -> list[str]:

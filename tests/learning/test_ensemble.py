@@ -189,3 +189,20 @@ def test_damaged_ensembles_are_refused(
     with pytest.raises(UserError, match=words) as caught:
         load_ensemble(ensemble_folder)
     assert str(ensemble_folder) in str(caught.value)
+
+
+def test_a_rule_says_in_words_all_that_it_does() -> None:
+    assert Rule().in_words() == (
+        "majority of the axes, a tie being lesion-free, lesion from probability 0.5; members of "
+        "an axis by their mean"
+    )
+    rule = Rule.model_validate(
+        {
+            **{"between": "soft", "within": "vote", "threshold": 0.4},
+            **{"axis_weights": {"axial": 2}, "smallest_lesion_mm3": 30},
+        }
+    )
+    assert rule.in_words() == (
+        "mean probability of the axes, lesion from probability 0.4; members of an axis vote among "
+        "themselves; weights axial 2.00; lesions below 30 mm³ dropped"
+    )

@@ -43,7 +43,8 @@ def test_metadata_say_what_goes_in_and_what_comes_out(described: dict[str, Any])
     assert formats["inputs"]["image"]["num_channels"] == 2
     assert formats["outputs"]["pred"]["value_range"] == [0, 1]
     assert described["pytorch_version"] == "2.9"
-    assert described["required_packages_version"] == {"onnxruntime": "1.20"}
+    assert described["required_packages_version"] == {"numpy": "2.1", "onnxruntime": "1.20"}
+    assert described["optional_packages_version"] == {"torch": "2.9"}
 
 
 @pytest.mark.parametrize("key", ["version", "network_data_format", "pytorch_version"])

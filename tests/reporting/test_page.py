@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from strokeseg.evaluation.summarise import by_size, methods_of
 from strokeseg.leaderboard import LeaderboardRow
-from strokeseg.reporting import search_plots
+from strokeseg.reporting import plots, search_plots, tables, wording
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markdown import report_markdown
 from strokeseg.reporting.page import report_page
@@ -131,10 +132,82 @@ def test_the_history_tells_ends_apart_by_shape(findings: Findings) -> None:
 
 
 def test_cases_without_a_dice_leave_a_page_that_says_so(findings: Findings) -> None:
-    undefined = {**findings.dice, **dict.fromkeys(("mean", "median", "low", "high"))}
+    undefined = {**findings.dice, **dict.fromkeys(("mean", "median", "low", "high")), "cases": 0}
     vote = findings.summary["methods"]["vote"]
     metrics = {**vote["metrics"], "dice": undefined}
     methods = {"vote": {**vote, "metrics": metrics}}
     summary = {**findings.summary, "policy": "nnunet", "methods": methods, "by_size": []}
     page = report_page(replace(findings, summary=summary, scores=[]))
     assert "By the policy nnunet no case has a Dice." in page
+
+
+@pytest.fixture
+def one_undefined(findings: Findings) -> Findings:
+    """The findings, but that the best case has no Dice and no lesion, by the policy nnunet."""
+    best = findings.rows()[-1].case
+    rows = [
+        replace(row, values={**row.values, "dice": None, "true_ml": 0.0})
+        if row.case == best
+        else row
+        for row in findings.scores
+    ]
+    summary = {**findings.summary, "policy": "nnunet"}
+    summary.update(methods=methods_of(rows), by_size=by_size(rows))
+    return replace(findings, summary=summary, scores=rows)
+
+
+def test_a_case_without_a_dice_is_in_no_count_of_the_mean_but_in_the_table(
+    one_undefined: Findings, findings: Findings
+) -> None:
+    said = wording.headline(one_undefined)
+    assert "over 2 cases of 2 patients" in said and "by the policy nnunet" in said
+    assert said.endswith("1 further case had no Dice")
+    assert "policy" not in wording.headline(findings)
+    last = tables.cases_table(one_undefined).rows[-1]
+    assert last[0] == findings.rows()[-1].case and last[2] == "-"
+    (vote,) = tables.methods_table(one_undefined, "vote").rows
+    assert vote[1] == "3" and vote[2].endswith("; n = 2)")
+
+
+def test_a_case_without_a_lesion_is_no_small_lesion_in_the_plot(findings: Findings) -> None:
+    best = findings.rows()[-1].case
+    scores = [
+        replace(row, values={**row.values, "true_ml": 0.0}) if row.case == best else row
+        for row in findings.scores
+    ]
+    without = replace(findings, scores=scores)
+    assert f"case {best}:" in plots.dice_by_volume(findings)
+    assert f"case {best}:" not in plots.dice_by_volume(without)
+    assert wording.volume_note(without).endswith("Left out: 1 case without a lesion.")
+    assert "Left out" not in wording.volume_note(findings)
+
+
+def test_failures_of_rivals_are_listed_after_those_of_the_ensemble(findings: Findings) -> None:
+    summary = {**findings.summary, "rivals_failed": {"3 (nnU-Net)": "no mask"}}
+    told = replace(findings, summary=summary)
+    assert list(told.failed) == ["77", "3 (nnU-Net)"]
+    assert "- failed: 3 (nnU-Net): no mask" in report_markdown(told)
+
+
+def test_a_mean_names_its_cases_where_they_are_not_all() -> None:
+    statistic = {"mean": 0.5, "low": None, "high": None, "cases": 1}
+    assert tables.mean_text(statistic, 1) == "0.500"
+    assert tables.mean_text(statistic, 2) == "0.500 (n = 1)"
+    assert tables.mean_text({**statistic, "low": 0.4, "high": 0.6}, 2, 1) == (
+        "0.5 (0.4 to 0.6; n = 1)"
+    )
+    assert tables.mean_text({**statistic, "mean": None, "cases": 0}, 2) == "-"
+
+
+@pytest.mark.parametrize(
+    ("patients", "smallest_p", "narrow"),
+    [((4, 7), "0.125", True), ((9, 12), "", True), ((10,), "", False)],
+)
+def test_the_note_of_the_tests_is_as_careful_as_the_smallest_asks_for(
+    findings: Findings, patients: tuple[int, ...], smallest_p: str, narrow: bool
+) -> None:
+    # 4 patients all alike: 2 / 2**4.
+    tests = [{"test": "signed-rank", "patients": number} for number in reversed(patients)]
+    note = wording.tests_note(replace(findings, summary={**findings.summary, "tests": tests}))
+    assert ("intervals over so few as" in note) == narrow
+    assert ("the smallest p that" in note) == bool(smallest_p) and smallest_p in note
