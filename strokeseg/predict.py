@@ -4,10 +4,11 @@ Cases come from a folder in the layout of ISLES 2015 SISS, ISLES'22, BIDS or nnU
 told by the names in it, from a CSV manifest (case and one column a sequence), or as named files
 of one case. What is written are BIDS derivatives: for every case the mask, the probability of
 lesion, the uncertainty (where the axes disagree), a JSON file with the lesion's volume, and a
-picture to check it by; and lesions.csv, a row a case.
+picture to check it by; and lesions.csv, a row for every case in the folder.
 
 Cases that this bundle has segmented before are kept, so that the same command goes on where it
-was stopped. If a case fails, the others go on; the failed ones are listed and the exit code is 1.
+was stopped. A case is refused when one of its name is there that was made of other files. If a
+case fails, the others go on; the failed ones are listed and the exit code is 1.
 
     strokeseg predict --bundle bundle.zip --input cases --output masks
     strokeseg predict --bundle bundle.zip --output masks --case anna \
@@ -32,7 +33,7 @@ from strokeseg.imaging.derivatives import describe_dataset, refuse_scans
 from strokeseg.imaging.layouts.finding import AUTO, LAYOUTS, find_cases
 from strokeseg.imaging.layouts.named_files import name_case
 from strokeseg.learning.bundle import RUNTIMES, bundle_sha256, choose_runtime, open_bundle
-from strokeseg.prediction import Finding, Tool, find_done, predict_case
+from strokeseg.prediction import Finding, Tool, find_done, find_segmented, predict_case
 
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SEQUENCE=FILE",
         help="one sequence of one case, in place of --input; once for every sequence",
     )
-    parser.add_argument("--case", default="case", metavar="NAME", help="name of that case")
+    parser.add_argument("--case", metavar="NAME", help="name of that case; needed with --image")
     parser.add_argument(
         "--reference",
         metavar="SEQUENCE",
@@ -86,19 +87,18 @@ def _work(options: argparse.Namespace) -> int:
     except OSError as error:
         raise unwritable(options.output, error) from None
     found: dict[str, Finding] = {}
+    failed: dict[str, str] = {}
     if not options.overwrite:
         # All of them first: another bundle's masks must stop the command before it writes any.
-        done = {case.name: find_done(tool, case, options.output) for case in cases}
-        found = {name: finding for name, finding in done.items() if finding is not None}
-    failed = _segment(tool, cases, options.output, found)
+        _find_done(tool, cases, options.output, found, failed)
+    _segment(tool, cases, options.output, found, failed)
     for name, finding in found.items():
-        before = " (done before)" if finding.done_before else ""
-        print(f"{name}: {finding}, {finding.files.mask}{before}")
+        print(f"{name}: {finding}, {finding.files.mask}{_when(tool, finding)}")
     for name, reason in failed.items():
         print(f"failed: case {name}: {reason}", file=sys.stderr)
     if not found:
         raise UserError(f"none of {len(cases)} cases could be segmented; see the lines above")
-    _describe(tool, options.output, found)
+    _describe(tool, options.output)
     return cli.SOME_FAILED if failed else cli.DONE
 
 
@@ -124,6 +124,11 @@ def _tool(options: argparse.Namespace) -> Tool:
 def _cases(options: argparse.Namespace, sequences: Sequence[str]) -> list[Case]:
     if bool(options.image) == (options.input is not None):
         raise UserError("give either --input or one --image for every sequence")
+    if bool(options.image) != (options.case is not None):
+        raise UserError(
+            "--case NAME and --image belong together: the files of the case are named by it, so "
+            "that no patient's replace another's; cases of --input have names"
+        )
     if options.image:
         return [name_case(options.case, options.image, sequences)]
     cases = find_cases(options.input, sequences, layout=options.layout, masks=False)
@@ -136,12 +141,33 @@ def _cases(options: argparse.Namespace, sequences: Sequence[str]) -> list[Case]:
     return cases
 
 
+def _find_done(
+    tool: Tool,
+    cases: Sequence[Case],
+    output: Path,
+    found: dict[str, Finding],
+    failed: dict[str, str],
+) -> None:
+    """Add what is done already to what is found, and what must not be replaced to what failed."""
+    for case in cases:
+        try:
+            finding = find_done(tool, case, output)
+        except CaseError as error:
+            failed[case.name] = str(error)
+            continue
+        if finding is not None:
+            found[case.name] = finding
+
+
 def _segment(
-    tool: Tool, cases: Sequence[Case], output: Path, found: dict[str, Finding]
-) -> dict[str, str]:
-    """Segment the cases that nothing is found of yet; return why some failed."""
-    waiting = [case for case in cases if case.name not in found]
-    failed: dict[str, str] = {}
+    tool: Tool,
+    cases: Sequence[Case],
+    output: Path,
+    found: dict[str, Finding],
+    failed: dict[str, str],
+) -> None:
+    """Segment the cases that neither are found nor have failed yet, and add each to one of them."""
+    waiting = [case for case in cases if case.name not in found and case.name not in failed]
     with cli.progress("Segmenting cases") as show:
         for case in waiting:
             show(len(found) + len(failed), len(cases), f"case {case.name}")
@@ -150,11 +176,20 @@ def _segment(
             except CaseError as error:
                 failed[case.name] = str(error)
         show(len(cases), len(cases), "")
-    return failed
 
 
-def _describe(tool: Tool, output: Path, found: dict[str, Finding]) -> None:
-    """Write what the folder is, and a row a case."""
+def _when(tool: Tool, finding: Finding) -> str:
+    """Say that a case was kept, and what made it where that would not be the same today."""
+    if not finding.done_before:
+        return ""
+    made_with = (finding.runtime, finding.code_version)
+    if made_with == (tool.runtime, tool.code_version):
+        return " (done before)"
+    return f" (done before, with {finding.runtime}, strokeseg {finding.code_version})"
+
+
+def _describe(tool: Tool, output: Path) -> None:
+    """Write what the folder is, and a row for every case in it, also by earlier commands."""
     describe_dataset(
         output,
         name="Stroke lesions by strokeseg",
@@ -168,7 +203,7 @@ def _describe(tool: Tool, output: Path, found: dict[str, Finding]) -> None:
             "lesions": finding.lesions,
             "mask": finding.files.mask.relative_to(output).as_posix(),
         }
-        for name, finding in found.items()
+        for name, finding in find_segmented(output).items()
     ]
     write_csv(output / "lesions.csv", list(rows[0]), rows)
 

@@ -1,7 +1,8 @@
 """Segmenting one case with a bundle, and knowing again what was segmented before.
 
 What is written for a case, `imaging.derivatives` names. A case is *done* when its files are all
-there and its sidecar says that this bundle made them of these files.
+there and its sidecar says that this bundle made them of these files. A case of that name that was
+made of other files is taken for another patient's, and never replaced unasked.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from strokeseg.errors import UserError
+from strokeseg.errors import CaseError, UserError
 from strokeseg.files import file_sha256, read_json, write_json
-from strokeseg.imaging.cases import Case
+from strokeseg.imaging.cases import Case, natural_name_order
 from strokeseg.imaging.derivatives import CaseFiles, files_of, mask_sidecar
 from strokeseg.imaging.lesions import lesion_volumes_mm3
+from strokeseg.imaging.metrics import MM3_PER_ML
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.quality_picture import write_quality_picture
 from strokeseg.imaging.uncertainty import disagreement
@@ -27,7 +29,9 @@ from strokeseg.imaging.volume import write_map, write_mask
 from strokeseg.imaging.voting import Decision
 from strokeseg.learning.ensemble import Ensemble, segment
 
-_MM3_PER_ML = 1000
+# The mask's sidecar, wherever the case's name and session put it.
+_SIDECARS = "sub-*/**/anat/*_desc-strokeseg_mask.json"
+_ENTRIES = {"Case", "LesionVolumeMl", "LesionCount", "Versions"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,12 +64,16 @@ class Finding:
         lesion_ml: Volume of all lesions.
         lesions: How many there are.
         files: Where it is written.
-        done_before: Whether an earlier command found it.
+        runtime: The package that computed the networks.
+        code_version: Of the program that found it.
+        done_before: Whether it was there already, rather than found just now.
     """
 
     lesion_ml: float
     lesions: int
     files: CaseFiles
+    runtime: str
+    code_version: str
     done_before: bool = False
 
     def __str__(self) -> str:
@@ -96,11 +104,17 @@ def predict_case(tool: Tool, case: Case, output: Path) -> Finding:
         faults=case.faults,
     )
     decision = segment(tool.ensemble, prepared)
-    volumes_ml = lesion_volumes_mm3(decision.mask, prepared.native_grid.spacing_mm) / _MM3_PER_ML
+    volumes_ml = lesion_volumes_mm3(decision.mask, prepared.native_grid.spacing_mm) / MM3_PER_ML
     files = files_of(output, case.name)
     # Without it the case is not done, should this command end while it replaces the files.
     files.sidecar.unlink(missing_ok=True)
-    finding = Finding(lesion_ml=float(volumes_ml.sum()), lesions=len(volumes_ml), files=files)
+    finding = Finding(
+        lesion_ml=float(volumes_ml.sum()),
+        lesions=len(volumes_ml),
+        files=files,
+        runtime=tool.runtime,
+        code_version=tool.code_version,
+    )
     _write(tool, case, prepared, decision, finding)
     largest_ml = float(volumes_ml.max(initial=0))
     write_json(files.sidecar, _sidecar(tool, case, finding, largest_ml))
@@ -111,6 +125,7 @@ def find_done(tool: Tool, case: Case, output: Path) -> Finding | None:
     """Return what an earlier command found in a case, or nothing when it is not done.
 
     Raises:
+        CaseError: When the case of that name there was made of other files.
         UserError: When the files there were made by another bundle, or are no prediction.
     """
     files = files_of(output, case.name)
@@ -124,13 +139,55 @@ def find_done(tool: Tool, case: Case, output: Path) -> Finding | None:
             f"({there.get('Bundle', 'unknown')}); give another --output, or replace it with "
             "--overwrite"
         )
-    same = there.get("SourceSha256") == _hashes(case) and there.get("Reference") == tool.reference
-    if not same or case.faults or not all(path.is_file() for path in files.all()):
+    if case.faults:
         return None
+    sources, hashes = there["SourceSha256"], _hashes(case)
+    # A file that is missing now is no sign of another patient: segmenting will name it.
+    if other := [name for name, sha256 in hashes.items() if sources.get(name) != sha256]:
+        raise CaseError(
+            f"{files.sidecar}: a case of this name was made of other files ({', '.join(other)} "
+            "differ); give this one another name (named files: another --case), give another "
+            "--output, or replace it with --overwrite"
+        )
+    same = sources == hashes and there["Reference"] == tool.reference
+    if not same or not all(path.is_file() for path in files.all()):
+        return None
+    return _finding(there, files)
+
+
+def find_segmented(output: Path) -> dict[str, Finding]:
+    """Return what was found in every case whose mask is in a folder, whichever bundle made it.
+
+    Args:
+        output: Folder of the derivatives.
+
+    Returns:
+        The findings by the cases' names, in natural order.
+
+    Raises:
+        UserError: When a sidecar there is none of a prediction.
+    """
+    found: dict[str, Finding] = {}
+    for path in output.glob(_SIDECARS):
+        there = read_json(path)
+        if not isinstance(there, dict) or not there.keys() >= _ENTRIES:
+            raise UserError(
+                f"{path}: must have the entries {', '.join(sorted(_ENTRIES))}, as predict writes "
+                "them; move it away, or segment its case with --overwrite"
+            )
+        files = files_of(output, there["Case"])
+        if files.sidecar == path and files.mask.is_file():
+            found[there["Case"]] = _finding(there, files)
+    return {name: found[name] for name in sorted(found, key=natural_name_order)}
+
+
+def _finding(sidecar: dict[str, Any], files: CaseFiles) -> Finding:
     return Finding(
-        lesion_ml=float(there["LesionVolumeMl"]),
-        lesions=int(there["LesionCount"]),
+        lesion_ml=float(sidecar["LesionVolumeMl"]),
+        lesions=int(sidecar["LesionCount"]),
         files=files,
+        runtime=sidecar.get("Runtime", "unknown runtime"),
+        code_version=sidecar["Versions"]["strokeseg"],
         done_before=True,
     )
 
@@ -167,6 +224,7 @@ def _sidecar(tool: Tool, case: Case, finding: Finding, largest_ml: float) -> dic
         BundleSha256=tool.bundle_sha256,
         Experiment=record.name,
         Rule=record.rule.model_dump(mode="json"),
+        Runtime=tool.runtime,
         Versions=_versions(tool),
     )
 

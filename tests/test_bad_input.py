@@ -522,8 +522,10 @@ def test_a_bundle_with_a_changed_byte_in_its_archive_is_refused(
     [
         ((), ("--input", "--image")),
         (("--input", "CASES", "--image", "T1=a.nii"), ("--input", "--image")),
-        (("--image", "T9=a.nii"), ("T9=a.nii", "T1, T2, DWI, FLAIR")),
-        (("--image", "a.nii"), ("SEQUENCE=FILE",)),
+        (("--image", "T1=a.nii"), ("--case NAME",)),
+        (("--input", "CASES", "--case", "anna"), ("--case NAME", "--image")),
+        (("--case", "anna", "--image", "T9=a.nii"), ("T9=a.nii", "T1, T2, DWI, FLAIR")),
+        (("--case", "anna", "--image", "a.nii"), ("SEQUENCE=FILE",)),
         (("--input", "EMPTY"), ("holds no case in a layout",)),
         (("--input", "nowhere"), ("nowhere", "no such folder")),
     ],
@@ -556,7 +558,8 @@ def test_predict_without_all_sequences_names_those_that_are_missing(
     bundle: Path, phantom_cases: Path, tmp_path: Path, launch: Launch
 ) -> None:
     image = volume_of(phantom_cases, "1", "MR_T1")
-    outcome = predict(launch, bundle, tmp_path / "masks", "--image", f"T1={image}")
+    named = ("--case", "anna", "--image", f"T1={image}")
+    outcome = predict(launch, bundle, tmp_path / "masks", *named)
     assert outcome.code == 2 and outcome.out == ""
     assert "sequence T2 is missing" in outcome.err and "sequence DWI is missing" in outcome.err
     assert "Traceback" not in outcome.err

@@ -79,7 +79,7 @@ def test_a_case_gets_its_mask_in_whatever_orientation_its_files_are(
     """The same scan, its axes turned: the mask must be the same one, turned alike."""
     masks = {}
     for name in ("LPS", orientation):
-        images = []
+        images = ["--case", "case"]
         for sequence in ("T1", "T2", "DWI", "Flair"):
             source = next(tiny_run.glob(f"cases/1/*MR_{sequence}.*/*.nii"))
             turned = _turn(nibabel.load(source, mmap=False), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import pytest
 
 import strokeseg.predict
 from strokeseg.config import TrialConfig
+from strokeseg.files import read_csv
 from strokeseg.imaging.derivatives import files_of
 from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
@@ -113,8 +113,7 @@ def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
 def test_a_batch_becomes_a_data_set_of_derivatives(segmented: Path) -> None:
     described = json.loads((segmented / "dataset_description.json").read_text())
     assert described["DatasetType"] == "derivative"
-    with (segmented / "lesions.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(segmented / "lesions.csv")
     assert [row["case"] for row in rows] == ["1", "2"]
     for row in rows:
         files = files_of(segmented, row["case"])
@@ -143,6 +142,66 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     outcome = predict(launch, bundle, output, "--input", two_cases, "--overwrite")
     assert outcome.code == 0 and "done before" not in outcome.out
     assert first.mask.stat().st_mtime_ns > kept
+
+
+def test_another_patients_files_under_the_same_name_are_refused(
+    bundle: Path, two_cases: Path, segmented: Path, tmp_path: Path, launch: Any
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(segmented, output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    named = ("--case", "1", *named_files(two_cases / "2"))
+    outcome = predict(launch, bundle, output, *named)
+    assert outcome.code == 2 and outcome.out == ""
+    (line,) = (line for line in outcome.err.splitlines() if line.startswith("failed: case 1: "))
+    assert all(word in line for word in ("other files", "--case", "--output", "--overwrite"))
+    assert {path: path.read_bytes() for path in before} == before
+    outcome = predict(launch, bundle, output, *named, "--overwrite")
+    assert outcome.code == 0, outcome.err
+    masks = masks_of(output)
+    np.testing.assert_array_equal(masks["sub-1"], masks["sub-2"])
+
+
+def named_files(case: Path) -> list[str]:
+    """A case in SISS's layout as options of predict."""
+    (found,) = find_siss_cases(case, SEQUENCES, masks=False)
+    return [part for name, path in found.images.items() for part in ("--image", f"{name}={path}")]
+
+
+def test_a_case_that_joins_a_folder_leaves_the_rows_of_the_others(
+    bundle: Path, two_cases: Path, segmented: Path, tmp_path: Path, launch: Any
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(segmented, output)
+    named = ("--case", "10", *named_files(two_cases / "1"))
+    outcome = predict(launch, bundle, output, *named)
+    assert outcome.code == 0, outcome.err
+    # The case itself is all that the command speaks of.
+    assert [line.partition(":")[0] for line in outcome.out.splitlines()] == ["10"]
+    rows = read_csv(output / "lesions.csv")
+    assert [row["case"] for row in rows] == ["1", "2", "10"]
+    assert rows[0]["lesion_ml"] == rows[2]["lesion_ml"]
+    shutil.rmtree(output / "sub-2")
+    outcome = predict(launch, bundle, output, *named)
+    assert outcome.code == 0, outcome.err
+    assert [row["case"] for row in read_csv(output / "lesions.csv")] == ["1", "10"]
+
+
+def test_a_kept_case_says_what_made_it_where_that_is_not_the_same_today(
+    bundle: Path, two_cases: Path, segmented: Path, tmp_path: Path, launch: Any
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(segmented, output)
+    sidecar = files_of(output, "1").sidecar
+    there = json.loads(sidecar.read_text())
+    there["Versions"]["strokeseg"] = "0.0.1"
+    sidecar.write_text(json.dumps(there))
+    outcome = predict(launch, bundle, output, "--input", two_cases)
+    older, same = outcome.out.splitlines()
+    assert older.endswith(" (done before, with torch, strokeseg 0.0.1)")
+    assert same.endswith(" (done before)")
+    outcome = predict(launch, bundle, output, "--input", two_cases, "--runtime", "onnx")
+    assert all("(done before, with torch, " in line for line in outcome.out.splitlines())
 
 
 def test_masks_of_another_bundle_are_kept_unless_told_otherwise(

@@ -14,10 +14,11 @@ from PIL import Image
 
 from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import Case
+from strokeseg.imaging.derivatives import files_of
 from strokeseg.learning.ensemble import Ensemble
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.slicewise import Expert
-from strokeseg.prediction import Tool, find_done, predict_case
+from strokeseg.prediction import Tool, find_done, find_segmented, predict_case
 
 SHAPE = (24, 28, 20)
 BRAIN = (slice(3, 21), slice(3, 25), slice(3, 17))
@@ -74,7 +75,10 @@ def voxels(lesion: bool = True) -> dict[str, NDArray[np.float32]]:
 
 
 def save(
-    folder: Path, scans: Mapping[str, NDArray[np.float32]], affine: NDArray[np.float64]
+    folder: Path,
+    scans: Mapping[str, NDArray[np.float32]],
+    affine: NDArray[np.float64],
+    name: str = "anna",
 ) -> Case:
     """Write scans and name them a case."""
     folder.mkdir(exist_ok=True)
@@ -82,7 +86,7 @@ def save(
     for sequence, values in scans.items():
         images[sequence] = folder / f"{sequence}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(values, affine), images[sequence])
-    return Case(name="anna", patient="anna", images=images, mask=None)
+    return Case(name=name, patient=name, images=images, mask=None)
 
 
 def expected() -> NDArray[np.bool_]:
@@ -240,12 +244,28 @@ def test_a_case_is_done_as_long_as_nothing_has_changed(tmp_path: Path) -> None:
     assert find_done(tool(), case, output) is None
 
 
-def test_a_case_with_other_scans_is_not_done(tmp_path: Path) -> None:
-    case = save(tmp_path / "scans", voxels(), np.eye(4))
-    predict_case(tool(), case, tmp_path / "out")
-    save(tmp_path / "scans", voxels(lesion=False), np.eye(4))
-    assert find_done(tool(), case, tmp_path / "out") is None
-    assert predict_case(tool(), case, tmp_path / "out").lesions == 0
+def test_other_scans_under_the_name_of_a_case_are_refused(tmp_path: Path) -> None:
+    predict_case(tool(), save(tmp_path / "one", voxels(), np.eye(4)), tmp_path / "out")
+    other = save(tmp_path / "two", voxels(lesion=False), np.eye(4))
+    with pytest.raises(CaseError, match=r"made of other files \(FLAIR differ.*another --case"):
+        find_done(tool(), other, tmp_path / "out")
+    # Scans that are not whole are for segmenting to refuse, which says what is missing.
+    other.images["FLAIR"].unlink()
+    assert find_done(tool(), other, tmp_path / "out") is None
+
+
+def test_all_that_is_segmented_is_found_in_natural_order(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    for name in ("10", "2", "sub-3_ses-1", "gone"):
+        predict_case(tool(), save(tmp_path / name, voxels(), np.eye(4), name), output)
+    files_of(output, "gone").mask.unlink()
+    found = find_segmented(output)
+    assert list(found) == ["2", "10", "sub-3_ses-1"]
+    assert {finding.lesions for finding in found.values()} == {1}
+    assert found["2"].files == files_of(output, "2")
+    files_of(output, "10").sidecar.write_text("[]")
+    with pytest.raises(UserError, match="must have the entries Case, .*; move it away"):
+        find_segmented(output)
 
 
 def test_files_of_others_are_not_replaced_in_silence(tmp_path: Path) -> None:

@@ -48,9 +48,14 @@ def is_case_name(name: str) -> bool:
 
 def natural_order(case: Case) -> list[tuple[int, str]]:
     """A key for sorting cases by their names, by which 2 comes before 10."""
+    return natural_name_order(case.name)
+
+
+def natural_name_order(name: str) -> list[tuple[int, str]]:
+    """A key for sorting the names of cases, by which 2 comes before 10."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part.casefold())
-        for part in re.split(r"(\d+)", case.name)
+        for part in re.split(r"(\d+)", name)
     ]
 
 
