@@ -56,7 +56,7 @@ def test_the_step_by_step_commands_work_in_their_order(tmp_path):
         done = run(step, tmp_path)
         assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-    assert len(list((tmp_path / "masks").glob("*mask.nii.gz"))) == 8
+    assert len(list((tmp_path / "masks").rglob("*_mask.nii.gz"))) == 8
 
 
 def test_the_two_commands_of_the_set_up_are_targets_that_run_the_demo_and_the_tests():
