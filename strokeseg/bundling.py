@@ -35,7 +35,7 @@ from strokeseg.learning.slicewise import predict_volume
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.model_card import described_data, model_card
 from strokeseg.preparation.record import Preparation, changed_files
-from strokeseg.summary import current_summary
+from strokeseg.summary import VOTE, current_summary
 
 LARGEST_DIFFERENCE = 1e-4
 _LICENCE = """\
@@ -115,7 +115,7 @@ def accompanying_files(
 def _test_means(summary: Mapping[str, Any] | None) -> dict[str, float]:
     if summary is None or summary["on"] != "test":
         return {}
-    metrics = summary["methods"]["vote"]["metrics"]
+    metrics = summary["methods"][VOTE]["metrics"]
     return {
         f"mean_{name}": statistic["mean"]
         for name, statistic in metrics.items()

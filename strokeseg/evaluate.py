@@ -54,6 +54,7 @@ from strokeseg.learning.ensemble_record import (
     EnsembleRecord,
     read_ensemble_record,
 )
+from strokeseg.phrases import count
 from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.ray_session import ray_session
 from strokeseg.summary import SIDES, ensemble_hash, interval_text, write_scores
@@ -234,7 +235,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         difference = interval_text({**test, "mean": test["mean_difference"]})
         print(
             f"Dice of {test['first']} minus {test['second']}: {difference}, p = {test['p']:.3g} "
-            f"({test['patients']} {'patient' if test['patients'] == 1 else 'patients'})"
+            f"({count(test['patients'], 'patient')})"
         )
     if summary["caution"]:
         print(f"Caution: {summary['caution']}")

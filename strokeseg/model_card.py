@@ -13,14 +13,15 @@ from strokeseg.imaging.metric_names import METRICS
 from strokeseg.imaging.splits import TEST
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.monai_files import SCHEMA_NAME
+from strokeseg.markdown import markdown_table
+from strokeseg.phrases import STEP_COLUMNS, count, step_rows
 from strokeseg.preparation.record import Preparation
-from strokeseg.summary import few_patients_notes
+from strokeseg.summary import VOTE, few_patients_notes
 
 _CARD_METRICS = (
     *("dice", "sensitivity", "precision", "hd95_mm", "assd_mm"),
     *("volume_difference_ml", "lesion_f1"),
 )
-_VOTE = "vote"
 _HASH_DIGITS = 16
 
 
@@ -76,12 +77,6 @@ def described_data(experiment: Experiment, preparation: Preparation) -> str:
     )
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first column is left, the others right."""
-    rule = [":--", *["--:"] * (len(columns) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, rule, *rows])
-
-
 def _simulated(experiment: Experiment) -> str:
     if not experiment.config.data.is_simulated:
         return ""
@@ -129,22 +124,10 @@ def _training(experiment: Experiment, ensemble: EnsembleRecord, preparation: Pre
 def _choice(choice: Mapping[str, Any] | None) -> list[str]:
     if choice is None or not choice["steps"]:
         return []
-    rows = [
-        (
-            step["name"],
-            str(step["best"]),
-            f"{step['dice_before']:.3f}",
-            f"{step['dice_after']:.3f}",
-            f"{step['p']:.3f}",
-            "yes" if step["taken"] else "no",
-        )
-        for step in choice["steps"]
-    ]
-    columns = ("step", "best option", "Dice before", "with it", "p", "taken")
     return [
         "## How it was chosen",
-        f"By `{choice['method']}`, on {choice['patients']} validation patients.",
-        markdown_table(columns, rows),
+        f"By `{choice['method']}`, on {count(choice['patients'], 'validation patient')}.",
+        markdown_table(STEP_COLUMNS, step_rows(choice)),
         str(choice["caveat"]),
     ]
 
@@ -152,9 +135,9 @@ def _choice(choice: Mapping[str, Any] | None) -> list[str]:
 def _results(
     experiment: Experiment, preparation: Preparation, summary: Mapping[str, Any] | None
 ) -> list[str]:
-    if summary is None or _VOTE not in summary["methods"]:
+    if summary is None or VOTE not in summary["methods"]:
         return ["## How well it does", "That was not measured before it was exported."]
-    vote = summary["methods"][_VOTE]
+    vote = summary["methods"][VOTE]
     unseen = summary["on"] == "test"
     side = TEST if unseen else str(experiment.config.splits.validation_fold)
     # Rivals' failures may stand there too, by names that no case has; they are not this bundle's.
@@ -169,8 +152,8 @@ def _results(
     confidence = summary["bootstrap"]["confidence"]
     return [
         f"## How well it does on {'unseen test' if unseen else 'validation'} cases",
-        f"Means over {vote['cases']} cases of {patients} patients {kind}, in 3D on each "
-        f"case's own grid, metrics as by `{summary['policy']}`; the intervals are of "
+        f"Means over {count(vote['cases'], 'case')} of {count(patients, 'patient')} {kind}, in 3D "
+        f"on each case's own grid, metrics as by `{summary['policy']}`; the intervals are of "
         f"{confidence:.0%}, over patients.",
         *few_patients_notes(patients),
         *([f"Caution: {caution}."] if (caution := summary["caution"]) else []),
@@ -199,7 +182,7 @@ def _size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for size in summary["by_size"]:
         high = size["high_ml"]
-        dice = size["methods"][_VOTE]["dice"]
+        dice = size["methods"][VOTE]["dice"]
         name = f"above {size['low_ml']:g}" if high is None else f"{size['low_ml']:g} to {high:g}"
         rows.append((name, str(dice["cases"]), _number(dice["mean"]), _interval(dice)))
     return rows

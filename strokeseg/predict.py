@@ -86,12 +86,11 @@ def _work(options: argparse.Namespace) -> int:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(options.output, error) from None
-    found: dict[str, Finding] = {}
-    failed: dict[str, str] = {}
-    if not options.overwrite:
-        # All of them first: another bundle's masks must stop the command before it writes any.
-        _find_done(tool, cases, options.output, found, failed)
-    _segment(tool, cases, options.output, found, failed)
+    # All of them first: another bundle's masks must stop the command before it writes any.
+    done, refused = ({}, {}) if options.overwrite else _find_done(tool, cases, options.output)
+    waiting = [case for case in cases if case.name not in done and case.name not in refused]
+    segmented, faulty = _segment(tool, waiting, options.output)
+    found, failed = {**done, **segmented}, {**refused, **faulty}
     for name, finding in found.items():
         print(f"{name}: {finding}, {finding.files.mask}{_when(tool, finding)}")
     for name, reason in failed.items():
@@ -142,40 +141,37 @@ def _cases(options: argparse.Namespace, sequences: Sequence[str]) -> list[Case]:
 
 
 def _find_done(
-    tool: Tool,
-    cases: Sequence[Case],
-    output: Path,
-    found: dict[str, Finding],
-    failed: dict[str, str],
-) -> None:
-    """Add what is done already to what is found, and what must not be replaced to what failed."""
+    tool: Tool, cases: Sequence[Case], output: Path
+) -> tuple[dict[str, Finding], dict[str, str]]:
+    """Return what is done already, and why what must not be replaced is refused, by case."""
+    found: dict[str, Finding] = {}
+    refused: dict[str, str] = {}
     for case in cases:
         try:
             finding = find_done(tool, case, output)
         except CaseError as error:
-            failed[case.name] = str(error)
+            refused[case.name] = str(error)
             continue
         if finding is not None:
             found[case.name] = finding
+    return found, refused
 
 
 def _segment(
-    tool: Tool,
-    cases: Sequence[Case],
-    output: Path,
-    found: dict[str, Finding],
-    failed: dict[str, str],
-) -> None:
-    """Segment the cases that neither are found nor have failed yet, and add each to one of them."""
-    waiting = [case for case in cases if case.name not in found and case.name not in failed]
+    tool: Tool, cases: Sequence[Case], output: Path
+) -> tuple[dict[str, Finding], dict[str, str]]:
+    """Segment cases; return what was found, and why some failed, by case."""
+    found: dict[str, Finding] = {}
+    failed: dict[str, str] = {}
     with cli.progress("Segmenting cases") as show:
-        for case in waiting:
-            show(len(found) + len(failed), len(cases), f"case {case.name}")
+        for index, case in enumerate(cases):
+            show(index, len(cases), f"case {case.name}")
             try:
                 found[case.name] = predict_case(tool, case, output)
             except CaseError as error:
                 failed[case.name] = str(error)
         show(len(cases), len(cases), "")
+    return found, failed
 
 
 def _when(tool: Tool, finding: Finding) -> str:

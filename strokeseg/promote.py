@@ -19,25 +19,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from strokeseg import cli
 from strokeseg.choosing.candidates import Candidate, Slate, candidate, find_candidates
 from strokeseg.choosing.choice import choose_ensemble
-from strokeseg.choosing.record import (
-    STEP_COLUMNS,
-    Outcome,
-    as_values,
-    sentences,
-    step_rows,
-)
+from strokeseg.choosing.record import Outcome, as_values, sentences
 from strokeseg.devices import add_device_option, device_of
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, best_by_start, read_leaderboard
 from strokeseg.learning.ensemble_record import RECORD_NAME, EnsembleRecord, write_ensemble
+from strokeseg.phrases import STEP_COLUMNS, count, step_rows
 from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.ray_session import ray_session
 
@@ -95,9 +91,10 @@ def promote(experiment: Experiment, device: torch.device) -> EnsembleRecord:
     for promoted in (chosen, *comparison.values()):
         for one in promoted:
             files.update(one.members)
-    notes = {experiment.choice_json.name: as_values(outcome, slate.names)}
+    choice = as_values(outcome, slate.names)
+    notes = {experiment.choice_json.name: choice}
     write_ensemble(experiment.ensemble_folder, record, files, notes)
-    _print_choice(slate, outcome)
+    _print_choice(slate, outcome, choice)
     _print_members(chosen, record, complete=len(comparison) == len(_STARTS))
     print(f"Ensemble: {experiment.ensemble_folder / RECORD_NAME}")
     return record
@@ -144,7 +141,7 @@ def _member_names(promoted: Sequence[Candidate]) -> dict[str, list[str]]:
     return names
 
 
-def _print_choice(slate: Slate, outcome: Outcome) -> None:
+def _print_choice(slate: Slate, outcome: Outcome, choice: Mapping[str, Any]) -> None:
     if slate.without_weights:
         print(
             f"No candidates, since their weights are gone: {', '.join(slate.without_weights)} "
@@ -152,9 +149,10 @@ def _print_choice(slate: Slate, outcome: Outcome) -> None:
         )
     if outcome.steps:
         cli.print_table(
-            f"What each step brought: mean 3D Dice over {outcome.patients} validation patients",
+            "What each step brought: mean 3D Dice over "
+            f"{count(outcome.patients, 'validation patient')}",
             STEP_COLUMNS,
-            step_rows(outcome.steps),
+            step_rows(choice),
         )
     for sentence in sentences(outcome):
         print(sentence)

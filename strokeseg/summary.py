@@ -21,6 +21,7 @@ from strokeseg.experiment import Experiment
 from strokeseg.files import file_sha256, read_csv, read_json, write_csv
 from strokeseg.imaging import metric_names
 from strokeseg.learning.ensemble_record import RECORD_NAME
+from strokeseg.phrases import count
 
 SIDES = ("test", "validation")
 VOTE = "vote"
@@ -111,10 +112,9 @@ def few_patients_notes(patients: int) -> list[str]:
     """
     if patients >= _ENOUGH_FOR_INTERVALS:
         return []
-    whom = "1 patient" if patients == 1 else f"{patients} patients"
     return [
-        f"Bootstrap intervals over so few as {whom} are too narrow; where a p value says "
-        "otherwise, believe the p value, which is exact."
+        f"Bootstrap intervals over so few as {count(patients, 'patient')} are too narrow; where "
+        "a p value says otherwise, believe the p value, which is exact."
     ]
 
 

@@ -19,9 +19,19 @@ import pytest
 import ray
 from ray.data import DataContext
 
+from strokeseg.config import TrialConfig
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
+from strokeseg.imaging.slices import AXES
+from strokeseg.learning.bundle import write_bundle
+from strokeseg.learning.checkpoint import load_member, save_member
+from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
+from strokeseg.learning.member_record import MemberRecord
+from strokeseg.learning.networks import build_network
+from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.space_file import load_space
+
+_SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +100,41 @@ def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shipped_space() -> Callable[[Path], Space]:
     """Load a search space that ships, once: each of its encoders is built to check it."""
     return cache(lambda path: load_space(path, channels=4))
+
+
+@pytest.fixture(scope="session")
+def write_untrained_bundle() -> Callable[..., Path]:
+    """Write a bundle of networks that know nothing; equal seeds give equal ones."""
+    return _write_untrained_bundle
+
+
+def _write_untrained_bundle(folder: Path, seed: int = 0) -> Path:
+    """Write a bundle of one random network an axis, `<axis>-0000`, and return its .zip."""
+    files = {}
+    for axis in AXES:
+        path = folder / f"{axis}-0000.safetensors"
+        record = MemberRecord(
+            axis=axis,
+            trial=0,
+            config=TrialConfig(encoder="resnet18", encoder_depth=3),
+            channels=_SEQUENCES,
+            dice=0.5,
+            epoch=1,
+            preparation_hash="abc",
+            code_version="1",
+        )
+        network = build_network(encoder="resnet18", encoder_depth=3, channels=4, seed=seed)
+        save_member(path, network, record)
+        files[path.name] = path
+    ensemble = EnsembleRecord(
+        name="random",
+        sequences=_SEQUENCES,
+        members={name.split("-")[0]: (name,) for name in files},
+        preparation_hash="abc",
+        code_version="1",
+    )
+    write_ensemble(folder / "ensemble", ensemble, files)
+    onnx_files = {name: onnx_bytes(load_member(path)) for name, path in files.items()}
+    path = folder / "bundle.zip"
+    write_bundle(path, folder / "ensemble", onnx_files=onnx_files, extra={"LICENSE": "none"})
+    return path

@@ -23,14 +23,7 @@ import strokeseg.promote
 import strokeseg.report
 import strokeseg.run
 import strokeseg.search
-from strokeseg.config import TrialConfig
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.bundle import write_bundle
-from strokeseg.learning.checkpoint import load_member, save_member
-from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
-from strokeseg.learning.member_record import MemberRecord
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.onnx_export import onnx_bytes
 
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 SPACE = "parameters:\n  encoder: {value: resnet18}\n  encoder_depth: {value: 3}\n"
@@ -447,38 +440,8 @@ def test_a_step_too_early_names_the_step_before(
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a bundle of one untrained member an axis."""
-    folder = tmp_path_factory.mktemp("bundle")
-    files = {}
-    for trial, axis in enumerate(AXES):
-        path = folder / f"{axis}-{trial:04d}.safetensors"
-        network = build_network(encoder="resnet18", encoder_depth=3, channels=4, seed=trial)
-        record = MemberRecord(
-            axis=axis,
-            trial=trial,
-            config=TrialConfig(encoder="resnet18", encoder_depth=3),
-            channels=SEQUENCES,
-            dice=0.5,
-            epoch=1,
-            preparation_hash="abc",
-            code_version="1",
-        )
-        save_member(path, network, record)
-        files[path.name] = path
-    ensemble = EnsembleRecord(
-        name="toy",
-        sequences=SEQUENCES,
-        members={name.split("-")[0]: (name,) for name in files},
-        preparation_hash="abc",
-        code_version="1",
-    )
-    write_ensemble(folder / "ensemble", ensemble, files)
-    onnx_files = {name: onnx_bytes(load_member(path)) for name, path in files.items()}
-    write_bundle(
-        folder / "bundle.zip", folder / "ensemble", onnx_files=onnx_files, extra={"LICENSE": "none"}
-    )
-    return folder / "bundle.zip"
+def bundle(tmp_path_factory: pytest.TempPathFactory, write_untrained_bundle: Any) -> Path:
+    return write_untrained_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def predict(launch: Launch, bundle: Path, output: Path, *source: object) -> Any:

@@ -21,13 +21,24 @@ COMMANDS = (
     *("report", "export", "predict", "run"),
 )
 _LOWEST = {"errors", "files"}
-_SERVICES = {*_LOWEST, "config", "imaging", "experiment", "leaderboard", "leakage"}
+_SERVICES = {
+    *_LOWEST,
+    "markdown",
+    "phrases",
+    "config",
+    "imaging",
+    "experiment",
+    "leaderboard",
+    "leakage",
+}
 # What each part of the package may know of the others. Everyone may know the package's own
 # version.
 ALLOWED = {
     "__init__": set(),
     "errors": set(),
     "files": {"errors"},
+    "markdown": set(),
+    "phrases": set(),
     "config": {"errors"},
     "imaging": _LOWEST,
     "learning": {*_LOWEST, "config", "imaging"},

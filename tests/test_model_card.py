@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,19 @@ def preparation() -> Preparation:
     )
 
 
+@pytest.fixture
+def make_card(
+    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+) -> Callable[..., str]:
+    """Make the card of the toy experiment: with nothing scored or chosen unless given."""
+
+    def make(**changes: Any) -> str:
+        given = {"experiment": experiment, "summary": None, "choice": None, **changes}
+        return model_card(ensemble=ensemble, preparation=preparation, parity="Alike.", **given)
+
+    return make
+
+
 def _summary(on: str) -> dict[str, Any]:
     dice = {"mean": 0.61, "median": 0.6, "q1": 0.5, "q3": 0.7, "low": 0.55, "high": 0.66}
     dice = {**dice, "cases": 2}
@@ -78,11 +92,9 @@ def _summary(on: str) -> dict[str, Any]:
 
 
 def test_the_card_gives_the_scores_with_their_intervals_and_by_size(
-    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+    make_card: Callable[..., str],
 ) -> None:
-    card = model_card(
-        experiment, ensemble, preparation, summary=_summary("test"), choice=None, parity="Alike."
-    )
+    card = make_card(summary=_summary("test"))
     assert "| Dice | 0.610 | 0.550 to 0.660 | 0.600 | 2 |" in card
     assert "| HD95, mm | - | - | - | 0 |" in card
     assert "| above 50 | 2 | 0.610 | 0.550 to 0.660 |" in card
@@ -92,9 +104,9 @@ def test_the_card_gives_the_scores_with_their_intervals_and_by_size(
 
 
 def test_the_card_tells_the_data_the_members_and_the_rule(
-    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+    ensemble: EnsembleRecord, make_card: Callable[..., str]
 ) -> None:
-    card = model_card(experiment, ensemble, preparation, summary=None, choice=None, parity="Alike.")
+    card = make_card()
     assert "- 4 simulated cases of 2 patients trained and chose it; 2 more were locked" in card
     assert "Its data were simulated" in card
     assert "    pip install '.[predict]'\n" in card
@@ -107,23 +119,17 @@ def test_the_card_tells_the_data_the_members_and_the_rule(
 
 
 def test_data_that_came_simulated_are_told_as_such_and_others_are_not(
-    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+    experiment: Experiment, make_card: Callable[..., str]
 ) -> None:
     for simulated in (True, False):
         config = ExperimentConfig.model_validate({"data": {"path": ".", "simulated": simulated}})
-        card = model_card(
-            replace(experiment, config=config),
-            *(ensemble, preparation),
-            summary=None,
-            choice=None,
-            parity="Alike.",
-        )
+        card = make_card(experiment=replace(experiment, config=config))
         assert ("Its data were simulated" in card) == simulated
         assert ("4 simulated cases" in card) == simulated
 
 
 def test_the_card_gives_each_step_of_the_choice_and_its_caveat(
-    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+    make_card: Callable[..., str],
 ) -> None:
     step = {"name": "soft", "best": "soft vote", "dice_before": 0.5, "dice_after": 0.6}
     choice = {
@@ -132,28 +138,22 @@ def test_the_card_gives_each_step_of_the_choice_and_its_caveat(
         "steps": [{**step, "tried": 2, "gain": 0.1, "p": 0.01, "taken": True}],
         "caveat": "They flatter.",
     }
-    card = model_card(
-        experiment, ensemble, preparation, summary=None, choice=choice, parity="Alike."
-    )
+    card = make_card(choice=choice)
     assert "By `guard`, on 7 validation patients." in card
-    assert "| soft | soft vote | 0.500 | 0.600 | 0.010 | yes |" in card
+    assert "| soft | 2 | soft vote | 0.500 | 0.600 | +0.100 | 0.010 | yes |" in card
     assert "They flatter." in card
 
 
-def test_scores_of_those_that_chose_are_said_to_flatter(
-    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
-) -> None:
+def test_scores_of_those_that_chose_are_said_to_flatter(make_card: Callable[..., str]) -> None:
     summary = {**_summary("validation"), "caution": "Every fold chose the trials"}
-    card = model_card(
-        experiment, ensemble, preparation, summary=summary, choice=None, parity="Alike."
-    )
+    card = make_card(summary=summary)
     assert "How well it does on validation cases" in card
     assert "these scores flatter it" in card
     assert "Caution: Every fold chose the trials." in card
 
 
 def test_the_card_counts_what_was_scored_and_tells_neither_rivals_nor_paths(
-    experiment: Experiment, ensemble: EnsembleRecord, preparation: Preparation
+    make_card: Callable[..., str],
 ) -> None:
     summary = _summary("test")
     summary["methods"]["vote"]["cases"] = 1
@@ -161,9 +161,7 @@ def test_the_card_counts_what_was_scored_and_tells_neither_rivals_nor_paths(
         "p3-1": "/home/someone/p3-1/mask.nii.gz: no such file",
         **{f"p3-{number} (nnU-Net)": "/home/someone/masks: no mask" for number in (1, 2)},
     }
-    card = model_card(
-        experiment, ensemble, preparation, summary=summary, choice=None, parity="Alike."
-    )
-    assert "Means over 1 cases of 1 patients" in card
+    card = make_card(summary=summary)
+    assert "Means over 1 case of 1 patient " in card
     assert "Could not be scored, and are in no mean: p3-1." in card
     assert "nnU-Net" not in card and "/home" not in card

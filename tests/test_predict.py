@@ -15,58 +15,19 @@ import numpy as np
 import pytest
 
 import strokeseg.predict
-from strokeseg.config import TrialConfig
 from strokeseg.files import read_csv
 from strokeseg.imaging.derivatives import files_of
 from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
-from strokeseg.imaging.slices import AXES
-from strokeseg.learning.bundle import write_bundle
-from strokeseg.learning.checkpoint import load_member, save_member
-from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
-from strokeseg.learning.member_record import MemberRecord
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.onnx_export import onnx_bytes
 
 CHECKOUT = Path(__file__).parents[1]
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 SUFFIXES = {"T1": "anat/{}_T1w", "T2": "anat/{}_T2w", "DWI": "dwi/{}_dwi", "FLAIR": "anat/{}_FLAIR"}
 
 
-def make_bundle(folder: Path, seed: int) -> Path:
-    """Write a bundle of one random network an axis."""
-    files = {}
-    for axis in AXES:
-        path = folder / f"{axis}-0000.safetensors"
-        record = MemberRecord(
-            axis=axis,
-            trial=0,
-            config=TrialConfig(encoder="resnet18", encoder_depth=3),
-            channels=SEQUENCES,
-            dice=0.5,
-            epoch=1,
-            preparation_hash="abc",
-            code_version="1",
-        )
-        network = build_network(encoder="resnet18", encoder_depth=3, channels=4, seed=seed)
-        save_member(path, network, record)
-        files[path.name] = path
-    ensemble = EnsembleRecord(
-        name="random",
-        sequences=SEQUENCES,
-        members={name.split("-")[0]: (name,) for name in files},
-        preparation_hash="abc",
-        code_version="1",
-    )
-    write_ensemble(folder / "ensemble", ensemble, files)
-    onnx_files = {name: onnx_bytes(load_member(path)) for name, path in files.items()}
-    write_bundle(folder / "bundle.zip", folder / "ensemble", onnx_files=onnx_files, extra={})
-    return folder / "bundle.zip"
-
-
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("bundle"), seed=0)
+def bundle(tmp_path_factory: pytest.TempPathFactory, write_untrained_bundle: Any) -> Path:
+    return write_untrained_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")
@@ -205,12 +166,12 @@ def test_a_kept_case_says_what_made_it_where_that_is_not_the_same_today(
 
 
 def test_masks_of_another_bundle_are_kept_unless_told_otherwise(
-    two_cases: Path, segmented: Path, tmp_path: Path, launch: Any
+    two_cases: Path, segmented: Path, tmp_path: Path, launch: Any, write_untrained_bundle: Any
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(segmented, output)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    other = make_bundle(tmp_path, seed=1)
+    other = write_untrained_bundle(tmp_path, seed=1)
     outcome = predict(launch, other, output, "--input", two_cases)
     assert outcome.code == 2 and outcome.out == ""
     (line,) = outcome.error_lines

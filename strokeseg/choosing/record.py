@@ -9,6 +9,7 @@ from typing import Any
 from strokeseg.choosing.scores import Choice
 from strokeseg.choosing.significance import SIGNIFICANT_P, smallest_p
 from strokeseg.choosing.steps import LeftOut, Step
+from strokeseg.phrases import count
 
 TEST = (
     "paired sign-flip test over patients of the best option's mean gain, by the maximum over all "
@@ -100,12 +101,12 @@ def sentences(outcome: Outcome) -> list[str]:
     said = []
     if outcome.guard_is_powerless:
         said.append(
-            f"The plain vote stays: {_count(outcome.patients, 'patient')} cannot bear out any "
+            f"The plain vote stays: {count(outcome.patients, 'patient')} cannot bear out any "
             f"step (p is {smallest_p(outcome.patients):.3g} at least, "
             f"{SIGNIFICANT_P:g} at most is asked for)"
         )
     said.append(
-        f"Mean 3D Dice over {_count(outcome.patients, 'validation patient')}: "
+        f"Mean 3D Dice over {count(outcome.patients, 'validation patient')}: "
         f"{outcome.dice_start:.3f} as it started, {outcome.dice_chosen:.3f} as promoted; these "
         "patients chose the trials, so both flatter"
     )
@@ -117,32 +118,8 @@ def sentences(outcome: Outcome) -> list[str]:
     return said
 
 
-def step_rows(steps: Sequence[Step]) -> list[tuple[str, ...]]:
-    """Return a row a step: its name, options, the best one, Dice before and with it, p, taken."""
-    return [
-        (
-            step.name,
-            str(step.tried),
-            step.best,
-            f"{step.dice_before:.3f}",
-            f"{step.dice_after:.3f}",
-            f"{step.gain:+.3f}",
-            f"{step.p:.3f}",
-            "yes" if step.taken else "no",
-        )
-        for step in steps
-    ]
-
-
-STEP_COLUMNS = ("step", "tried", "best option", "Dice before", "with it", "gain", "p", "taken")
-
-
 def _choice_values(choice: Choice) -> dict[str, Any]:
     members: dict[str, list[str]] = {}
     for axis, name in choice.members:
         members.setdefault(axis, []).append(name)
     return {"members": members, "rule": choice.rule.model_dump(mode="json")}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

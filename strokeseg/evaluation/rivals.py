@@ -20,7 +20,7 @@ from strokeseg.experiment import Experiment, code_version
 from strokeseg.files import read_json, values_sha256, write_json
 from strokeseg.imaging.cases import Case, bids_name, is_case_name
 from strokeseg.imaging.metrics import Policy
-from strokeseg.imaging.prepared import LesionLabels, read_lesion
+from strokeseg.imaging.scan import LesionLabels, read_lesion
 from strokeseg.summary import ScoreRow
 
 _ENDINGS = (".nii.gz", ".nii")

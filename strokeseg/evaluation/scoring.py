@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.methods import judge, members_to_ask
-from strokeseg.imaging.cases import Case, mask_name
+from strokeseg.imaging.cases import Case, derivative_name, mask_name
 from strokeseg.imaging.metrics import Policy, score_masks
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.uncertainty import disagreement
@@ -145,7 +145,7 @@ def _score(job: Job, case: Case) -> CaseResult:
 
 def uncertainty_name(case: str) -> str:
     """The file name of a case's map of disagreement."""
-    return f"sub-{case}_space-orig_label-L_desc-disagreement_uncertainty.nii.gz"
+    return derivative_name(case, "disagreement", "uncertainty.nii.gz")
 
 
 def scores_of(

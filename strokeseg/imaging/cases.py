@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+# Who files made of cases say they were made by.
+MAKER = "strokeseg"
+
 # The name of a case becomes the name of files and folders.
 _CASE_NAME = re.compile(r"\w[\w .+-]*")
 _BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_ses-[A-Za-z0-9]+)?")
@@ -75,11 +78,22 @@ def bids_name(case: str) -> str:
     return f"sub-{label}" if label == case else f"sub-{label}{digest}"
 
 
-def mask_name(case: str, description: str = "strokeseg") -> str:
+def mask_name(case: str, description: str = MAKER) -> str:
     """The file name of a case's predicted mask, after BIDS derivatives.
 
     Args:
         case: Name of the case.
         description: What made the mask.
     """
-    return f"{bids_name(case)}_space-orig_label-L_desc-{description}_mask.nii.gz"
+    return derivative_name(case, description, "mask.nii.gz")
+
+
+def derivative_name(case: str, description: str, suffix: str) -> str:
+    """The name of a file that is made of a case, in the case's own space, after BIDS derivatives.
+
+    Args:
+        case: Name of the case.
+        description: What made the file.
+        suffix: What it holds, with the ending.
+    """
+    return f"{bids_name(case)}_space-orig_label-L_desc-{description}_{suffix}"

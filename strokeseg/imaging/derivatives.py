@@ -16,7 +16,7 @@ from typing import Any
 
 from strokeseg.errors import UserError
 from strokeseg.files import read_json, write_json
-from strokeseg.imaging.cases import bids_name, mask_name
+from strokeseg.imaging.cases import MAKER, bids_name, derivative_name, mask_name
 
 _DESCRIPTION_JSON = "dataset_description.json"
 _BIDS_VERSION = "1.10.0"
@@ -54,13 +54,12 @@ def files_of(folder: Path, case: str) -> CaseFiles:
     """
     name = bids_name(case)
     place = folder.joinpath(*name.split("_"), "anat")
-    start = f"{name}_space-orig_label-L"
     mask = place / mask_name(case)
     return CaseFiles(
         mask=mask,
-        probability=place / f"{start}_desc-strokeseg_probseg.nii.gz",
-        uncertainty=place / f"{start}_desc-strokeseg_uncertainty.nii.gz",
-        picture=place / f"{start}_desc-strokeseg_quality.png",
+        probability=place / derivative_name(case, MAKER, "probseg.nii.gz"),
+        uncertainty=place / derivative_name(case, MAKER, "uncertainty.nii.gz"),
+        picture=place / derivative_name(case, MAKER, "quality.png"),
         sidecar=mask.with_name(mask.name.replace(".nii.gz", ".json")),
     )
 

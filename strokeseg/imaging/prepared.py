@@ -4,38 +4,32 @@ The *canvas* is the grid of a case in RAS+ order, before it is cropped to the br
 `brain` for that word). The *native* grid is that of the files; with a *reference*
 sequence, that of its file.
 
-Preparing reads a case's files, makes sure that they belong together, crops them to the
-brain and normalises every sequence inside it. Nothing is mended in silence: what does
-not fit is a fault, and a case's faults are reported together.
+Preparing crops what `scan` has read to the brain and normalises every sequence inside it. What
+does not fit is a fault, and a case's faults are reported together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from strokeseg.errors import CaseError
-from strokeseg.imaging.brain import (
-    bounding_box,
-    find_brain,
-    normalise,
-    window,
-    without_background,
+from strokeseg.imaging.brain import bounding_box, find_brain, normalise, window
+from strokeseg.imaging.scan import (
+    LesionLabels,
+    collecting,
+    file_and_sequence,
+    raise_all,
+    read_scan,
 )
-from strokeseg.imaging.volume import Grid, Shape, Volume, from_ras, read_volume, resample, to_ras
-
-LesionLabels: TypeAlias = Literal["binary", "any"] | tuple[int, ...]
+from strokeseg.imaging.volume import Grid, Shape, Volume, from_ras, resample, to_ras
 
 SPACING_TOLERANCE = 0.01
-# Labels come out of float32 scaling factors such as 1/255 a little off.
-_LABEL_TOLERANCE = 1e-3
-_LABELS_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,21 +101,6 @@ class PreparedCase:
         return np.ascontiguousarray(on_canvas[window(self.crop_start, (x, y, z))])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Scan:
-    """A case as read, in RAS+ order.
-
-    Attributes:
-        images: By sequence, (X, Y, Z) float32 with background 0.
-        lesion: (X, Y, Z) bool on the native grid in RAS+ order, or nothing.
-        native_grid: The grid of the reference sequence's file, or of the first sequence's.
-    """
-
-    images: Mapping[str, Volume]
-    lesion: Volume | None
-    native_grid: Grid
-
-
 def prepare_case(
     images: Mapping[str, Path],
     *,
@@ -152,7 +131,7 @@ def prepare_case(
             labels; grids that differ; and, where none of these hides it, a sequence that is
             constant inside the brain and a lesion that is for the most part outside it.
     """
-    scan = _read_scan(
+    scan = read_scan(
         images,
         sequences=sequences,
         mask=mask,
@@ -169,7 +148,7 @@ def prepare_case(
     label = native_mask = None
     if scan.lesion is not None:
         lesion = _onto(scan.lesion, canvas, 0)
-        with _collecting(found):
+        with collecting(found):
             _check_lesion_inside(lesion, brain, mask)
         label = np.ascontiguousarray(lesion[crop], dtype=np.uint8)
         native_mask = np.ascontiguousarray(
@@ -177,9 +156,9 @@ def prepare_case(
         )
     channels = np.stack([image[crop] for image in on_canvas])
     for sequence, channel in zip(sequences, channels, strict=True):
-        with _collecting(found):
-            normalise(channel, brain[crop], _name(images, sequence))
-    _raise(found)
+        with collecting(found):
+            normalise(channel, brain[crop], file_and_sequence(images, sequence))
+    raise_all(found)
     return PreparedCase(
         images=channels,
         mask=label,
@@ -197,102 +176,6 @@ def _canvas(native_grid: Grid, spacing_mm: tuple[float, float, float] | None) ->
     ):
         return grid
     return grid.with_spacing(spacing_mm)
-
-
-def _read_scan(
-    files: Mapping[str, Path],
-    *,
-    sequences: Sequence[str],
-    mask: Path | None,
-    lesion_labels: LesionLabels,
-    reference: str | None,
-    faults: Sequence[str],
-) -> _Scan:
-    """Read all files of a case, reporting together what is wrong with any of them."""
-    if reference is not None and reference not in sequences:
-        raise ValueError(f"reference must be one of {list(sequences)}, got {reference!r}")
-    found = list(faults) or _missing_sequences(files, sequences)
-    images: dict[str, Volume] = {}
-    native_grids: dict[str, Grid] = {}
-    lesion = None
-    for sequence in sequences:
-        if sequence in files:
-            with _collecting(found):
-                native = read_volume(files[sequence])
-                native_grids[sequence] = native.grid
-                images[sequence] = _without_background(native, _name(files, sequence))
-    if mask is not None:
-        with _collecting(found):
-            lesion = read_lesion(mask, lesion_labels)
-    base = reference or next(iter(native_grids), None)
-    if base not in native_grids:
-        raise CaseError("; ".join(found))
-    base_grid = native_grids[base].in_ras_order()
-    if reference is None:
-        found.extend(_grid_faults(base, base_grid, images))
-    if lesion is not None and not lesion.grid.matches(base_grid):
-        found.append(
-            f"{mask}: the lesion mask must be on the grid of {base}, which is {base_grid}; "
-            f"got {lesion.grid}"
-        )
-    _raise(found)
-    return _Scan(images=images, lesion=lesion, native_grid=native_grids[base])
-
-
-def _without_background(native: Volume, name: str) -> Volume:
-    ras = to_ras(native)
-    return Volume(voxels=without_background(ras.voxels, name), grid=ras.grid)
-
-
-def read_lesion(path: Path, lesion_labels: LesionLabels) -> Volume:
-    """Read a lesion from a NIfTI file of labels.
-
-    Args:
-        path: The file.
-        lesion_labels: As for `prepare_case`.
-
-    Returns:
-        (X, Y, Z) bool in RAS+ order.
-
-    Raises:
-        CaseError: When the file cannot be read or holds other labels.
-    """
-    labels = to_ras(read_volume(path))
-    present = np.unique(labels.voxels[labels.voxels != 0])
-    shown = ", ".join(f"{label:g}" for label in present[:_LABELS_SHOWN])
-    if len(present) > _LABELS_SHOWN:
-        shown += f" and {len(present) - _LABELS_SHOWN} more"
-    if np.any(np.abs(present - np.rint(present)) > _LABEL_TOLERANCE) or np.any(present < 0):
-        raise CaseError(
-            f"{path}: a mask must hold whole numbers from 0, got {shown}; "
-            "was it interpolated, or is it an image?"
-        )
-    if lesion_labels == "binary" and np.any(np.rint(present) != 1):
-        raise CaseError(
-            f"{path}: a mask must hold 0 and 1 only, got {shown} besides 0; set "
-            "data.lesion_labels to `any` or to the list of labels that are lesion"
-        )
-    wanted = lesion_labels if isinstance(lesion_labels, tuple) else np.rint(present)
-    lesion = np.isin(np.rint(labels.voxels), wanted)
-    return Volume(voxels=lesion, grid=labels.grid)
-
-
-def _name(files: Mapping[str, Path], sequence: str) -> str:
-    return f"{files[sequence]}: sequence {sequence}"
-
-
-def _missing_sequences(files: Mapping[str, Path], sequences: Sequence[str]) -> list[str]:
-    there = ", ".join(f"{name} ({path})" for name, path in files.items()) or "none"
-    return [f"sequence {name} is missing, got {there}" for name in sequences if name not in files]
-
-
-def _grid_faults(base: str, base_grid: Grid, images: Mapping[str, Volume]) -> list[str]:
-    return [
-        f"sequence {name} must be on the grid of {base}, which is {base_grid}; got {image.grid}; "
-        "register the sequences, or set preparation.reference (predict: --reference)"
-        for name, image in images.items()
-        if not image.grid.matches(base_grid)
-    ]
 
 
 def _check_lesion_inside(lesion: NDArray[Any], brain: NDArray[np.bool_], path: Path | None) -> None:
@@ -316,17 +199,3 @@ def _image_onto(image: Volume, grid: Grid) -> NDArray[Any]:
 
 def _onto(volume: Volume, grid: Grid, order: Literal[0, 1]) -> NDArray[Any]:
     return volume.voxels if volume.grid.matches(grid) else resample(volume, grid, order).voxels
-
-
-@contextmanager
-def _collecting(faults: list[str]) -> Iterator[None]:
-    """Note a case's fault and go on, so that all are reported at once."""
-    try:
-        yield
-    except CaseError as error:
-        faults.append(str(error))
-
-
-def _raise(faults: Sequence[str]) -> None:
-    if faults:
-        raise CaseError("; ".join(faults))

@@ -167,8 +167,6 @@ def write_mask(path: Path, mask: NDArray[np.generic], grid: Grid) -> None:
         ValueError: When the mask has not the grid's shape.
         UserError: When the folder cannot be written to.
     """
-    if mask.shape != grid.shape:
-        raise ValueError(f"mask must have its grid's shape {grid.shape}, got {mask.shape}")
     _write(path, mask.astype(np.uint8), grid)
 
 
@@ -184,12 +182,12 @@ def write_map(path: Path, values: NDArray[np.float32], grid: Grid) -> None:
         ValueError: When the map has not the grid's shape.
         UserError: When the folder cannot be written to.
     """
-    if values.shape != grid.shape:
-        raise ValueError(f"a map must have its grid's shape {grid.shape}, got {values.shape}")
     _write(path, values.astype(np.float32), grid)
 
 
 def _write(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
+    if voxels.shape != grid.shape:
+        raise ValueError(f"voxels must have their grid's shape {grid.shape}, got {voxels.shape}")
     image = _nibabel.Nifti1Image(voxels, grid.affine_ras)
     image.set_sform(grid.affine_ras, code="scanner")
     image.set_qform(grid.affine_ras, code="scanner")

@@ -24,21 +24,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field
-
-from strokeseg.config import Record, parse_record
 from strokeseg.errors import UserError
-from strokeseg.files import unwritable
-from strokeseg.learning.archive import (
-    Entry,
-    blocks,
-    damaged,
-    is_safe,
-    open_entries,
-    write_folder,
-    write_zip,
+from strokeseg.learning.archive import is_safe, open_entries, write_folder, write_zip
+from strokeseg.learning.checksums import (
+    CHECKSUMS,
+    check_content,
+    check_names,
+    checksums_of,
+    checksums_sha256,
+    read_checksums,
 )
 from strokeseg.learning.ensemble import Ensemble
 from strokeseg.learning.ensemble_record import (
@@ -52,26 +48,13 @@ from strokeseg.learning.slicewise import Expert
 Runtime: TypeAlias = Literal["torch", "onnx"]
 RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx")
 
-_FORMAT = 2
-_CHECKSUMS = "checksums.json"
 _RECORD = f"configs/{RECORD_NAME}"
 _MODELS = "models"
-_LARGEST_CHECKSUMS_BYTES = 1 << 20
 _ENDINGS: Mapping[Runtime, str] = {"torch": ".safetensors", "onnx": ".onnx"}
 _NEEDS: Mapping[Runtime, tuple[str, ...]] = {
     "torch": ("torch", "safetensors", "segmentation_models_pytorch"),
     "onnx": ("onnxruntime",),
 }
-
-
-class _Checksum(Record):
-    sha256: str
-    bytes: Annotated[int, Field(ge=0)]
-
-
-class _Checksums(Record):
-    format: Literal[2]
-    files: dict[str, _Checksum]
 
 
 def write_bundle(
@@ -109,18 +92,10 @@ def write_bundle(
         onnx = name.removesuffix(_ENDINGS["torch"]) + _ENDINGS["onnx"]
         contents[f"{_MODELS}/{onnx}"] = onnx_files[name]
     for name, content in extra.items():
-        if name in contents or name == _CHECKSUMS or not is_safe(name):
+        if name in contents or name == CHECKSUMS or not is_safe(name):
             raise ValueError(f"an extra file needs a free and relative name, got {name!r}")
         contents[name] = content.encode() if isinstance(content, str) else content
-    contents[_CHECKSUMS] = _json(
-        {
-            "format": _FORMAT,
-            "files": {
-                name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-                for name, content in sorted(contents.items())
-            },
-        }
-    )
+    contents[CHECKSUMS] = _json(checksums_of(contents))
     if path.suffix == ".zip":
         write_zip(path, contents)
     else:
@@ -147,12 +122,12 @@ def open_bundle(path: Path, runtime: Runtime | None = None, device: str | None =
     """
     runtime = choose_runtime(runtime)
     with open_entries(path) as entries, _private_folder() as private:
-        checksums = _read_checksums(path, entries)
-        _check_names(path, entries, checksums)
+        checksums = read_checksums(path, entries)
+        check_names(path, entries, checksums)
         for name, checksum in checksums.items():
             needed = name == _RECORD or name.endswith(_ENDINGS[runtime])
             copy = Path(private) / name if needed else None
-            _check_content(path, name, entries[name], checksum, copy)
+            check_content(path, name, entries[name], checksum, copy)
         try:
             record = read_ensemble_record(Path(private) / _RECORD)
             experts = _load_experts(Path(private) / _MODELS, record, runtime, device)
@@ -172,9 +147,7 @@ def bundle_sha256(path: Path) -> str:
         UserError: When there is no bundle of this format.
     """
     with open_entries(path) as entries:
-        _read_checksums(path, entries)
-        content = b"".join(blocks(path, _CHECKSUMS, entries[_CHECKSUMS]))
-    return hashlib.sha256(content).hexdigest()
+        return checksums_sha256(path, entries)
 
 
 def choose_runtime(runtime: Runtime | None) -> Runtime:
@@ -188,11 +161,14 @@ def choose_runtime(runtime: Runtime | None) -> Runtime:
             return choice
     if runtime == "torch":
         raise UserError(
-            "--runtime torch: PyTorch is not installed here; pip install 'strokeseg[search]', "
-            "or use --runtime onnx"
+            "--runtime torch: PyTorch is not installed here; pip install '.[search]' "
+            "in a checkout of strokeseg, or use --runtime onnx"
         )
     asked = "no runtime" if runtime is None else "--runtime onnx"
-    raise UserError(f"{asked}: onnxruntime is not installed here; pip install 'strokeseg[predict]'")
+    raise UserError(
+        f"{asked}: onnxruntime is not installed here; pip install '.[predict]' in a checkout of "
+        "strokeseg"
+    )
 
 
 def _load_experts(
@@ -245,67 +221,3 @@ def _read_member(path: Path, sha256: str | None) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{path}: was changed after it was promoted; promote anew")
     return content
-
-
-def _read_checksums(path: Path, entries: Mapping[str, Entry]) -> dict[str, _Checksum]:
-    entry = entries.get(_CHECKSUMS)
-    if entry is None or entry.size > _LARGEST_CHECKSUMS_BYTES:
-        raise UserError(f"{path}: is no bundle of strokeseg, it has no proper {_CHECKSUMS}")
-    try:
-        values = json.loads(b"".join(blocks(path, _CHECKSUMS, entry)))
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: {_CHECKSUMS} is no valid JSON; fetch the bundle anew") from None
-    given = values.get("format") if isinstance(values, dict) else None
-    if not isinstance(given, int):
-        raise UserError(f"{path}: is no bundle of strokeseg, its {_CHECKSUMS} tells no format")
-    if given != _FORMAT:
-        raise UserError(
-            f"{path}: was made by another version of strokeseg (format {given}, this one reads "
-            f"{_FORMAT}); use that version"
-        )
-    return parse_record(_Checksums, values, f"{path}: {_CHECKSUMS}").files
-
-
-def _check_names(
-    path: Path, entries: Mapping[str, Entry], checksums: Mapping[str, _Checksum]
-) -> None:
-    for name in checksums:
-        if not is_safe(name):
-            raise UserError(f"{path}: a bundle's names must be relative, got {name!r}")
-    missing = sorted(checksums.keys() - entries.keys())
-    unlisted = sorted(entries.keys() - checksums.keys() - {_CHECKSUMS})
-    if missing or unlisted:
-        raise UserError(
-            f"{path}: a bundle must hold the files that {_CHECKSUMS} lists, "
-            f"but {', '.join(missing) or 'none'} missing and {', '.join(unlisted) or 'none'} "
-            "in excess; fetch it anew"
-        )
-
-
-def _check_content(
-    path: Path, name: str, entry: Entry, checksum: _Checksum, copy: Path | None
-) -> None:
-    """Check that a file has the size and content it should have, and copy it where asked to."""
-    if entry.size != checksum.bytes:
-        raise damaged(path, name)
-    digest = hashlib.sha256()
-    read = 0
-    with ExitStack() as stack:
-        target = None if copy is None else stack.enter_context(_writing(copy))
-        for block in blocks(path, name, entry):
-            read += len(block)
-            digest.update(block)
-            if target is not None:
-                target.write(block)
-    if read != checksum.bytes or digest.hexdigest() != checksum.sha256:
-        raise damaged(path, name)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            yield file
-    except OSError as error:
-        raise unwritable(path, error) from error

@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from strokeseg.imaging.cases import mask_name
 from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR
-from strokeseg.imaging.prepared import read_lesion
+from strokeseg.imaging.scan import read_lesion
 from strokeseg.imaging.slices import upright
 from strokeseg.imaging.volume import Grid, Volume, read_volume, resample, to_ras
 from strokeseg.learning.pictures import outlines

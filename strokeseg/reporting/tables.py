@@ -9,6 +9,7 @@ from typing import Any
 from strokeseg.gains import further_runs
 from strokeseg.imaging.metric_names import METRICS
 from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.phrases import STEP_COLUMNS, step_rows
 from strokeseg.reporting.findings import Findings
 from strokeseg.summary import VOTE, interval_text
 
@@ -145,25 +146,7 @@ def cases_table(findings: Findings) -> Table:
 
 def steps_table(choice: Mapping[str, Any]) -> Table:
     """Return what each step of the choice of the ensemble tried and brought."""
-    return Table(
-        columns=(
-            *("step", "options", "best option", "Dice before", "Dice with it", "gain", "p"),
-            "taken",
-        ),
-        rows=tuple(
-            (
-                step["name"],
-                str(step["tried"]),
-                step["best"],
-                number(step["dice_before"]),
-                number(step["dice_after"]),
-                f"{step['gain']:+.3f}",
-                f"{step['p']:.3f}",
-                "yes" if step["taken"] else "no",
-            )
-            for step in choice["steps"]
-        ),
-    )
+    return Table(columns=STEP_COLUMNS, rows=tuple(step_rows(choice)))
 
 
 def board_table(rows: Sequence[LeaderboardRow]) -> Table:

@@ -118,7 +118,7 @@ def _brainsprite() -> str:
             return file.read_text(encoding="utf-8").replace("</script", "<\\/script")
     raise UserError(
         "nilearn: the report's viewer comes with it, and it is not there; "
-        "run pip install 'strokeseg[search]'"
+        "run pip install '.[search]' in a checkout of strokeseg"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from strokeseg.gains import gain_by_transfer, gain_over_default
 from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.phrases import count
 from strokeseg.reporting.findings import Findings
 from strokeseg.summary import VOTE, few_patients_notes
 
@@ -190,8 +191,3 @@ def axis_notes(rows: Sequence[LeaderboardRow]) -> list[str]:
     )
     gains = [gain_over_default(rows), gain_by_transfer(rows)]
     return [cost, *(f"{gain}." for gain in gains if gain)]
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number and its noun."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
