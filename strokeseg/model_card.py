@@ -140,7 +140,6 @@ def _results(
     vote = summary["methods"][VOTE]
     unseen = summary["on"] == "test"
     side = TEST if unseen else str(experiment.config.splits.validation_fold)
-    # Rivals' failures may stand there too, by names that no case has; they are not this bundle's.
     failed = [name for name in preparation.names(side) if name in summary["failed"]]
     scored = [name for name in preparation.names(side) if name not in failed]
     patients = len({preparation.cases[name].patient for name in scored})

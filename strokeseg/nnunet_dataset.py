@@ -21,7 +21,7 @@ from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts.nnunet import DATASET_JSON, SPLITS_JSON
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.splits import TEST
-from strokeseg.imaging.volume import read_volume, resample, write_map, write_mask
+from strokeseg.imaging.volume import read_volume, voxels_on, write_map, write_mask
 from strokeseg.preparation.record import Preparation, changed_files, read_preparation
 from strokeseg.preparation.steps import Progress
 from strokeseg.preparation.tasks import spread
@@ -52,10 +52,8 @@ class _WriteTask:
         grid = read_volume(case.images[self._config.preparation.reference or sequences[0]]).grid
         images = self._folder / ("imagesTs" if tests else "imagesTr")
         for channel, sequence in enumerate(sequences):
-            volume = read_volume(case.images[sequence])
-            if not volume.grid.matches(grid):
-                volume = resample(volume, grid, 1)
-            write_map(images / f"{case.name}_{channel:04d}.nii.gz", volume.voxels, grid)
+            voxels = voxels_on(read_volume(case.images[sequence]), grid, 1)
+            write_map(images / f"{case.name}_{channel:04d}.nii.gz", voxels, grid)
         if tests:
             return
         prepared = prepare_case(

@@ -157,9 +157,9 @@ def test_the_card_counts_what_was_scored_and_tells_neither_rivals_nor_paths(
 ) -> None:
     summary = _summary("test")
     summary["methods"]["vote"]["cases"] = 1
-    summary["failed"] = {
-        "p3-1": "/home/someone/p3-1/mask.nii.gz: no such file",
-        **{f"p3-{number} (nnU-Net)": "/home/someone/masks: no mask" for number in (1, 2)},
+    summary["failed"] = {"p3-1": "/home/someone/p3-1/mask.nii.gz: no such file"}
+    summary["rivals_failed"] = {
+        f"p3-{number} (nnU-Net)": "/home/someone/masks: no mask" for number in (1, 2)
     }
     card = make_card(summary=summary)
     assert "Means over 1 case of 1 patient " in card

@@ -24,13 +24,12 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.files import file_sha256, read_json, values_sha256, write_json
 from strokeseg.imaging.cases import Case
-from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.sparse_map import pack, read_sparse_map
 from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.ensemble import ask_all
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.preparation.record import Preparation, changed_files
-from strokeseg.preparation.tasks import spread
+from strokeseg.preparation.tasks import prepare_as_configured, spread
 
 # A case is read and prepared on the CPU for as long as several networks take on a GPU.
 _GPU_SHARE = 0.25
@@ -145,7 +144,7 @@ class AskTask:
         return gather_evidence(case.patient, maps, truth, (x, y, z), self._lowest_threshold)
 
     def _ask(self, case: Case, questions: Iterable[Question]) -> None:
-        prepared = self._prepare(case)
+        prepared = prepare_as_configured(case, self._config)
         if prepared.native_mask is None:
             raise UserError("has lost its lesion mask since it was prepared; restore it")
         pack(prepared.native_mask.astype(np.float32)).save(self._truth_file(case))
@@ -158,16 +157,6 @@ class AskTask:
             ((_, probability),) = ask_all([expert], prepared)
             probability[probability < _FAINTEST] = 0
             pack(probability).save(self._map_file(case, question))
-
-    def _prepare(self, case: Case) -> PreparedCase:
-        return prepare_case(
-            case.images,
-            sequences=self._config.data.sequences,
-            mask=case.mask,
-            lesion_labels=self._config.data.lesion_labels,
-            reference=self._config.preparation.reference,
-            spacing_mm=self._config.preparation.spacing_mm,
-        )
 
     def _map_file(self, case: Case, question: Question) -> Path:
         _, sha256 = question.members[_fold(case)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from strokeseg.imaging.scan import (
     raise_all,
     read_scan,
 )
-from strokeseg.imaging.volume import Grid, Shape, Volume, from_ras, resample, to_ras
+from strokeseg.imaging.volume import Grid, Shape, Volume, from_ras, to_ras, voxels_on
 
 SPACING_TOLERANCE = 0.01
 
@@ -79,7 +79,7 @@ class PreparedCase:
         voxels = np.zeros(self.canvas.shape, dtype=np.float32)
         voxels[window(self.crop_start, (x, y, z))] = probability
         ras_grid = self.native_grid.in_ras_order()
-        restored = _onto(Volume(voxels=voxels, grid=self.canvas), ras_grid, 1)
+        restored = voxels_on(Volume(voxels=voxels, grid=self.canvas), ras_grid, 1)
         return np.ascontiguousarray(from_ras(restored, self.native_grid), dtype=np.float32)
 
     def project(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -96,7 +96,7 @@ class PreparedCase:
         """
         if mask.shape != self.native_grid.shape:
             raise ValueError(f"a mask must have shape {self.native_grid.shape}, got {mask.shape}")
-        on_canvas = _onto(to_ras(Volume(voxels=mask, grid=self.native_grid)), self.canvas, 0)
+        on_canvas = voxels_on(to_ras(Volume(voxels=mask, grid=self.native_grid)), self.canvas, 0)
         x, y, z = self.images.shape[1:]
         return np.ascontiguousarray(on_canvas[window(self.crop_start, (x, y, z))])
 
@@ -147,7 +147,7 @@ def prepare_case(
     found: list[str] = []
     label = native_mask = None
     if scan.lesion is not None:
-        lesion = _onto(scan.lesion, canvas, 0)
+        lesion = voxels_on(scan.lesion, canvas, 0)
         with collecting(found):
             _check_lesion_inside(lesion, brain, mask)
         label = np.ascontiguousarray(lesion[crop], dtype=np.uint8)
@@ -193,9 +193,5 @@ def _image_onto(image: Volume, grid: Grid) -> NDArray[Any]:
     if image.grid.matches(grid):
         return image.voxels
     foreground = Volume(voxels=image.voxels != 0, grid=image.grid)
-    resampled: NDArray[Any] = _onto(image, grid, 1) * _onto(foreground, grid, 0)
+    resampled: NDArray[Any] = voxels_on(image, grid, 1) * voxels_on(foreground, grid, 0)
     return resampled
-
-
-def _onto(volume: Volume, grid: Grid, order: Literal[0, 1]) -> NDArray[Any]:
-    return volume.voxels if volume.grid.matches(grid) else resample(volume, grid, order).voxels

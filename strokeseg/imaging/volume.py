@@ -237,6 +237,17 @@ def resample(volume: Volume, grid: Grid, order: Literal[0, 1]) -> Volume:
     return Volume(voxels=voxels, grid=grid)
 
 
+def voxels_on(volume: Volume, grid: Grid, order: Literal[0, 1]) -> NDArray[Any]:
+    """Return a volume's voxels on a grid: its own where it lies there already, else resampled.
+
+    Args:
+        volume: As for `resample`.
+        grid: Where they are wanted.
+        order: As for `resample`.
+    """
+    return volume.voxels if volume.grid.matches(grid) else resample(volume, grid, order).voxels
+
+
 def _read_content(path: Path) -> bytes:
     """The file's bytes, decompressed, whatever its name says."""
     try:

@@ -36,7 +36,7 @@ class CheckTask:
     def __call__(self, case: Case) -> Measured:
         """Return what was measured, or the case's faults."""
         try:
-            prepared = _prepare(case, self._config)
+            prepared = prepare_as_configured(case, self._config)
         except CaseError as error:
             return Measured(faults=str(error))
         if prepared.mask is None or prepared.native_mask is None:
@@ -79,7 +79,7 @@ class SliceTask:
         return ""
 
     def _slice(self, case: Case) -> None:
-        prepared = _prepare(case, self._config)
+        prepared = prepare_as_configured(case, self._config)
         if prepared.mask is None:
             raise UserError("lost its lesion mask while it was prepared; try again")
         images = prepared.images.astype(np.float16)
@@ -130,7 +130,12 @@ def spread(
     return [results[index] for index in range(len(cases))]
 
 
-def _prepare(case: Case, config: ExperimentConfig) -> PreparedCase:
+def prepare_as_configured(case: Case, config: ExperimentConfig) -> PreparedCase:
+    """Read, check and normalise a case as the experiment's settings say.
+
+    Raises:
+        CaseError: With all faults of the case.
+    """
     return prepare_case(
         case.images,
         sequences=config.data.sequences,

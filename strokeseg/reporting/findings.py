@@ -57,7 +57,7 @@ class Findings:
     @property
     def failed(self) -> dict[str, str]:
         """Why cases could not be scored, those of rivals among them, by name."""
-        return {**self.summary["failed"], **self.summary.get("rivals_failed", {})}
+        return {**self.summary["failed"], **self.summary["rivals_failed"]}
 
     def methods(self, *kinds: str) -> dict[str, Mapping[str, Any]]:
         """What the summary says of the methods of some kinds."""

@@ -22,7 +22,7 @@ from strokeseg.imaging.cases import mask_name
 from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR
 from strokeseg.imaging.scan import read_lesion
 from strokeseg.imaging.slices import upright
-from strokeseg.imaging.volume import Grid, Volume, read_volume, resample, to_ras
+from strokeseg.imaging.volume import Grid, Volume, read_volume, to_ras, voxels_on
 from strokeseg.learning.pictures import outlines
 from strokeseg.reporting.findings import Findings
 from strokeseg.summary import VOTE, ScoreRow
@@ -85,15 +85,15 @@ def see_case(findings: Findings, name: str) -> SeenCase:
     sequence = next((known for known in _PREFERRED if known in sequences), sequences[0])
     folder = findings.experiment.masks_folder(findings.summary["on"])
     predicted = to_ras(read_volume(folder / mask_name(name, VOTE)))
-    image = _onto(to_ras(read_volume(case.images[sequence])), predicted.grid, order=1)
+    image = voxels_on(to_ras(read_volume(case.images[sequence])), predicted.grid, order=1)
     truth = np.zeros(predicted.grid.shape, dtype=bool)
     if case.mask is not None:
         labels = findings.experiment.config.data.lesion_labels
         lesion = read_lesion(case.mask, labels)
         as_bytes = Volume(voxels=lesion.voxels.astype(np.uint8), grid=lesion.grid)
-        truth = _onto(as_bytes, predicted.grid, order=0) > 0
+        truth = voxels_on(as_bytes, predicted.grid, order=0) > 0
     prediction = predicted.voxels > 0
-    # The commonest value of a skull-stripped scan is its background.
+    # The corner of a skull-stripped scan is background, whatever its value.
     brain = image != image[0, 0, 0]
     box = _box(brain | truth | prediction)
     affine = predicted.grid.affine_ras.copy()
@@ -183,10 +183,6 @@ def _panel(seen: SeenCase, axis: int, letter: str) -> Image.Image:
         (4, size[1] // 2), letter, (255, 255, 255), font, "lm", stroke_width=1, stroke_fill="black"
     )
     return picture
-
-
-def _onto(volume: Volume, grid: Grid, order: Any) -> NDArray[Any]:
-    return (volume if volume.grid.matches(grid) else resample(volume, grid, order)).voxels
 
 
 def _box(filled: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
