@@ -9,6 +9,7 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -411,8 +412,10 @@ def test_flipped_bytes_of_a_whole_bundle_are_found_or_harmless(
     assert _is_safe_to_open(path)
 
 
-def test_a_full_temporary_folder_is_not_blamed_on_the_bundle(bundle: Path, full_disk: None) -> None:
-    with pytest.raises(UserError, match="cannot be written") as caught:
+def test_a_full_temporary_folder_is_not_blamed_on_the_bundle(
+    bundle: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with full_disk(), pytest.raises(UserError, match="cannot be written") as caught:
         open_bundle(bundle)
     assert str(caught.value).startswith(tempfile.gettempdir())
 
@@ -426,9 +429,12 @@ def test_a_missing_temporary_folder_is_not_blamed_on_the_bundle(
 
 
 def test_a_full_disk_is_named_in_writing(
-    tmp_path: Path, ensemble_folder: Path, onnx_files: dict[str, bytes], full_disk: None
+    tmp_path: Path,
+    ensemble_folder: Path,
+    onnx_files: dict[str, bytes],
+    full_disk: Callable[[], AbstractContextManager[None]],
 ) -> None:
     for name in ("bundle.zip", "bundle"):
-        with pytest.raises(UserError, match=f"{name}: cannot be written"):
+        with full_disk(), pytest.raises(UserError, match=f"{name}: cannot be written"):
             write_bundle(tmp_path / name, ensemble_folder, onnx_files=onnx_files, extra={})
         assert not (tmp_path / name).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -126,14 +127,19 @@ def test_a_truncated_state_is_refused(tmp_path: Path) -> None:
         load_state(path)
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_named_and_leaves_nothing(
-    tmp_path: Path, member_record: Callable[..., MemberRecord]
+    tmp_path: Path,
+    member_record: Callable[..., MemberRecord],
+    full_disk: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    with pytest.raises(UserError, match=r"best\.safetensors: cannot be written") as caught:
-        save_member(tmp_path / "best.safetensors", torch.nn.Linear(100, 100), member_record())
-    assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"state\.pt: cannot be written") as caught:
-        save_state(tmp_path / "state.pt", {"tensor": torch.ones(10_000)})
-    assert "\n" not in str(caught.value)
+    writers = {
+        "best.safetensors": lambda path: save_member(
+            path, torch.nn.Linear(100, 100), member_record()
+        ),
+        "state.pt": lambda path: save_state(path, {"tensor": torch.ones(10_000)}),
+    }
+    for name, write in writers.items():
+        with full_disk(), pytest.raises(UserError, match=f"{name}: cannot be written") as caught:
+            write(tmp_path / name)
+        assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
