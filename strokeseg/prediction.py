@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -196,17 +197,25 @@ def _write(
     tool: Tool, case: Case, prepared: PreparedCase, decision: Decision, finding: Finding
 ) -> None:
     files, grid = finding.files, prepared.native_grid
-    write_mask(files.mask, decision.mask, grid)
-    write_map(files.probability, decision.probability, grid)
-    write_map(files.uncertainty, disagreement(decision.axis_probabilities), grid)
-    write_quality_picture(
-        files.picture,
-        prepared.images,
-        prepared.project(decision.mask),
-        sequences=tool.ensemble.record.sequences,
-        spacing_mm=prepared.spacing_mm,
-        caption=f"{case.name}: {finding}",
-    )
+    # Compression takes most of the time here, and leaves Python to others meanwhile.
+    with ThreadPoolExecutor() as threads:
+        writing = [
+            threads.submit(write_map, files.probability, decision.probability, grid),
+            threads.submit(
+                write_map, files.uncertainty, disagreement(decision.axis_probabilities), grid
+            ),
+            threads.submit(write_mask, files.mask, decision.mask, grid),
+        ]
+        write_quality_picture(
+            files.picture,
+            prepared.images,
+            prepared.project(decision.mask),
+            sequences=tool.ensemble.record.sequences,
+            spacing_mm=prepared.spacing_mm,
+            caption=f"{case.name}: {finding}",
+        )
+    for written in writing:
+        written.result()
 
 
 def _sidecar(tool: Tool, case: Case, finding: Finding, largest_ml: float) -> dict[str, Any]:

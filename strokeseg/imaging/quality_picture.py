@@ -72,7 +72,7 @@ def write_quality_picture(
     planes = [_plane(images, mask, axis, place[axis], spacing_mm, pixels_per_mm) for axis in AXES]
     picture = _set_out(planes, sequences, caption)
     with replacing_file(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="PNG")
 
 
 def telling_place(mask: NDArray[np.uint8]) -> dict[str, int]:
