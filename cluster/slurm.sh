@@ -31,7 +31,7 @@ if [ -f .venv/bin/activate ]; then
 fi
 
 nodes=$SLURM_JOB_NUM_NODES
-head=$(hostname -s)   # a batch script runs on the first node of its job
+head=$SLURMD_NODENAME   # a batch script runs on the first node of its job
 ip=$(python -c 'import ray; print(ray.util.get_node_ip_address())')
 port=$((20000 + SLURM_JOB_ID % 10000))
 # Short, since Ray puts sockets below it.
