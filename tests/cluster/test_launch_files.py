@@ -15,8 +15,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
 FILES = sorted(path for path in CLUSTER.iterdir() if path.is_file())
-# A key or token: many letters and digits at once, both kinds among them.
-SECRET = re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{24,}\b|BEGIN [A-Z ]*PRIVATE KEY|AKIA\w{16}")
+# Of a key or token: letters and digits in one long word, both kinds among them.
+SECRET = re.compile(
+    r"\b(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{24,}\b|BEGIN [A-Z ]*PRIVATE KEY|AKIA[A-Z0-9]{16}"
+)
 STARTED = [
     (path.name, command)
     for path in CLUSTER.glob("*.yaml")
@@ -101,5 +103,7 @@ def test_what_is_mounted_is_there_and_enough_to_install() -> None:
     config = yaml.safe_load((CLUSTER / "config.yaml").read_text(encoding="utf-8"))
     mounts = {remote: local for remote, local in config["file_mounts"].items() if "~/s" in remote}
     assert all((ROOT / local).exists() for local in mounts.values())
-    assert {"strokeseg", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"} <= {*mounts.values()}
+    assert {"strokeseg", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"} <= {
+        *mounts.values()
+    }
     assert not {".", "runs"} & {*mounts.values()}

@@ -25,7 +25,9 @@ from ray.core.generated.autoscaler_pb2 import ResourceRequestByCount
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "cluster" / "config.yaml"
-LAUNCH_FILES = [path for name in ("config", "on-premise") for path in (ROOT / "cluster").glob(f"{name}.yaml")]
+LAUNCH_FILES = [
+    path for name in ("config", "on-premise") for path in (ROOT / "cluster").glob(f"{name}.yaml")
+]
 IMAGE = "ami-0123456789abcdef0"
 GPUS_A_WORKER = 4
 

@@ -115,12 +115,16 @@ def test_the_policy_covers_every_pod_of_the_cluster(manifests: dict[str, dict[st
     """From elsewhere only the dashboard's port is open, and to two kinds of pods alone."""
     policy = manifests["NetworkPolicy"]["spec"]
     labels = policy["podSelector"]["matchLabels"]
-    assert all(labels.items() <= pod["metadata"]["labels"].items() for pod in pods(manifests["RayJob"]))
+    assert all(
+        labels.items() <= pod["metadata"]["labels"].items() for pod in pods(manifests["RayJob"])
+    )
     inside, outside = policy["ingress"]
     assert inside == {"from": [{"podSelector": {"matchLabels": labels}}]}
     assert outside["ports"] == [{"port": 8265, "protocol": "TCP"}]
     assert all("podSelector" in source for source in outside["from"])
-    assert manifests["RayJob"]["spec"]["rayClusterSpec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
+    assert (
+        manifests["RayJob"]["spec"]["rayClusterSpec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
+    )
 
 
 def test_the_versions_are_the_pinned_ones(cluster: dict[str, Any]) -> None:
