@@ -114,7 +114,7 @@ def test_only_the_head_gets_a_role(bootstrapped: dict[str, Any]) -> None:
 
 
 def test_workers_get_the_heads_image(tmp_path: Path, bootstrapped: dict[str, Any]) -> None:
-    """The head's command, with a metadata service that answers as EC2's: a token, then the image."""
+    """The head's command, asking a metadata service like EC2's: for a token, then the image."""
     (command,) = [line for line in loaded()["head_setup_commands"] if "ami-id" in line]
     remote = tmp_path / "ray_bootstrap_config.yaml"
     remote.write_text(json.dumps(bootstrapped))
