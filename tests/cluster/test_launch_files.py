@@ -59,7 +59,7 @@ def test_a_launch_file_turns_token_authentication_on(path: Path) -> None:
     if path.name == "Dockerfile":
         pytest.skip("it starts nothing; kuberay.yaml gives its containers the token")
     text = path.read_text(encoding="utf-8")
-    assert re.search(r"RAY_AUTH_MODE\W+(value\W+)?token", text)
+    assert re.search(r"RAY_AUTH_MODE=token|authOptions: {mode: token", text)
 
 
 @pytest.mark.parametrize(("name", "command"), STARTED)
