@@ -54,19 +54,16 @@ def test_git_ignores_tokens_and_keys(name: str) -> None:
     assert ignored.returncode == 0
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.suffix != ".md"], ids=name_of)
+@pytest.mark.parametrize("path", [p for p in FILES if p.suffix in {".yaml", ".sh"}], ids=name_of)
 def test_a_launch_file_turns_token_authentication_on(path: Path) -> None:
-    if path.name == "Dockerfile":
-        pytest.skip("it starts nothing; kuberay.yaml gives its containers the token")
     text = path.read_text(encoding="utf-8")
     assert re.search(r"RAY_AUTH_MODE=token|authOptions: {mode: token", text)
 
 
 @pytest.mark.parametrize(("name", "command"), STARTED)
 def test_the_dashboard_listens_on_loopback(name: str, command: str) -> None:
-    if "--head" in command:
-        assert re.findall(r"--dashboard-host[= ](\S+)", command) == ["127.0.0.1"], name
-    assert "0.0.0.0" not in command
+    # Loopback is also Ray's default.
+    assert set(re.findall(r"--dashboard-host[= ](\S+)", command)) <= {"127.0.0.1"}, name
 
 
 def test_slurms_dashboard_is_off() -> None:
