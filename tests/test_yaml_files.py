@@ -16,6 +16,11 @@ from strokeseg.tuning.space import Space
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
 SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
+# A shell script's head is checked like theirs.
+LAUNCH_FILES = sorted(
+    path for path in (ROOT / "cluster").iterdir() if path.suffix in {".yaml", ".sh", ""}
+)
+LAUNCHERS = {"ray", "kubectl", "sbatch", "docker"}
 
 
 def relative(path: Path) -> str:
@@ -23,9 +28,11 @@ def relative(path: Path) -> str:
 
 
 def head_of(path: Path) -> str:
-    """The comment that a file opens with, as one line."""
+    """The comment that a file opens with, as one line; a script's interpreter aside."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#!"):
+            continue
         if not line.startswith("#"):
             break
         lines.append(line.removeprefix("#").strip())
@@ -37,12 +44,24 @@ def test_there_are_experiments_and_a_space_for_every_axis() -> None:
     assert {path.stem for path in SPACES} >= {*AXES, "base", "demo"}
 
 
-@pytest.mark.parametrize("path", [*EXPERIMENTS, *SPACES], ids=relative)
-def test_a_file_opens_with_its_purpose_cost_and_launch(path: Path) -> None:
+def launch_of(path: Path) -> list[str]:
+    """Check that a file's head has its three parts in order, and return the words of the last."""
     head = head_of(path)
     positions = [head.find(word) for word in ("Purpose:", "Cost:", "Launch:")]
     assert positions[0] == 0 and positions == sorted(positions) and -1 not in positions
-    launch = head[positions[2] :].split()
+    return head[positions[2] :].split()
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=relative)
+def test_a_launch_file_opens_with_its_purpose_cost_and_launch(path: Path) -> None:
+    words = [word for word in launch_of(path)[1:] if "=" not in word]
+    assert words[0] in LAUNCHERS, words
+    assert relative(path) in words, words
+
+
+@pytest.mark.parametrize("path", [*EXPERIMENTS, *SPACES], ids=relative)
+def test_a_file_opens_with_its_purpose_cost_and_launch(path: Path) -> None:
+    launch = launch_of(path)
     assert launch[1:3] == ["make", "demo"] or (
         launch[1] == "strokeseg" and launch[2] in COMMANDS
     ), launch
