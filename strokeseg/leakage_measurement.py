@@ -30,7 +30,7 @@ def measure_leakage(options: argparse.Namespace) -> int:
     configurations = choose_configurations(
         load_space(space_path_of(experiment, axis, options), len(experiment.config.data.sequences)),
         read_leaderboard(board) if board.exists() else [],
-        options.weights_dir,
+        weights_folder(options),
     )
     if options.gpus_per_trial == AUTO:
         raise UserError(
