@@ -15,7 +15,12 @@ from strokeseg.leakage import LeakageRow, means, sentences, write_leakage
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
-from strokeseg.search_options import budget_of, prepared_slices, space_path_of
+from strokeseg.search_options import (
+    budget_of,
+    prepared_slices,
+    space_path_of,
+    weights_folder,
+)
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.packing import AUTO

@@ -111,6 +111,33 @@ class Mirror:
                         (self.folder / key).unlink(missing_ok=True)
                     self._known.pop(key, None)
 
+    def write(self, path: Path, text: str) -> None:
+        """Write a small text to the storage only.
+
+        Raises:
+            UserError: When the storage does not answer.
+        """
+        with _explained(self.uri):
+            storage, root = _connect(self.uri)
+            _write(storage, f"{root}/{self._key(path)}", text.encode())
+
+    def read(self, path: Path) -> tuple[str, float] | None:
+        """Return a text on the storage, and its age in seconds by the storage's own clock.
+
+        Raises:
+            UserError: When the storage does not answer, or cannot be written to.
+        """
+        with _explained(self.uri):
+            storage, root = _connect(self.uri)
+            place, probe = f"{root}/{self._key(path)}", f"{root}/{_PROBE}"
+            found = storage.get_file_info(place)
+            if found.type is not fs.FileType.File:
+                return None
+            _write(storage, probe, b"")
+            age_seconds = (storage.get_file_info(probe).mtime_ns - found.mtime_ns) / 1e9
+            with storage.open_input_stream(place) as source:
+                return source.read().decode(), age_seconds
+
     def check(self, *, writes: bool) -> None:
         """Make sure that the storage answers, and can be written to if that is wanted.
 
@@ -338,6 +365,6 @@ def _is_passing(key: str) -> bool:
     return (
         "tune" in folders
         or name == _PROBE
-        or name.endswith(".lock")
+        or name.endswith((".lock", ".lease"))
         or any(part.startswith(".partial-") for part in (*folders, name))
     )
