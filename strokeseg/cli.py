@@ -115,7 +115,8 @@ def run_command(work: Callable[[], int]) -> int:
     """Run a command's work and turn what it raises into an exit code."""
     try:
         with ExitStack() as ends:
-            _ENDS.set(ends)
+            before = _ENDS.set(ends)
+            ends.callback(_ENDS.reset, before)
             return work()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -110,6 +110,9 @@ class Mirror:
                     if not keep:
                         (self.folder / key).unlink(missing_ok=True)
                     self._known.pop(key, None)
+            place = f"{root}/{self._key(folder)}"
+            if pattern == "*" and storage.get_file_info(place).type is fs.FileType.Directory:
+                storage.delete_dir(place)
 
     def write(self, path: Path, text: str) -> None:
         """Write a small text to the storage only.
@@ -176,6 +179,9 @@ class Mirror:
             if (size, changed_ns) == (found.size, found.mtime_ns):
                 self._known[key] = (size, changed_ns)
                 return
+        elif key in self._known:
+            # Removed here, and about to be removed there.
+            return
         with (
             replacing_file(path) as partial,
             storage.open_input_stream(f"{root}/{key}") as source,
@@ -280,7 +286,13 @@ def make_private(folder: Path) -> None:
 
 
 def _connect(uri: str) -> tuple[fs.FileSystem, str]:
-    storage, root = fs.FileSystem.from_uri(uri) if not uri.startswith("s3://") else _s3(uri)
+    if uri.startswith("s3://"):
+        storage, root = _s3(uri)
+    elif uri.startswith(("gs://", "gcs://")) and "?" not in uri:
+        # By itself it tries again for a quarter of an hour.
+        storage, root = fs.FileSystem.from_uri(f"{uri}?retry_limit_seconds={_REQUEST_SECONDS}")
+    else:
+        storage, root = fs.FileSystem.from_uri(uri)
     return storage, root.rstrip("/")
 
 

@@ -199,6 +199,18 @@ def test_a_replaced_folder_leaves_nothing_of_the_old_one(server: Server, tmp_pat
     }
 
 
+def test_what_was_removed_here_does_not_come_back(server: Server, tmp_path: Path) -> None:
+    mirror = _mirror(server, tmp_path, "removed")
+    path = mirror.folder / "state.pt"
+    path.write_text("1")
+    mirror.publish(mirror.folder)
+    path.unlink()
+    mirror.fetch(mirror.folder)
+    assert not path.exists()
+    mirror.publish(mirror.folder)
+    assert server.names("removed") == set()
+
+
 def test_what_was_not_published_yet_is_kept(server: Server, tmp_path: Path) -> None:
     mirror = _mirror(server, tmp_path, "unpublished")
     journal = mirror.folder / "journal.log"
