@@ -32,9 +32,9 @@ splits:
 search:
   space: space.yaml
   trials: 2
-  epochs: 1
+  epochs: 4
   slices_per_epoch: 32
-  grace_epochs: 1
+  grace_epochs: 4
   confirm_trials: 0
   transfer_trials: 0
 ensemble: {choose: vote}
@@ -304,10 +304,14 @@ def test_a_killed_search_goes_on_from_the_bucket(
     assert not any(".partial" in name for name in server.names("runs/tiny"))
 
     driver = _start("search", *place, "--axis", "axial")
-    _wait_for(lambda: "trials/0000/state.pt" in server.names("runs/tiny/search/axial"))
-    _wait_for(lambda: "journal.log" in server.names("runs/tiny/search/axial"))
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.communicate()
+    wanted = {"trials/0000/state.pt", "journal.log"}
+    try:
+        # A trial's state is there from its first epoch to its last.
+        _wait_for(lambda: wanted <= server.names("runs/tiny/search/axial"))
+        assert driver.poll() is None
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.communicate()
     before = server.files.open_input_file(f"{BUCKET}/runs/tiny/search/axial/journal.log").read()
     _forget(tmp_path)
 
