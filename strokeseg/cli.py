@@ -13,7 +13,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,10 +33,15 @@ from strokeseg.config import Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.files import unwritable
+from strokeseg.mirror import publish
+from strokeseg.watching import watching
 
 DONE, SOME_FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
 
 _PLAIN_SECONDS = 15.0
+_PUBLISH_SECONDS = 5.0
+# What is left to do at the end of the command that runs.
+_ENDS: ContextVar[ExitStack] = ContextVar("ends")
 _LOG_BYTES, _OLD_LOGS = 8 << 20, 1
 _NOISY_LOGGERS = ("ray", "ray.tune", "ray.data", "ray.train", "optuna", "py.warnings")
 
@@ -67,27 +73,51 @@ def add_experiment_options(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--storage",
         default="runs",
-        metavar="FOLDER",
-        help="folder for all results (default: runs)",
+        metavar="PLACE",
+        help="folder or URI (s3://, gs://, file://) for all results (default: runs)",
     )
 
 
 def add_data_option(options: argparse.ArgumentParser) -> None:
     """Add the option that replaces the experiment's own path to the cases."""
     options.add_argument(
-        "--data", metavar="PATH", help="the cases' folder or manifest, in place of the YAML's"
+        "--data", metavar="PLACE", help="the cases' folder, manifest or URI, in place of the YAML's"
     )
 
 
 def experiment_of(options: argparse.Namespace) -> Experiment:
-    """Open the experiment that the options name."""
-    return open_experiment(options.experiment, options.storage, getattr(options, "data", None))
+    """Open the experiment that the options name; publish it until the command is over."""
+    experiment = open_experiment(
+        options.experiment, options.storage, getattr(options, "data", None)
+    )
+    if experiment.mirrors and (ends := _ENDS.get(None)) is not None:
+        ends.enter_context(_publishing(experiment))
+    return experiment
+
+
+@contextmanager
+def _publishing(experiment: Experiment) -> Iterator[None]:
+    """Publish every some seconds what changed, and at the end, however that comes about."""
+
+    def look() -> None:
+        # The next look, or the end of the command, tells of a storage that stays away.
+        with suppress(UserError):
+            publish(experiment.mirrors, [experiment.folder])
+
+    try:
+        with watching(look, _PUBLISH_SECONDS):
+            yield
+    finally:
+        publish(experiment.mirrors, [experiment.folder])
 
 
 def run_command(work: Callable[[], int]) -> int:
     """Run a command's work and turn what it raises into an exit code."""
     try:
-        return work()
+        with ExitStack() as ends:
+            before = _ENDS.set(ends)
+            ends.callback(_ENDS.reset, before)
+            return work()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return MENDABLE

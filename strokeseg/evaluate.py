@@ -54,6 +54,7 @@ from strokeseg.learning.ensemble_record import (
     EnsembleRecord,
     read_ensemble_record,
 )
+from strokeseg.mirror import fetch, publish
 from strokeseg.phrases import count
 from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.ray_session import ray_session
@@ -153,6 +154,7 @@ def evaluate(
     cases = _cases_of(experiment, preparation, on)
     rivals = rivals or {}
     check_rivals(rivals, _own_methods(record))
+    publish(experiment.mirrors, [experiment.ensemble_folder])
     with ray_session(), cli.progress("Evaluating cases") as show:
         job = Job(
             config=experiment.config,
@@ -163,8 +165,10 @@ def evaluate(
             policy=policy,
             device=device.type,
             threads=1 if device.type != "cpu" else cpus_a_task(len(cases)),
+            mirrors=experiment.mirrors,
         )
         scored = score_side(experiment, job, cases, experiment.scored_folder(on), show)
+        fetch(experiment.mirrors, [experiment.evaluation_folder(on)])
         if not scored.results:
             reasons = "; ".join(f"{case}: {reason}" for case, reason in scored.failed.items())
             raise UserError(f"no {on} case could be scored: {reasons}")

@@ -14,6 +14,7 @@ import strokeseg
 from strokeseg.config import ExperimentConfig, load_experiment
 from strokeseg.errors import UserError
 from strokeseg.files import unwritable
+from strokeseg.mirror import Mirror, fetched, is_uri, mirror_of
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +29,7 @@ class Experiment:
         config_path: The YAML file that they came from; relative paths in it start there.
         folder: `<storage>/<name>`.
         data_path: The cases' folder or manifest.
+        mirrors: Of its storage and of its cases, where these are URIs.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Experiment:
     config_path: Path
     folder: Path
     data_path: Path
+    mirrors: tuple[Mirror, ...] = ()
 
     @property
     def log_folder(self) -> Path:
@@ -237,22 +240,22 @@ def open_experiment(name: str, storage: str, data: str | None = None) -> Experim
     Args:
         name: A path to a YAML file or its folder, or a name under `experiments/`, which
             is looked for in the working folder and then beside this package.
-        storage: Folder for all results.
-        data: Replaces `data.path`, relative to the working folder.
+        storage: Folder or URI for all results; what is at a URI is fetched.
+        data: Replaces `data.path`: a URI, or a path relative to the working folder.
 
     Raises:
         UserError: When there is no such experiment, a setting is wrong, or the storage
             cannot be written to.
     """
-    if "://" in storage:
-        raise UserError(
-            f"--storage {storage}: object stores are not supported yet; "
-            "give a folder, on a shared file system when there are several nodes"
-        )
     path = _find_config(name)
     config = load_experiment(path)
     experiment = path.parent.name if path.name == "experiment.yaml" else path.stem
-    folder = Path(storage).absolute() / experiment
+    mirror = mirror_of(f"{storage.rstrip('/')}/{experiment}") if is_uri(storage) else None
+    if mirror:
+        mirror.check(writes=True)
+        mirror.fetch(mirror.folder)
+    folder = mirror.folder if mirror else Path(storage).absolute() / experiment
+    cases, cases_mirror = fetched(data, "--data") if data and is_uri(data) else (None, None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -265,7 +268,8 @@ def open_experiment(name: str, storage: str, data: str | None = None) -> Experim
         config=config,
         config_path=path,
         folder=folder,
-        data_path=_data_path(config, path, folder, data),
+        data_path=_data_path(config, path, folder, data if cases is None else str(cases)),
+        mirrors=tuple(one for one in (mirror, cases_mirror) if one),
     )
 
 

@@ -15,7 +15,12 @@ from strokeseg.leakage import LeakageRow, means, sentences, write_leakage
 from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
-from strokeseg.search_options import budget_of, prepared_slices, space_path_of
+from strokeseg.search_options import (
+    budget_of,
+    prepared_slices,
+    space_path_of,
+    weights_folder,
+)
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.packing import AUTO
@@ -30,7 +35,7 @@ def measure_leakage(options: argparse.Namespace) -> int:
     configurations = choose_configurations(
         load_space(space_path_of(experiment, axis, options), len(experiment.config.data.sequences)),
         read_leaderboard(board) if board.exists() else [],
-        options.weights_dir,
+        weights_folder(options),
     )
     if options.gpus_per_trial == AUTO:
         raise UserError(

@@ -33,6 +33,7 @@ from strokeseg.imaging.derivatives import describe_dataset, refuse_scans
 from strokeseg.imaging.layouts.finding import AUTO, LAYOUTS, find_cases
 from strokeseg.imaging.layouts.named_files import name_case
 from strokeseg.learning.bundle import RUNTIMES, bundle_sha256, choose_runtime, open_bundle
+from strokeseg.mirror import fetched, is_uri, mirror_of
 from strokeseg.prediction import Finding, Tool, find_done, find_segmented, predict_case
 
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}
@@ -41,10 +42,10 @@ _PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
     parser = cli.parser("predict", __doc__)
-    parser.add_argument("--bundle", required=True, type=Path, help="a .zip or folder by export")
-    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="for masks")
+    parser.add_argument("--bundle", required=True, help="a .zip or folder by export, or its URI")
+    parser.add_argument("--output", required=True, metavar="PLACE", help="folder or URI for masks")
     parser.add_argument(
-        "--input", type=Path, metavar="PATH", help="a folder of cases, or a CSV manifest"
+        "--input", metavar="PLACE", help="a folder of cases, or a CSV manifest, or its URI"
     )
     parser.add_argument(
         "--layout",
@@ -75,7 +76,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_device_option(parser)
     options = parser.parse_args(arguments)
-    return cli.run_command(lambda: _work(options))
+    return cli.run_command(lambda: _at_places(options))
+
+
+def _at_places(options: argparse.Namespace) -> int:
+    """Work on paths, whatever of the places are URIs."""
+    options.bundle, _ = fetched(options.bundle, "--bundle")
+    options.input, _ = fetched(options.input, "--input")
+    if not is_uri(options.output):
+        options.output = Path(options.output)
+        return _work(options)
+    mirror = mirror_of(options.output)
+    mirror.check(writes=True)
+    mirror.fetch(mirror.folder)
+    options.output = mirror.folder
+    try:
+        return _work(options)
+    finally:
+        mirror.publish(mirror.folder)
 
 
 def _work(options: argparse.Namespace) -> int:

@@ -51,6 +51,7 @@ from strokeseg.search_options import (
     positive,
     prepared_slices,
     space_path_of,
+    weights_folder,
 )
 from strokeseg.tuning.importances import write_importances
 from strokeseg.tuning.ledger import Ledger
@@ -140,7 +141,7 @@ def search_axis(
         data,
         budget=budget,
         space_path=space_path_of(experiment, axis, options),
-        weights_dir=options.weights_dir,
+        weights_dir=weights_folder(options),
         extend=getattr(options, "extend", 0),
         new_study=getattr(options, "new_study", False),
     ) as study:

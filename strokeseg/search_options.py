@@ -9,6 +9,7 @@ from pathlib import Path
 from strokeseg.config import SearchConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
+from strokeseg.mirror import fetched
 from strokeseg.preparation.record import Preparation
 from strokeseg.tuning.packing import AUTO, Auto
 from strokeseg.tuning.space_file import load_space
@@ -57,9 +58,9 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="pretrained encoders as <encoder>.safetensors or .pth, looked for there first",
+        metavar="PLACE",
+        help="folder or URI with pretrained encoders as <encoder>.safetensors or .pth, looked for "
+        "there first",
     )
 
 
@@ -89,7 +90,16 @@ def check_search(experiment: Experiment, axes: Sequence[str], options: argparse.
             space_path_of(experiment, axis, options), len(experiment.config.data.sequences)
         )
         if not experiment.journal(axis).exists():
-            find_weights(space, options.weights_dir)
+            find_weights(space, weights_folder(options))
+
+
+def weights_folder(options: argparse.Namespace) -> Path | None:
+    """Return the folder of pretrained weights, fetched where it is a URI.
+
+    Raises:
+        UserError: When the URI holds none, or does not answer.
+    """
+    return fetched(options.weights_dir, "--weights-dir")[0]
 
 
 def budget_of(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:

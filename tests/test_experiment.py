@@ -84,11 +84,19 @@ def test_storage_below_a_regular_file_cannot_be_written(workplace: Path) -> None
     assert (workplace / "taken").read_text() == "a file"
 
 
-@pytest.mark.parametrize("storage", ["s3://bucket/runs", "gs://bucket", "file:///tmp/runs"])
-def test_object_stores_are_refused_before_a_folder_is_made(workplace: Path, storage: str) -> None:
-    with pytest.raises(UserError, match="object stores are not supported yet"):
-        open_experiment("stroke", storage)
+def test_a_storage_that_no_file_system_knows_is_refused(workplace: Path) -> None:
+    with pytest.raises(UserError, match="nonsense://bucket/runs/stroke: the storage cannot be"):
+        open_experiment("stroke", "nonsense://bucket/runs")
     assert [path.name for path in workplace.iterdir()] == ["experiments"]
+
+
+def test_an_experiment_at_a_uri_has_a_working_copy(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STROKESEG_WORK", str(workplace / "work"))
+    experiment = open_experiment("stroke", f"file://{workplace}/mounted")
+    assert experiment.folder.is_relative_to(workplace / "work")
+    assert [mirror.uri for mirror in experiment.mirrors] == [f"file://{workplace}/mounted/stroke"]
 
 
 def test_a_wrong_setting_names_the_file_and_leaves_no_folder(workplace: Path) -> None:

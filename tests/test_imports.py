@@ -28,6 +28,7 @@ _SERVICES = {
     "config",
     "imaging",
     "experiment",
+    "mirror",
     "leaderboard",
     "leakage",
 }
@@ -37,12 +38,14 @@ ALLOWED = {
     "__init__": set(),
     "errors": set(),
     "files": {"errors"},
+    "mirror": _LOWEST,
+    "lease": {*_LOWEST, "mirror", "watching"},
     "markdown": set(),
     "phrases": set(),
     "config": {"errors"},
     "imaging": _LOWEST,
     "learning": {*_LOWEST, "config", "imaging"},
-    "experiment": {*_LOWEST, "config"},
+    "experiment": {*_LOWEST, "config", "mirror"},
     "leaderboard": {*_LOWEST, "config", "imaging"},
     "gains": {*_LOWEST, "leaderboard"},
     "leakage": {*_LOWEST, "config"},
@@ -50,7 +53,7 @@ ALLOWED = {
     "watching": set(),
     "ray_session": {*_LOWEST, "living_folder", "watching"},
     "preparation": {*_SERVICES, "ray_session"},
-    "tuning": {*_SERVICES, "learning"},
+    "tuning": {*_SERVICES, "learning", "lease"},
     "choosing": {*_SERVICES, "learning", "preparation", "ray_session"},
     "evaluation": {*_SERVICES, "summary", "learning", "preparation", "ray_session"},
     "reporting": {*_SERVICES, "gains", "summary", "learning", "preparation"},
@@ -64,7 +67,7 @@ ALLOWED = {
     },
     "devices": {*_LOWEST, "learning"},
     "summary": {*_SERVICES, "learning", "preparation"},
-    "cli": {*_LOWEST, "config", "experiment"},
+    "cli": {*_LOWEST, "config", "experiment", "mirror", "watching"},
     "__main__": set(),
 }
 FOREIGN = {
@@ -73,6 +76,7 @@ FOREIGN = {
     "imaging": {"PIL", "cc3d", "nibabel", "nilearn", "numpy", "scipy", "pyarrow"},
 }
 FORBIDDEN = {
+    "mirror": {"torch", "ray", "optuna"},
     "imaging": {"torch", "ray", "optuna"},
     "learning": {"ray", "optuna"},
     "experiment": {"torch", "ray", "optuna"},

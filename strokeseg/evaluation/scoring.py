@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.methods import judge, members_to_ask
-from strokeseg.imaging.cases import Case, derivative_name, mask_name
+from strokeseg.imaging.cases import Case, derivative_name, files_of_case, mask_name
 from strokeseg.imaging.metrics import Policy, score_masks
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.uncertainty import disagreement
@@ -41,6 +41,7 @@ from strokeseg.learning.ensemble_record import (
 )
 from strokeseg.learning.slicewise import Expert
 from strokeseg.learning.torch_experts import load_experts
+from strokeseg.mirror import Mirror, fetch, publish
 from strokeseg.summary import ScoreRow
 
 Spacing = tuple[float, float, float]
@@ -59,6 +60,7 @@ class Job:
         policy: How empty masks and distances count, see `imaging.metrics`.
         device: Where networks predict, as torch names it.
         threads: Of torch, where networks predict on the CPU.
+        mirrors: Where all of these may have to be fetched from, and are published.
     """
 
     config: ExperimentConfig
@@ -69,6 +71,7 @@ class Job:
     policy: Policy
     device: str
     threads: int
+    mirrors: tuple[Mirror, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,7 @@ def score_case(job: Job, case: Case) -> CaseResult | UserError:
 
 
 def _score(job: Job, case: Case) -> CaseResult:
+    fetch(job.mirrors, [job.ensemble_folder, *files_of_case(case)])
     record, experts = _ensemble(job.ensemble_folder, job.ensemble_sha256, job.device)
     prepared = prepare_case(
         case.images,
@@ -120,8 +124,11 @@ def _score(job: Job, case: Case) -> CaseResult:
         if kind == "axis" or judged.masks[method] is decision.mask:
             path = job.masks_folder / mask_name(case.name, method)
             write_mask(path, judged.masks[method], grid)
+            publish(job.mirrors, [path])
     unsure = disagreement(decision.axis_probabilities)
-    write_map(job.uncertainty_folder / uncertainty_name(case.name), unsure, grid)
+    map_path = job.uncertainty_folder / uncertainty_name(case.name)
+    write_map(map_path, unsure, grid)
+    publish(job.mirrors, [map_path])
     scores = _scores(truth, judged.masks, grid.spacing_mm, job.policy)
     any_axis = np.any([mask > 0 for mask in decision.axis_masks.values()], axis=0)
     brain = _brain(prepared)

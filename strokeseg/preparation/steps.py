@@ -21,6 +21,7 @@ from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.splits import TEST, write_splits
 from strokeseg.imaging.table import SCHEMA_VERSION
+from strokeseg.mirror import discard, fetch, publish
 from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
 from strokeseg.preparation.leak_audit import (
     LeakAudit,
@@ -157,9 +158,11 @@ def prepare(
             refresh_paths(experiment, cases)
             return None
         raise changed(experiment, changes)
+    # Cases that were just simulated are not on the storage yet.
+    publish(experiment.mirrors, [experiment.folder])
     with ray_session():
         with progress("Checking cases") as show:
-            measured = spread(CheckTask(experiment.config), cases, show)
+            measured = spread(CheckTask(experiment.config), cases, show, mirrors=experiment.mirrors)
         left_out = [
             f"{case.name}: {found.faults}"
             for case, found in zip(cases, measured, strict=True)
@@ -225,14 +228,19 @@ def _write_prepared(
     )
     sided = [replace(case, fold=splits.side(case.patient)) for case in cases]
     train = [case for case in sided if case.fold != TEST]
+    slices = folder / experiment.slices_folder.name
     slicer = SliceTask(
         config,
-        folder=folder / experiment.slices_folder.name,
+        folder=slices,
         sizes=sizes,
         fingerprint=fingerprint,
+        mirrors=experiment.mirrors,
     )
-    if faults := [fault for fault in spread(slicer, train, show) if fault]:
+    sliced = spread(slicer, train, show, mirrors=experiment.mirrors)
+    if faults := [fault for fault in sliced if fault]:
         raise UserError("\n".join(faults))
+    fetch(experiment.mirrors, [slices])
+    discard(experiment.mirrors, slices, keep=True)
     write_json(
         folder / experiment.preparation_json.name,
         {

@@ -32,6 +32,7 @@ from strokeseg.imaging.slice_file import SliceFile
 from strokeseg.imaging.table import table_to_arrays
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.stores import FiledSlices, MappedSlices, Store
+from strokeseg.mirror import Mirror, fetch
 from strokeseg.tuning.allotment import cluster_nodes
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Feed:
         facts: Of an Arrow table with `case`, `lesion_voxels` and `brain_voxels` of every slice.
         blocks: Of Arrow tables with all slices; nothing where they are read from the files.
         on_gpu: Whether trials hold all slices on their GPU.
+        mirrors: Where the files may have to be fetched from.
     """
 
     files: tuple[str, ...]
@@ -63,9 +65,17 @@ class Feed:
     facts: ray.ObjectRef
     blocks: tuple[ray.ObjectRef, ...]
     on_gpu: bool
+    mirrors: tuple[Mirror, ...] = ()
 
 
-def open_feed(slices_folder: Path, axis: str, cases: Collection[str], *, gpus: float) -> Feed:
+def open_feed(
+    slices_folder: Path,
+    axis: str,
+    cases: Collection[str],
+    *,
+    gpus: float,
+    mirrors: tuple[Mirror, ...] = (),
+) -> Feed:
     """Choose how slices get to the trials, and read them where they are to be kept in memory.
 
     Args:
@@ -73,6 +83,7 @@ def open_feed(slices_folder: Path, axis: str, cases: Collection[str], *, gpus: f
         axis: `axial`, `coronal` or `sagittal`.
         cases: All cases that must be there.
         gpus: GPUs of each process of a trial, or the fraction of one.
+        mirrors: Where other nodes fetch the files from.
 
     Raises:
         UserError: When a case is missing, a file is damaged, or torch cannot use the GPUs.
@@ -112,8 +123,9 @@ def open_feed(slices_folder: Path, axis: str, cases: Collection[str], *, gpus: f
         counts=tuple(counts),
         shape=shape,
         facts=ray.put(pa.concat_tables([fact for _, fact in facts]).combine_chunks()),
-        blocks=_load_blocks(folder, files) if fits else (),
+        blocks=_load_blocks(folder, files, mirrors) if fits else (),
         on_gpu=on_gpu,
+        mirrors=mirrors,
     )
 
 
@@ -177,8 +189,12 @@ def _gpu_bytes() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory) if available else 0
 
 
-def _load_blocks(folder: Path, files: list[str]) -> tuple[ray.ObjectRef, ...]:
+def _load_blocks(
+    folder: Path, files: list[str], mirrors: tuple[Mirror, ...]
+) -> tuple[ray.ObjectRef, ...]:
     """Read a folder's files into the object stores, all of them before this returns."""
+    if mirrors:
+        _fetch_everywhere(mirrors, folder)
     # Given a list of files, Ray Data looks for what it needs to read them over HTTP.
     dataset = ray.data.read_parquet(str(folder), partitioning=None).select_columns(_COLUMNS)
     # One piece a block: a trial would have to map every slice by itself.
@@ -190,6 +206,20 @@ def _load_blocks(folder: Path, files: list[str]) -> tuple[ray.ObjectRef, ...]:
         for path in files:
             SliceFile(Path(path)).columns(_COLUMNS)
         raise
+
+
+def _fetch_everywhere(mirrors: tuple[Mirror, ...], folder: Path) -> None:
+    """Fetch a folder on every node: Ray Data reads its files wherever it likes."""
+    task = ray.remote(fetch)
+    waiting = [
+        task.options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote(mirrors, [folder])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    ray.get(waiting)
 
 
 def _combine(block: pa.Table) -> pa.Table:
@@ -226,6 +256,7 @@ def _store_of(feed: Feed) -> tuple[Store, NDArray[np.int64] | None]:
             _log.warning("the slices in shared memory are lost; reading from the files instead")
         else:
             return mapped(tables)
+    fetch(feed.mirrors, [Path(path) for path in feed.files])
     return FiledSlices([Path(path) for path in feed.files], feed.counts, feed.shape), None
 
 

@@ -8,7 +8,7 @@ one event file for each process that drove it, and is *closed* once its end is w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from ray.tune import experiment as tune_experiment
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
-from strokeseg.experiment import trial_events, trial_state, weights_files
+from strokeseg.experiment import trial_events, trial_folder, trial_state, weights_files
 from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
+from strokeseg.mirror import Mirror, discard
 from strokeseg.tuning.hparams import (
     BEST_DICE,
     CONFIGURATION,
@@ -65,7 +66,9 @@ class Monitor(Callback):  # type: ignore[misc]
         trials_folder: Path,
         kept: Callable[[list[LeaderboardRow]], set[int]],
         show: Callable[[int, int, str], None],
+        mirrors: Sequence[Mirror] = (),
     ) -> None:
+        self._mirrors = mirrors
         self._ledger = ledger
         self._searcher = searcher
         self._space = space
@@ -169,6 +172,7 @@ class Monitor(Callback):  # type: ignore[misc]
         for number in self._with_weights - kept:
             for path in weights_files(self._trials_folder, number):
                 path.unlink(missing_ok=True)
+            discard(self._mirrors, trial_folder(self._trials_folder, number), "best*.safetensors")
         self._with_weights &= kept
         self.show()
 
@@ -200,7 +204,9 @@ class Monitor(Callback):  # type: ignore[misc]
 
     def _close(self, row: LeaderboardRow) -> None:
         """Remove a trial's state and write its end, with what a lost driver had left out."""
-        trial_state(self._trials_folder, row.trial).unlink(missing_ok=True)
+        state = trial_state(self._trials_folder, row.trial)
+        state.unlink(missing_ok=True)
+        discard(self._mirrors, state.parent, state.name)
         self._with_weights.add(row.trial)
         writer = self._writer(row)
         if row.epochs_run > self._epochs_shown.pop(row.trial, 0):

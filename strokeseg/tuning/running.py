@@ -13,6 +13,7 @@ from ray import tune
 from strokeseg.config import SearchConfig, Show
 from strokeseg.experiment import Experiment, trials_in
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
+from strokeseg.mirror import fetch
 from strokeseg.tuning.allotment import Allotment, allot, cluster_nodes
 from strokeseg.tuning.feed import first_shape, open_feed
 from strokeseg.tuning.ledger import Ledger
@@ -64,6 +65,7 @@ def run_study(
         trials_folder=trials_folder,
         kept=lambda rows: trials_to_keep(rows, kept),
         show=show,
+        mirrors=experiment.mirrors,
     )
     allotment = _allotment(study, data, axis, gpus_per_trial, workers_per_trial, show=monitor.show)
     settings = TrialSettings(
@@ -80,10 +82,11 @@ def run_study(
         spacing_mm=data.spacing_mm,
         preparation_hash=data.fingerprint,
         code_version=code_version,
+        mirrors=experiment.mirrors,
     )
     monitor.show("reading the slices")
     cases = [case for fold in data.folds for case in fold]
-    feed = open_feed(data.folder, axis, cases, gpus=allotment.gpus)
+    feed = open_feed(data.folder, axis, cases, gpus=allotment.gpus, mirrors=experiment.mirrors)
     monitor.show("starting the first trials")
     weights = {encoder: ray.put(found) for encoder, found in study.weights.items()}
     bundle = {"CPU": allotment.cpus, "GPU": allotment.gpus}
@@ -98,6 +101,8 @@ def run_study(
     finally:
         ledger.close()
     monitor.tidy()
+    # Weights lie where their trials ran.
+    fetch(experiment.mirrors, [trials_folder])
     return ledger.rows()
 
 

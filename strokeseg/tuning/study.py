@@ -9,7 +9,7 @@ inherits what still fits.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from strokeseg.config import SearchConfig
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
+from strokeseg.lease import leased
 from strokeseg.tuning.inheritance import inherit, transfer_best
 from strokeseg.tuning.journal import mend_journal, open_journal, read_study
 from strokeseg.tuning.ledger import INHERITED, Ledger
@@ -159,7 +160,12 @@ def _held(experiment: Experiment, axis: str) -> Iterator[None]:
             "for it or end it"
         ) from None
     try:
-        yield
+        with ExitStack() as leases:
+            for mirror in experiment.mirrors:
+                if experiment.folder == mirror.folder:
+                    lease = experiment.driver_lock(axis).with_suffix(".lease")
+                    leases.enter_context(leased(mirror, lease))
+            yield
     finally:
         lock.release()
 

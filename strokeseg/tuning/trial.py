@@ -33,6 +33,7 @@ from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
 from strokeseg.learning.world import ALONE, World
+from strokeseg.mirror import Mirror, fetch, publish
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.feed import Feed, slices_of
 from strokeseg.tuning.picture_events import replace_pictures
@@ -65,6 +66,7 @@ class TrialSettings:
         spacing_mm: Voxel size (x, y, z) of the prepared cases.
         preparation_hash: Fingerprint of the prepared data.
         code_version: Version of this code.
+        mirrors: Where the trials' files are fetched from and published.
     """
 
     axis: str
@@ -80,6 +82,7 @@ class TrialSettings:
     spacing_mm: tuple[float, float, float]
     preparation_hash: str
     code_version: str
+    mirrors: tuple[Mirror, ...] = ()
 
 
 def run_trial(
@@ -171,7 +174,12 @@ def train_trial(
     number = int(proposal["number"])
     config = TrialConfig.model_validate(proposal["config"])
     state_path = trial_state(Path(settings.trials_folder), number)
-    saved = load_state(state_path) if state_path.exists() else {"training": None, "history": []}
+    trial = state_path.parent
+    fetch(settings.mirrors, [trial])
+    saved = load_state(state_path) if state_path.exists() else {}
+    # A journal from a storage may know less than the trials left there: this number may be new.
+    if saved.get("config", proposal["config"]) != proposal["config"] or not saved:
+        saved = {"training": None, "history": []}
     history: list[dict[str, Any]] = saved["history"]
     yield from history[int(proposal["reported_epoch"]) :]
     k_fold = settings.validation_fold is None
@@ -199,8 +207,15 @@ def train_trial(
                     record = _record(number, config, weights, settings, result, slices.size, fold)
                     save_member(path, training.network, record)
                     _keep_pictures(number, training, metrics["epoch"], settings)
-                state = {"training": training.state(), "history": history, "best": best}
+                state = {
+                    "training": training.state(),
+                    "history": history,
+                    "best": best,
+                    "config": dict(proposal["config"]),
+                }
                 save_state(state_path, state)
+                events = trial_picture_events(Path(settings.tensorboard_folder), number)
+                publish(settings.mirrors, [trial, events])
             yield metrics
 
 

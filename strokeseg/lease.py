@@ -1,0 +1,65 @@
+"""One driver at a time for what lies on a storage, on whatever machines they run.
+
+A *lease* is an object that its *holder* writes again every some seconds. Who finds another
+holder's lease that is fresh by the storage's own clock must wait; a stale one is taken over. A
+file lock beside it keeps drivers of one machine apart, so a lease of one's own machine is free.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from strokeseg.errors import UserError
+from strokeseg.mirror import Mirror
+from strokeseg.watching import watching
+
+_BEAT_SECONDS = 5.0
+_STALE_SECONDS = 30.0
+_RACE_SECONDS = 1.0
+
+
+@contextmanager
+def leased(mirror: Mirror, path: Path) -> Iterator[None]:
+    """Hold a lease for as long as the block takes.
+
+    Args:
+        mirror: Of the storage.
+        path: Names the lease, in the mirror's folder; nothing is written there locally.
+
+    Raises:
+        UserError: When another machine holds it, or the storage does not answer.
+    """
+    holder = f"{socket.gethostname()} {os.getuid()}"
+    _refuse_other(mirror, path, holder)
+    mirror.write(path, holder)
+    # Of two that came at once the later one's writing stands.
+    time.sleep(_RACE_SECONDS)
+    _refuse_other(mirror, path, holder)
+
+    def beat() -> None:
+        with suppress(UserError):
+            mirror.write(path, holder)
+
+    try:
+        with watching(beat, _BEAT_SECONDS):
+            yield
+    finally:
+        mirror.discard(path)
+
+
+def _refuse_other(mirror: Mirror, path: Path, holder: str) -> None:
+    found = mirror.read(path)
+    if found is None:
+        return
+    other, age_seconds = found
+    if other != holder and age_seconds < _STALE_SECONDS:
+        raise UserError(
+            f"{mirror.uri}: another search is running on this study, on {other.split(' ')[0]} "
+            f"(heard of {age_seconds:.0f} s ago); wait for it or end it, and if it was killed, try "
+            f"again in {_STALE_SECONDS:.0f} s"
+        )

@@ -1,0 +1,339 @@
+"""Experiments at URIs: every command on a real S3 server, and on a folder named as file://."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+import strokeseg.search
+from strokeseg.errors import UserError
+from strokeseg.lease import leased
+from strokeseg.mirror import Mirror, fetched, mirror_of
+
+EXPERIMENT = """\
+data:
+  phantom: {cases: 8, spacing_mm: 6.0, seed: 0}
+splits:
+  folds: 2
+  test_share: 0.2
+search:
+  space: space.yaml
+  trials: 2
+  epochs: 4
+  slices_per_epoch: 32
+  grace_epochs: 4
+  confirm_trials: 0
+  transfer_trials: 0
+ensemble: {choose: vote}
+"""
+SPACE = """\
+first: [{encoder: resnet18, learning_rate: 3.0e-3}]
+parameters:
+  encoder: {value: resnet18}
+  encoder_depth: {value: 3}
+  pretrained: {value: false}
+  learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
+  batch_size: {value: 16}
+"""
+BUCKET = "research"
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A real S3 server on loopback, seen from outside."""
+
+    endpoint: str
+    files: fs.S3FileSystem
+
+    def names(self, prefix: str) -> set[str]:
+        """The objects below a prefix, folders' markers aside."""
+        selector = fs.FileSelector(f"{BUCKET}/{prefix}", recursive=True, allow_not_found=True)
+        found = self.files.get_file_info(selector)
+        start = len(f"{BUCKET}/{prefix}/")
+        return {one.path[start:] for one in found if one.type is fs.FileType.File}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Start moto's server as a process of its own, with one bucket."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    names = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in names.items():
+            patch.setenv(name, value)
+        try:
+            _wait_for(lambda: _answers(endpoint))
+            files = fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True)
+            files.create_dir(BUCKET)
+            yield Server(endpoint=endpoint, files=files)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _post(address: str, data: bytes) -> None:
+    headers = {"Content-Type": "text/plain"}
+    request = urllib.request.Request(address, data=data, headers=headers, method="POST")
+    urllib.request.urlopen(request).close()
+
+
+def _wait_for(condition, seconds: float = PATIENCE_SECONDS) -> None:
+    ending = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ending, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.fixture(autouse=True)
+def _work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STROKESEG_WORK", str(tmp_path / "work"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Write the smallest experiment, named after its file."""
+    (tmp_path / "space.yaml").write_text(SPACE)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def _start(*arguments: object) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "strokeseg", *map(str, arguments)],
+        env=environment,
+        cwd=Path(__file__).resolve().parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _run(*arguments: object) -> str:
+    process = _start(*arguments)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+def _forget(tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "work")
+
+
+def _mirror(server: Server, tmp_path: Path, prefix: str) -> Mirror:
+    mirror = mirror_of(f"s3://{BUCKET}/{prefix}")
+    mirror.folder.mkdir(parents=True, exist_ok=True)
+    return mirror
+
+
+def test_a_second_place_sees_what_the_first_published(server: Server, tmp_path: Path) -> None:
+    first = Mirror(f"s3://{BUCKET}/pair", tmp_path / "a" / "x")
+    second = Mirror(f"s3://{BUCKET}/pair", tmp_path / "b" / "x")
+    (first.folder / "deep").mkdir(parents=True)
+    (first.folder / "deep" / "one.txt").write_text("1")
+    (first.folder / "deep" / ".partial-9-one.txt").write_text("half")
+    first.publish(first.folder)
+    second.fetch(second.folder)
+    assert (second.folder / "deep" / "one.txt").read_text() == "1"
+    assert server.names("pair") == {"deep/one.txt"}
+    assert (second.folder.stat().st_mode & 0o777) == 0o700
+    (second.folder / "deep" / "one.txt").write_text("22")
+    second.publish(second.folder)
+    first.fetch(first.folder)
+    assert (first.folder / "deep" / "one.txt").read_text() == "22"
+
+
+def test_a_replaced_folder_leaves_nothing_of_the_old_one(server: Server, tmp_path: Path) -> None:
+    mirror = _mirror(server, tmp_path, "replaced")
+    folder = mirror.folder / "prepared"
+    folder.mkdir()
+    for name in ("old.parquet", "both.parquet", "preparation.json"):
+        (folder / name).write_text(name)
+    mirror.publish(mirror.folder)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for name in ("new.parquet", "both.parquet", "preparation.json"):
+        (folder / name).write_text(f"newer {name}")
+    mirror.publish(mirror.folder)
+    assert server.names("replaced/prepared") == {
+        "new.parquet",
+        "both.parquet",
+        "preparation.json",
+    }
+
+
+def test_what_was_removed_here_does_not_come_back(server: Server, tmp_path: Path) -> None:
+    mirror = _mirror(server, tmp_path, "removed")
+    path = mirror.folder / "state.pt"
+    path.write_text("1")
+    mirror.publish(mirror.folder)
+    path.unlink()
+    mirror.fetch(mirror.folder)
+    assert not path.exists()
+    mirror.publish(mirror.folder)
+    assert server.names("removed") == set()
+
+
+def test_what_was_not_published_yet_is_kept(server: Server, tmp_path: Path) -> None:
+    mirror = _mirror(server, tmp_path, "unpublished")
+    journal = mirror.folder / "journal.log"
+    journal.write_text("1\n")
+    mirror.publish(mirror.folder)
+    with journal.open("a") as file:
+        file.write("2\n")
+    later = time.time_ns() + 2_000_000_000
+    os.utime(journal, ns=(later, later))
+    again = mirror_of(mirror.uri)
+    again.fetch(again.folder)
+    assert journal.read_text() == "1\n2\n"
+
+
+def test_a_folder_as_uri_is_mirrored(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    mirror = mirror_of(f"file://{mounted}/results")
+    mirror.check(writes=True)
+    mirror.folder.mkdir(parents=True)
+    (mirror.folder / "one.txt").write_text("1")
+    mirror.publish(mirror.folder)
+    assert (mounted / "results" / "one.txt").read_text() == "1"
+    (mounted / "results" / "two.txt").write_text("2")
+    mirror.fetch(mirror.folder)
+    assert (mirror.folder / "two.txt").read_text() == "2"
+
+
+@pytest.mark.parametrize("uri", ["s3://no-such-bucket/x", "nonsense://x/y"])
+def test_a_storage_that_is_not_there_is_one_line(
+    server: Server, config: Path, launch, uri: str
+) -> None:
+    outcome = launch(
+        *(strokeseg.search.main, "--experiment", config, "--storage", uri, "--axis", "axial")
+    )
+    assert outcome.code == 2
+    assert len(outcome.error_lines) == 1
+    assert uri in outcome.error_lines[0]
+
+
+def test_an_endpoint_that_does_not_answer_is_one_line_soon(
+    server: Server, config: Path, launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        begun = time.monotonic()
+        uri = f"s3://{BUCKET}/x"
+        outcome = launch(
+            *(strokeseg.search.main, "--experiment", config, "--storage", uri, "--axis", "axial")
+        )
+    assert (outcome.code, len(outcome.error_lines)) == (2, 1)
+    assert time.monotonic() - begun < 60
+
+
+def test_refused_credentials_are_one_line(server: Server) -> None:
+    switch = f"{server.endpoint}/moto-api/reset-auth"
+    _post(switch, b"0")
+    try:
+        with pytest.raises(UserError, match="credentials"):
+            mirror_of(f"s3://{BUCKET}/x").check(writes=True)
+    finally:
+        _post(switch, b"inf")
+
+
+def test_data_that_are_not_there_are_one_line(server: Server) -> None:
+    with pytest.raises(UserError, match="there is nothing"):
+        fetched(f"s3://{BUCKET}/nothing", "--data")
+
+
+def test_another_machine_waits_while_a_lease_is_fresh(server: Server, tmp_path: Path) -> None:
+    mirror = _mirror(server, tmp_path, "leased")
+    path = mirror.folder / "axial.lease"
+    mirror.write(path, "elsewhere 0")
+    with pytest.raises(UserError, match="on elsewhere"), leased(mirror, path):
+        pass
+    mirror.write(path, f"{socket.gethostname()} {os.getuid()}")
+    with leased(mirror, path):
+        assert server.names("leased") >= {"axial.lease"}
+    assert "axial.lease" not in server.names("leased")
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_from_the_bucket(
+    server: Server, config: Path, tmp_path: Path
+) -> None:
+    uri = f"s3://{BUCKET}/runs"
+    place = ("--experiment", config, "--storage", uri)
+    _run("prepare", *place)
+    assert "preparation.json" in server.names("runs/tiny/prepared")
+    assert not any(".partial" in name for name in server.names("runs/tiny"))
+
+    driver = _start("search", *place, "--axis", "axial")
+    wanted = {"trials/0000/state.pt", "journal.log"}
+    try:
+        # A trial's state is there from its first epoch to its last.
+        _wait_for(lambda: wanted <= server.names("runs/tiny/search/axial"))
+        assert driver.poll() is None
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.communicate()
+    before = server.files.open_input_file(f"{BUCKET}/runs/tiny/search/axial/journal.log").read()
+    _forget(tmp_path)
+
+    for axis in ("axial", "coronal", "sagittal"):
+        _run("search", *place, "--axis", axis)
+    journal = server.files.open_input_file(f"{BUCKET}/runs/tiny/search/axial/journal.log").read()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert whole and journal.startswith(whole), "the search began anew"
+    _forget(tmp_path)
+    _run("promote", *place, "--device", "cpu")
+    _run("evaluate", *place, "--device", "cpu")
+    _run("report", *place)
+    _run("export", *place)
+    assert {"bundle.zip", "report/index.html", "evaluation/summary.json"} <= server.names(
+        "runs/tiny"
+    )
+    _forget(tmp_path)
+    _run(
+        *("predict", "--bundle", f"{uri}/tiny/bundle.zip", "--input", f"{uri}/tiny/cases"),
+        *("--output", f"s3://{BUCKET}/masks", "--device", "cpu"),
+    )
+    assert json.loads(
+        server.files.open_input_file(f"{BUCKET}/masks/dataset_description.json").read()
+    )
+    assert any(name.endswith("_mask.nii.gz") for name in server.names("masks"))
