@@ -123,7 +123,8 @@ class Ballot:
         weights = {axis: self._weights.get(axis, 1.0) for axis in maps}
         total = np.zeros(next(iter(maps.values())).shape, dtype=np.float32)
         for axis, values in maps.items():
+            said: NDArray[np.float32] = values.astype(np.float32, copy=False)
             # Most rules weight all axes alike, and a volume of products takes its time.
-            total += values if weights[axis] == 1 else np.float32(weights[axis]) * values
+            total += said if weights[axis] == 1 else np.float32(weights[axis]) * said
         total /= np.float32(sum(weights.values()))
         return total
