@@ -22,17 +22,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-from pyarrow import fs
+from typing import TYPE_CHECKING, Any
 
 from strokeseg.errors import UserError
 from strokeseg.files import replacing_file, unwritable
 
+if TYPE_CHECKING:
+    from strokeseg.storage import Found, Storage
+
 _MARKERS = {"preparation.json", "ensemble.json", "summary.json"}
-_OBJECT_STORES = {"s3", "gcs", "abfs"}
-_CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 3, 30, 3
 _PROBE = ".writable"
 
 
@@ -61,12 +59,11 @@ class Mirror:
         Raises:
             UserError: When the storage does not answer, or this disk cannot take them.
         """
-        with self._turn, _explained(self.uri):
-            storage, root = _connect(self.uri)
+        with self._turn, _opened(self.uri) as storage:
             make_private(self.folder)
-            for key, found in _listed(storage, root, self._key(path)).items():
+            for key, found in storage.listed(self._key(path)).items():
                 if not _is_passing(key.removeprefix(self._key(path))):
-                    self._fetch_one(storage, root, key, found)
+                    self._fetch_one(storage, key, found)
 
     def publish(self, path: Path) -> None:
         """Copy what changed of a file, or of a folder, to the storage; remove what has gone.
@@ -74,7 +71,7 @@ class Mirror:
         Raises:
             UserError: When the storage does not answer.
         """
-        with self._turn, _explained(self.uri):
+        with self._turn:
             key = self._key(path)
             here = {
                 name: status
@@ -85,16 +82,17 @@ class Mirror:
             gone = [name for name in self._known if _lies_in(name, key) and name not in here]
             if not changed and not gone:
                 return
-            storage, root = _connect(self.uri)
             markers = [name for name in changed if Path(name).name in _MARKERS]
-            for name in markers:
-                _delete(storage, f"{root}/{name}")
-            for name in (*(name for name in changed if name not in markers), *gone, *markers):
-                if name in here:
-                    self._publish_one(storage, root, name, here[name])
-                else:
-                    _delete(storage, f"{root}/{name}")
-                    self._known.pop(name, None)
+            others = [name for name in changed if name not in markers]
+            with _opened(self.uri) as storage:
+                for name in markers:
+                    storage.delete(name)
+                for name in (*others, *gone, *markers):
+                    if name in here:
+                        self._publish_one(storage, name, here[name])
+                    else:
+                        storage.delete(name)
+                        self._known.pop(name, None)
 
     def discard(self, folder: Path, pattern: str = "*", *, keep: bool = False) -> None:
         """Remove files of a folder, by name, from the storage and, unless kept, from here.
@@ -102,17 +100,15 @@ class Mirror:
         Raises:
             UserError: When the storage does not answer.
         """
-        with self._turn, _explained(self.uri):
-            storage, root = _connect(self.uri)
-            for key in _listed(storage, root, self._key(folder)):
+        with self._turn, _opened(self.uri) as storage:
+            for key in storage.listed(self._key(folder)):
                 if Path(key).match(pattern):
-                    _delete(storage, f"{root}/{key}")
+                    storage.delete(key)
                     if not keep:
                         (self.folder / key).unlink(missing_ok=True)
                     self._known.pop(key, None)
-            place = f"{root}/{self._key(folder)}"
-            if pattern == "*" and storage.get_file_info(place).type is fs.FileType.Directory:
-                storage.delete_dir(place)
+            if pattern == "*":
+                storage.delete_folder(self._key(folder))
 
     def write(self, path: Path, text: str) -> None:
         """Write a small text to the storage only.
@@ -120,9 +116,8 @@ class Mirror:
         Raises:
             UserError: When the storage does not answer.
         """
-        with _explained(self.uri):
-            storage, root = _connect(self.uri)
-            _write(storage, f"{root}/{self._key(path)}", text.encode())
+        with _opened(self.uri) as storage:
+            storage.write(self._key(path), text.encode())
 
     def read(self, path: Path) -> tuple[str, float] | None:
         """Return a text on the storage, and its age in seconds by the storage's own clock.
@@ -130,16 +125,15 @@ class Mirror:
         Raises:
             UserError: When the storage does not answer, or cannot be written to.
         """
-        with _explained(self.uri):
-            storage, root = _connect(self.uri)
-            place, probe = f"{root}/{self._key(path)}", f"{root}/{_PROBE}"
-            found = storage.get_file_info(place)
-            if found.type is not fs.FileType.File:
+        with _opened(self.uri) as storage:
+            found = storage.find(self._key(path))
+            if found is None:
                 return None
-            _write(storage, probe, b"")
-            age_seconds = (storage.get_file_info(probe).mtime_ns - found.mtime_ns) / 1e9
-            with storage.open_input_stream(place) as source:
-                return source.read().decode(), age_seconds
+            storage.write(_PROBE, b"")
+            probe = storage.find(_PROBE)
+            now_ns = found.changed_ns if probe is None else probe.changed_ns
+            with storage.open(self._key(path)) as source:
+                return source.read().decode(), (now_ns - found.changed_ns) / 1e9
 
     def check(self, *, writes: bool) -> None:
         """Make sure that the storage answers, and can be written to if that is wanted.
@@ -147,15 +141,8 @@ class Mirror:
         Raises:
             UserError: When it does not, or cannot.
         """
-        with _explained(self.uri):
-            storage, root = _connect(self.uri)
-            place = root.partition("/")[0] if storage.type_name in _OBJECT_STORES else root
-            found = storage.get_file_info(place).type is not fs.FileType.NotFound
-            if not found and (storage.type_name in _OBJECT_STORES or not writes):
-                raise FileNotFoundError(f"there is no {place}")
-            if writes:
-                _write(storage, f"{root}/{_PROBE}", b"")
-                _delete(storage, f"{root}/{_PROBE}")
+        with _opened(self.uri) as storage:
+            storage.check(writes=writes)
 
     def _key(self, path: Path) -> str:
         key = path.relative_to(self.folder).as_posix()
@@ -170,13 +157,13 @@ class Mirror:
                 # Replaced or removed in the meantime: the next time tells.
                 continue
 
-    def _fetch_one(self, storage: fs.FileSystem, root: str, key: str, found: fs.FileInfo) -> None:
+    def _fetch_one(self, storage: Storage, key: str, found: Found) -> None:
         path = self.folder / key
         if path.is_file():
             size, changed_ns = _status(path)
-            if changed_ns > found.mtime_ns:
+            if changed_ns > found.changed_ns:
                 return
-            if (size, changed_ns) == (found.size, found.mtime_ns):
+            if (size, changed_ns) == (found.size, found.changed_ns):
                 self._known[key] = (size, changed_ns)
                 return
         elif key in self._known:
@@ -184,27 +171,25 @@ class Mirror:
             return
         with (
             replacing_file(path) as partial,
-            storage.open_input_stream(f"{root}/{key}") as source,
+            storage.open(key) as source,
             partial.open("wb") as target,
         ):
             shutil.copyfileobj(source, target, 1 << 20)
-        os.utime(path, ns=(found.mtime_ns, found.mtime_ns))
+        os.utime(path, ns=(found.changed_ns, found.changed_ns))
         self._known[key] = _status(path)
 
-    def _publish_one(
-        self, storage: fs.FileSystem, root: str, key: str, status: tuple[int, int]
-    ) -> None:
+    def _publish_one(self, storage: Storage, key: str, status: tuple[int, int]) -> None:
         path = self.folder / key
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             return
-        _write(storage, f"{root}/{key}", content)
-        changed_ns = storage.get_file_info(f"{root}/{key}").mtime_ns
+        storage.write(key, content)
+        there = storage.find(key)
         # What was written to in the meantime keeps its own time, and so is published again.
-        if path.is_file() and _status(path) == status and len(content) == status[0]:
-            os.utime(path, ns=(changed_ns, changed_ns))
-            status = (status[0], changed_ns)
+        if there and path.is_file() and _status(path) == status and len(content) == status[0]:
+            os.utime(path, ns=(there.changed_ns, there.changed_ns))
+            status = (status[0], there.changed_ns)
         self._known[key] = status
 
 
@@ -285,81 +270,15 @@ def make_private(folder: Path) -> None:
         raise unwritable(folder, error) from None
 
 
-def _connect(uri: str) -> tuple[fs.FileSystem, str]:
-    if uri.startswith("s3://"):
-        storage, root = _s3(uri)
-    elif uri.startswith(("gs://", "gcs://")) and "?" not in uri:
-        # By itself it tries again for a quarter of an hour.
-        storage, root = fs.FileSystem.from_uri(f"{uri}?retry_limit_seconds={_REQUEST_SECONDS}")
-    else:
-        storage, root = fs.FileSystem.from_uri(uri)
-    return storage, root.rstrip("/")
-
-
-def _s3(uri: str) -> tuple[fs.FileSystem, str]:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    root, _, query = uri.removeprefix("s3://").partition("?")
-    if query:
-        storage, path = fs.FileSystem.from_uri(uri)
-        return storage, path
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None and not endpoint:
-        region = fs.resolve_s3_region(root.partition("/")[0])
-    storage = fs.S3FileSystem(
-        endpoint_override=endpoint,
-        region=region or "us-east-1",
-        connect_timeout=_CONNECT_SECONDS,
-        request_timeout=_REQUEST_SECONDS,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    )
-    return storage, root
-
-
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def _opened(uri: str) -> Iterator[Storage]:
+    # Only URIs need it, and `predict` runs where it is not installed.
     try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        said = str(error).partition("\n")[0]
-        raise UserError(
-            f"{uri}: the storage cannot be used ({said}); check that the bucket or folder is "
-            "there, the credentials, and AWS_ENDPOINT_URL and the region where they are needed"
-        ) from None
-
-
-def _listed(storage: fs.FileSystem, root: str, key: str) -> dict[str, fs.FileInfo]:
-    """The files of a folder, or the file itself, by key."""
-    place = f"{root}/{key}".rstrip("/")
-    info = storage.get_file_info(place)
-    if info.type is fs.FileType.File:
-        return {key: info}
-    if info.type is fs.FileType.NotFound:
-        return {}
-    found = storage.get_file_info(fs.FileSelector(place, recursive=True))
-    return {
-        one.path.removeprefix(f"{root}/"): one
-        for one in sorted(found, key=lambda one: one.path)
-        if one.type is fs.FileType.File
-    }
-
-
-def _write(storage: fs.FileSystem, place: str, content: bytes) -> None:
-    if storage.type_name in _OBJECT_STORES:
-        # An object is whole or not there.
-        with storage.open_output_stream(place) as target:
-            target.write(content)
-        return
-    folder, _, name = place.rpartition("/")
-    storage.create_dir(folder, recursive=True)
-    partial = f"{folder}/.partial-{os.getpid()}-{name}"
-    with storage.open_output_stream(partial) as target:
-        target.write(content)
-    storage.move(partial, place)
-
-
-def _delete(storage: fs.FileSystem, place: str) -> None:
-    if storage.get_file_info(place).type is fs.FileType.File:
-        storage.delete_file(place)
+        from strokeseg.storage import open_storage  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise UserError(f"{uri}: URIs need pyarrow; install it, or give a folder") from None
+    with open_storage(uri) as storage:
+        yield storage
 
 
 def _status(path: Path) -> tuple[int, int]:
