@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import logging.handlers
+import os
 import sys
 import time
 import warnings
@@ -79,21 +80,52 @@ def add_data_option(options: argparse.ArgumentParser) -> None:
     )
 
 
+def add_address_option(options: argparse.ArgumentParser) -> None:
+    """Add the option that names a running Ray cluster."""
+    options.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="join the Ray cluster that runs there, or with auto the one of this machine, in place "
+        "of RAY_ADDRESS (default: a private session on this machine)",
+    )
+
+
 def experiment_of(options: argparse.Namespace) -> Experiment:
     """Open the experiment that the options name."""
     return open_experiment(options.experiment, options.storage, getattr(options, "data", None))
 
 
-def run_command(work: Callable[[], int]) -> int:
-    """Run a command's work and turn what it raises into an exit code."""
+def run_command(work: Callable[[], int], address: str | None = None) -> int:
+    """Run a command's work and turn what it raises into an exit code.
+
+    Args:
+        work: What to do.
+        address: The Ray cluster that it joins, in place of the environment's RAY_ADDRESS.
+    """
     try:
-        return work()
+        with _environment(**({} if address is None else {"RAY_ADDRESS": address})):
+            return work()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return MENDABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set variables of this process's environment for as long as the block takes."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

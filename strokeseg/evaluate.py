@@ -89,8 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="what the tables call the masks of --predictions; once for each",
     )
+    cli.add_address_option(parser)
     options = parser.parse_args(arguments)
-    return cli.run_command(lambda: _work(options))
+    return cli.run_command(lambda: _work(options), options.address)
 
 
 def add_side_option(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +154,10 @@ def evaluate(
     cases = _cases_of(experiment, preparation, on)
     rivals = rivals or {}
     check_rivals(rivals, _own_methods(record))
-    with ray_session(), cli.progress("Evaluating cases") as show:
+    with (
+        ray_session(experiment.folder, experiment.data_path),
+        cli.progress("Evaluating cases") as show,
+    ):
         job = Job(
             config=experiment.config,
             ensemble_folder=experiment.ensemble_folder,

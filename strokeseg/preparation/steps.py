@@ -157,7 +157,7 @@ def prepare(
             refresh_paths(experiment, cases)
             return None
         raise changed(experiment, changes)
-    with ray_session():
+    with ray_session(experiment.folder, experiment.data_path):
         with progress("Checking cases") as show:
             measured = spread(CheckTask(experiment.config), cases, show)
         left_out = [
