@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import logging.handlers
+import os
 import sys
 import time
 import warnings
@@ -85,6 +86,16 @@ def add_data_option(options: argparse.ArgumentParser) -> None:
     )
 
 
+def add_address_option(options: argparse.ArgumentParser) -> None:
+    """Add the option that names a running Ray cluster."""
+    options.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="join the Ray cluster that runs there, or with auto the one of this machine, in place "
+        "of RAY_ADDRESS (default: a private session on this machine)",
+    )
+
+
 def experiment_of(options: argparse.Namespace) -> Experiment:
     """Open the experiment that the options name; publish it until the command is over."""
     experiment = open_experiment(
@@ -111,10 +122,16 @@ def _publishing(experiment: Experiment) -> Iterator[None]:
         publish(experiment.mirrors, [experiment.folder])
 
 
-def run_command(work: Callable[[], int]) -> int:
-    """Run a command's work and turn what it raises into an exit code."""
+def run_command(work: Callable[[], int], address: str | None = None) -> int:
+    """Run a command's work and turn what it raises into an exit code.
+
+    Args:
+        work: What to do.
+        address: The Ray cluster that it joins, in place of the environment's RAY_ADDRESS.
+    """
     try:
         with ExitStack() as ends:
+            ends.enter_context(_environment(**({"RAY_ADDRESS": address} if address else {})))
             before = _ENDS.set(ends)
             ends.callback(_ENDS.reset, before)
             return work()
@@ -124,6 +141,21 @@ def run_command(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set variables of this process's environment for as long as the block takes."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

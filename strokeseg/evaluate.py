@@ -90,8 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="what the tables call the masks of --predictions; once for each",
     )
+    cli.add_address_option(parser)
     options = parser.parse_args(arguments)
-    return cli.run_command(lambda: _work(options))
+    return cli.run_command(lambda: _work(options), options.address)
 
 
 def add_side_option(parser: argparse.ArgumentParser) -> None:
@@ -155,7 +156,10 @@ def evaluate(
     rivals = rivals or {}
     check_rivals(rivals, _own_methods(record))
     publish(experiment.mirrors, [experiment.ensemble_folder])
-    with ray_session(), cli.progress("Evaluating cases") as show:
+    with (
+        ray_session(experiment.shared_folder, experiment.shared_data),
+        cli.progress("Evaluating cases") as show,
+    ):
         job = Job(
             config=experiment.config,
             ensemble_folder=experiment.ensemble_folder,

@@ -40,6 +40,20 @@ class Experiment:
     mirrors: tuple[Mirror, ...] = ()
 
     @property
+    def shared_folder(self) -> Path | None:
+        """The folder, if all nodes of a cluster must see it: each has its own copy of a URI."""
+        return self._unless_mirrored(self.folder)
+
+    @property
+    def shared_data(self) -> Path | None:
+        """The cases, if all nodes of a cluster must see them."""
+        return self._unless_mirrored(self.data_path)
+
+    def _unless_mirrored(self, path: Path) -> Path | None:
+        mirrored = any(path.is_relative_to(mirror.folder) for mirror in self.mirrors)
+        return None if mirrored else path
+
+    @property
     def log_folder(self) -> Path:
         """What Ray, Optuna and the commands had to say."""
         return self.folder / "logs"

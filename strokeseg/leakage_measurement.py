@@ -51,7 +51,10 @@ def measure_leakage(options: argparse.Namespace) -> int:
         store = FindingStore(experiment, pool, configurations, code_version())
         failures: dict[Run, str] = {}
         if missing := store.missing(runs):
-            with ray_session(), cli.progress(f"Measuring leakage, {axis}, epochs") as show:
+            with (
+                ray_session(experiment.shared_folder),
+                cli.progress(f"Measuring leakage, {axis}, epochs") as show,
+            ):
                 failures = do_runs(
                     missing,
                     configurations,

@@ -95,7 +95,10 @@ def write_nnunet_dataset(experiment: Experiment, number: int, progress: Progress
     name = re.sub("[^A-Za-z0-9]", "", experiment.name) or "Strokeseg"
     place = experiment.nnunet_raw / f"Dataset{number:03d}_{name}"
     with replacing_folder(place) as folder:
-        with ray_session(), progress("Writing cases") as show:
+        with (
+            ray_session(experiment.shared_folder, experiment.shared_data),
+            progress("Writing cases") as show,
+        ):
             faults = spread(_WriteTask(experiment.config, folder), cases, show)
         if failed := [fault for fault in faults if fault]:
             raise UserError("\n".join(failed))

@@ -35,8 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--overwrite", action="store_true", help="prepare and split anew what has changed"
     )
+    cli.add_address_option(parser)
     options = parser.parse_args(arguments)
-    return cli.run_command(lambda: _work(options))
+    return cli.run_command(lambda: _work(options), options.address)
 
 
 def _work(options: argparse.Namespace) -> int:

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser("promote", __doc__)
     cli.add_experiment_options(parser)
     add_device_option(parser)
+    cli.add_address_option(parser)
     options = parser.parse_args(arguments)
 
     def work() -> int:
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             promote(experiment, device_of(options))
         return cli.DONE
 
-    return cli.run_command(work)
+    return cli.run_command(work, options.address)
 
 
 def promote(experiment: Experiment, device: torch.device) -> EnsembleRecord:
@@ -105,7 +106,10 @@ def _choose(
 ) -> Outcome:
     if experiment.config.ensemble.choose == "vote":
         return choose_ensemble(experiment, preparation, slate, device=device, show=lambda *_: None)
-    with ray_session(), cli.progress("Asking candidates, by case") as show:
+    with (
+        ray_session(experiment.shared_folder, experiment.shared_data),
+        cli.progress("Asking candidates, by case") as show,
+    ):
         return choose_ensemble(experiment, preparation, slate, device=device, show=show)
 
 

@@ -1,11 +1,11 @@
 """A quiet Ray for as long as a command needs one.
 
-Where a cluster is named (`RAY_ADDRESS`, as `ray job submit` sets it) it is joined and left
-alone; elsewhere a *private* session starts on this machine and ends with the command. Its
-files lie in a temporary folder of its own, which goes away with it; those of commands that
-were killed are removed by the next one. Ray's own words go, by `cli.logging_to`, to the
-command's log: what it says at the start, and the ends of its own logs when the session ends
-with an error, or when a worker crashed in it.
+Where a cluster is named (`RAY_ADDRESS`, as `--address` and `ray job submit` set it) it is
+joined, once its nodes are what `joining` wants them to be, and left alone; elsewhere a *private*
+session starts on this machine and ends with the command. Its files lie in a temporary folder of
+its own, which goes away with it; those of commands that were killed are removed by the next one.
+Ray's own words go, by `cli.logging_to`, to the command's log: what it says at the start, and the
+ends of its own logs when the session ends with an error, or when a worker crashed in it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ray.data import DataContext
 from rich.console import Console
 
 from strokeseg.errors import UserError
+from strokeseg.joining import check_nodes, find_cluster
 from strokeseg.living_folder import living_folder
 from strokeseg.watching import watching
 
@@ -42,6 +43,7 @@ _LONGEST_PLACE = (103 if sys.platform == "darwin" else 107) - len(
 # Of 100 MB a day that Ray's logs grow by, 85 are tables of statistics. Rotating them more tightly
 # than Ray does by itself would lose what a crashing worker says last.
 _SELDOM = {"RAY_event_stats_print_interval_ms": "3600000"}
+_HERE = "local"
 _VITAL = ("raylet", "gcs_server")
 _WATCH_SECONDS = 0.25
 _ENDED_BY_LOSS = 2
@@ -50,19 +52,25 @@ _CRASH = "Fatal Python error"
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session(storage: Path | None = None, data: Path | None = None) -> Iterator[None]:
     """Start or join Ray, unless this process has done so already, and leave it at the end.
 
     A private session that loses one of its processes ends this process, with one line and
     exit code 2: Ray would go on for a minute without it, and call the trials failed.
 
+    Args:
+        storage: A folder that every node of a cluster must see and write to.
+        data: Where tasks read cases, if they do.
+
     Raises:
-        UserError: When the cluster named does not answer.
+        UserError: When the cluster named cannot be joined, has other versions, or does not see
+            the folders.
     """
     if ray.is_initialized():
         yield
-    elif os.environ.get("RAY_ADDRESS"):
-        with _started(None):
+    elif named := os.environ.get("RAY_ADDRESS"):
+        with _started({"address": find_cluster(named)}):
+            check_nodes(storage, data)
             yield
     else:
         for name, milliseconds in _SELDOM.items():
@@ -70,7 +78,7 @@ def ray_session() -> Iterator[None]:
         with (
             living_folder(_place(), _PREFIX) as folder,
             _telling_logs(folder),
-            _started(folder),
+            _started(_private_session(folder)),
             _watched(folder),
         ):
             yield
@@ -82,22 +90,28 @@ def _place() -> Path:
     return place if len(os.fsencode(place)) <= _LONGEST_PLACE else Path("/tmp")
 
 
+def _private_session(folder: Path) -> dict[str, Any]:
+    # Without an address, Ray joins any cluster that it finds on this machine.
+    return {"address": _HERE, "include_dashboard": False, "_temp_dir": str(folder)}
+
+
 @contextmanager
-def _started(folder: Path | None) -> Iterator[None]:
+def _started(how: Mapping[str, Any]) -> Iterator[None]:
     ray_logger = logging.getLogger("ray")
     handlers = list(ray_logger.handlers)
     said = io.StringIO()
-    # Without an explicit "local", Ray joins any cluster that it finds on this machine.
-    private = {"address": "local", "include_dashboard": False, "_temp_dir": str(folder)}
     # The errors of its own that Ray prints to standard output have no other way to the log.
     ray._private.worker.print_to_stdstream = _log_errors
     try:
         with redirect_stderr(said), _keeping_interrupts():
-            ray.init(log_to_driver=False, configure_logging=False, **(private if folder else {}))
-    except ConnectionError as error:
+            ray.init(log_to_driver=False, configure_logging=False, **how)
+    except (ConnectionError, RuntimeError) as error:
+        if how["address"] == _HERE:
+            raise
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: no Ray answers there ({error}); "
-            "correct it, or unset it to use this machine alone"
+            f"Ray's address {how['address']}: the cluster cannot be joined ({reason}); see with "
+            "ray status whether it is up, and with ray --version whether it is of one version"
         ) from None
     # Ray adds a handler of its own for the terminal while it starts.
     ray_logger.handlers = handlers

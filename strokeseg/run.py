@@ -44,15 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--skip-invalid", action="store_true", help="leave invalid cases out and list them"
     )
     given = list(sys.argv[1:] if arguments is None else arguments)
+    cli.add_address_option(parser)
     options = parser.parse_args(given)
-    return cli.run_command(lambda: _work(options, shlex.join(["strokeseg", "run", *given])))
+    command = shlex.join(["strokeseg", "run", *given])
+    return cli.run_command(lambda: _work(options, command), options.address)
 
 
 def _work(options: argparse.Namespace, command: str) -> int:
     experiment = cli.experiment_of(options)
     device = device_of(options)
     check_search(experiment, AXES, options)
-    with cli.logging_to(experiment.log_folder / "run.log"), ray_session():
+    with (
+        cli.logging_to(experiment.log_folder / "run.log"),
+        ray_session(experiment.shared_folder, experiment.shared_data),
+    ):
         prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
         preparation = read_preparation(experiment)
         for axis in AXES:

@@ -95,8 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="how often to repeat that with another seed and inner fold (default: 2)",
     )
     add_search_options(parser)
+    cli.add_address_option(parser)
     options = parser.parse_args(arguments)
-    return cli.run_command(lambda: (measure_leakage if options.measure_leakage else _work)(options))
+    work = measure_leakage if options.measure_leakage else _work
+    return cli.run_command(lambda: work(options), options.address)
 
 
 def _work(options: argparse.Namespace) -> int:
@@ -147,7 +149,10 @@ def search_axis(
     ) as study:
         ledger = study.ledger
         if not ledger.is_done():
-            with ray_session(), cli.progress(f"Searching {axis}, epochs") as show:
+            with (
+                ray_session(experiment.shared_folder),
+                cli.progress(f"Searching {axis}, epochs") as show,
+            ):
                 run_study(
                     study,
                     experiment,

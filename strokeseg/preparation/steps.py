@@ -160,7 +160,7 @@ def prepare(
         raise changed(experiment, changes)
     # Cases that were just simulated are not on the storage yet.
     publish(experiment.mirrors, [experiment.folder])
-    with ray_session():
+    with ray_session(experiment.shared_folder, experiment.shared_data):
         with progress("Checking cases") as show:
             measured = spread(CheckTask(experiment.config), cases, show, mirrors=experiment.mirrors)
         left_out = [
