@@ -331,7 +331,7 @@ def test_storage_below_a_file_cannot_be_written(bench: Bench, launch: Launch, co
         (["search", "--axis", "axial", "--trails", "3"], ["--trails"]),
         (["search", "--axis", "axial", "--trials", "many"], ["--trials", "many"]),
         (["prepare", "--experiment", "nothing"], ["--experiment nothing", "known are", "demo"]),
-        (["prepare", "--storage", "s3://bucket"], ["s3://bucket", "not supported"]),
+        (["prepare", "--storage", "ftp://host/x"], ["ftp://host/x", "cannot be used"]),
         (["predict"], ["--bundle", "--output"]),
         (["phantom", "--cases", "3"], ["cases", "--output"]),
         (["phantom", "--output", "x", "--cases", "0"], ["cases", "got 0"]),
