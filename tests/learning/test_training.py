@@ -134,7 +134,8 @@ def test_infinite_input_fails_the_trial(toy_slices: Callable[..., SliceSet]) -> 
 def test_a_batch_that_the_gpu_does_not_hold_fails_the_trial_and_the_next_one_trains(
     toy_slices: Callable[..., SliceSet],
 ) -> None:
-    device = torch.device("cuda")
+    # Limits of memory want the GPU by its number.
+    device = torch.device("cuda", 0)
     slices = toy_slices()
     small = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8)
     network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
