@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from strokeseg.errors import CaseError
 
 # A volume of 645 voxels a side; the finest of the human head have half of that.
-_MOST_VOXELS = 1 << 28
+MOST_VOXELS = 1 << 28
 _LONGEST_SIDE = 2048
 _HEADER_BYTES = 540
 # Some programs write a little after the last voxel.
@@ -101,9 +101,9 @@ def _promised_bytes(path: Path, content: bytes) -> int:
     except (HeaderDataError, OverflowError, ValueError):
         return 0
     voxels = int(np.prod(shape, dtype=object))
-    if voxels > _MOST_VOXELS or max(shape, default=0) > _LONGEST_SIDE:
+    if voxels > MOST_VOXELS or max(shape, default=0) > _LONGEST_SIDE:
         raise CaseError(
-            f"{path}: must have at most {_MOST_VOXELS} voxels, {_LONGEST_SIDE} along a side, got "
+            f"{path}: must have at most {MOST_VOXELS} voxels, {_LONGEST_SIDE} along a side, got "
             f"{' x '.join(map(str, shape))}; resample it, or give one volume of a series"
         )
     return min(start, _SPARE_BYTES) + max(0, voxels) * type_bytes

@@ -36,6 +36,8 @@ _nibabel: Any = nibabel
 # Headers are written in single precision and by programs that round differently.
 GRID_TOLERANCE_VOXELS = 0.1
 _MIN_DETERMINANT = 1e-3
+# What scanners make is 0.1 to 50 mm; beyond that the unit is another, or the header nonsense.
+_VOXEL_SIDE_MM = (0.01, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -257,6 +259,13 @@ def _check_affine(path: Path, grid: Grid) -> None:
         raise CaseError(
             f"{path}: its affine must map voxels to millimetres one to one, got rows "
             f"{grid.affine_ras[:3].tolist()}; mend the header (sform or qform)"
+        )
+    lowest, highest = _VOXEL_SIDE_MM
+    if min(grid.spacing_mm) < lowest or max(grid.spacing_mm) > highest:
+        sides = " x ".join(f"{side:.4g}" for side in grid.spacing_mm)
+        raise CaseError(
+            f"{path}: its voxels must measure {lowest:g} to {highest:g} mm a side, got {sides}; "
+            "mend the header (sform or qform), whose unit must be millimetres"
         )
 
 
