@@ -70,7 +70,7 @@ def nifti_class(path: Path, content: bytes) -> Any:
     raise CaseError(f"{path}: is not a single-file NIfTI image; give a .nii or .nii.gz file")
 
 
-def _read(path: Path, file: IO[bytes]) -> bytes:
+def _read(path: Path, file: IO[bytes] | gzip.GzipFile) -> bytes:
     header = file.read(_HEADER_BYTES)
     most = _promised_bytes(path, header) + _SPARE_BYTES
     blocks, held = [header], len(header)
@@ -96,9 +96,9 @@ def _promised_bytes(path: Path, content: bytes) -> int:
         return 0
     try:
         header = kind(content[: kind.sizeof_hdr], check=False)
-        shape, type_bytes = header.get_data_shape(), header.get_data_dtype().itemsize
+        shape, type_bytes = header.get_data_shape(), int(header.get_data_dtype().itemsize)
         start = max(0, int(header["vox_offset"]))
-    except (HeaderDataError, OverflowError, ValueError):
+    except (HeaderDataError, KeyError, OverflowError, ValueError):
         return 0
     voxels = int(np.prod(shape, dtype=object))
     if voxels > MOST_VOXELS or max(shape, default=0) > _LONGEST_SIDE:
