@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, shown
+from strokeseg.yaml_file import load_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -282,6 +282,7 @@ class ExperimentConfig(Record):
 Show = Callable[[int, int, str], None]
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
+_MOST_FAULTS = 10
 
 
 def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -> AnyRecord:
@@ -301,25 +302,6 @@ def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -
         raise UserError(f"{where}: {_describe(error)}") from None
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        UserError: When the file is missing, is no YAML, or holds no mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, ValueError) as error:
-        # PyYAML lets datetime's ValueError through for a date such as 2024-13-45.
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is no valid YAML ({reason})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold a mapping of settings, got {type(values).__name__}")
-    return values
-
-
 def load_experiment(path: Path) -> ExperimentConfig:
     """Read and check an `experiment.yaml`.
 
@@ -330,14 +312,16 @@ def load_experiment(path: Path) -> ExperimentConfig:
 
 
 def _describe(error: ValidationError) -> str:
-    return "; ".join(_describe_fault(dict(fault)) for fault in error.errors())
+    faults = [_describe_fault(dict(fault)) for fault in error.errors(include_url=False)]
+    more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+    return "; ".join(faults[:_MOST_FAULTS]) + more
 
 
 def _describe_fault(fault: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(shown(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key}; remove it or correct its spelling"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = shown(fault["msg"].removeprefix("Value error, "))
     if fault["type"] in {"missing", "value_error"}:
         return f"{key}: {message}" if key else message
-    return f"{key}: {message}, got {fault['input']!r}"
+    return f"{key}: {message}, got {shown(repr(fault['input']))}"

@@ -12,3 +12,20 @@ class UserError(Exception):
 
 class CaseError(UserError):
     """One case cannot be used; the others may go on."""
+
+
+_LONGEST = 160
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: on one line, and cut where it is long."""
+    text = value if isinstance(value, str) else repr(value)
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+
+
+def printable(message: str) -> str:
+    """Return a message whose lines can be printed: what names in files hold may move cursors."""
+    lines = message.split("\n")
+    return "\n".join(line if line.isprintable() else repr(line)[1:-1] for line in lines)

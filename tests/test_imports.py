@@ -20,7 +20,7 @@ COMMANDS = (
     *("phantom", "prepare", "search", "promote", "evaluate"),
     *("report", "export", "predict", "run"),
 )
-_LOWEST = {"errors", "files"}
+_LOWEST = {"errors", "files", "yaml_file"}
 _SERVICES = {
     *_LOWEST,
     "markdown",
@@ -43,7 +43,8 @@ ALLOWED = {
     "lease": {*_LOWEST, "mirror", "watching"},
     "markdown": set(),
     "phrases": set(),
-    "config": {"errors"},
+    "yaml_file": {"errors"},
+    "config": {"errors", "yaml_file"},
     "imaging": _LOWEST,
     "learning": {*_LOWEST, "config", "imaging"},
     "experiment": {*_LOWEST, "config", "mirror"},
@@ -74,7 +75,8 @@ ALLOWED = {
 }
 FOREIGN = {
     "errors": set(),
-    "config": {"pydantic", "yaml"},
+    "yaml_file": {"yaml"},
+    "config": {"pydantic"},
     "imaging": {"PIL", "cc3d", "nibabel", "nilearn", "numpy", "scipy", "pyarrow"},
 }
 FORBIDDEN = {

@@ -138,7 +138,8 @@ def _grid_faults(
 ) -> list[str]:
     return [
         f"{file_and_sequence(files, name)} must be on the grid of {base}, which is {base_grid}; "
-        f"got {image.grid}; register the sequences, or set preparation.reference (predict: --reference)"
+        f"got {image.grid}; register the sequences, or set preparation.reference (predict: "
+        "--reference)"
         for name, image in images.items()
         if not image.grid.matches(base_grid)
     ]

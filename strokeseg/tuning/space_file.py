@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from strokeseg.config import Record, TrialConfig, load_yaml, parse_record
+from strokeseg.config import Record, TrialConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.learning.networks import check_encoder
 from strokeseg.tuning.space import Dimension, Space, Value, all_values
+from strokeseg.yaml_file import load_yaml
 
 
 class _SpaceFile(Record):
@@ -38,7 +39,10 @@ def load_space(path: Path, channels: int) -> Space:
     first = file.first
     if file.base is not None:
         base_path = path.parent / file.base
-        base = parse_record(_SpaceFile, load_yaml(base_path), str(base_path))
+        try:
+            base = parse_record(_SpaceFile, load_yaml(base_path), str(base_path))
+        except UserError as error:
+            raise UserError(f"{path}: base: {error}") from None
         if base.base is not None:
             raise UserError(f"{base_path}: a base space must not have a base itself")
         parameters.update(base.parameters)
