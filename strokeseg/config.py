@@ -11,9 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from strokeseg.errors import UserError, shown
+from strokeseg.errors import UserError, listed, shown
 from strokeseg.yaml_file import load_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -282,7 +289,6 @@ class ExperimentConfig(Record):
 Show = Callable[[int, int, str], None]
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-_MOST_FAULTS = 10
 
 
 def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -> AnyRecord:
@@ -302,6 +308,24 @@ def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -
         raise UserError(f"{where}: {_describe(error)}") from None
 
 
+def parse_values(kind: Any, values: Any, where: str, remedy: str) -> Any:
+    """Check plain values that strokeseg wrote itself.
+
+    Args:
+        kind: Their type, such as a `TypedDict`.
+        values: What JSON gave.
+        where: The file, for the error.
+        remedy: What to do when it is damaged.
+
+    Raises:
+        UserError: With every fault at once.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_describe(error)}; {remedy}") from None
+
+
 def load_experiment(path: Path) -> ExperimentConfig:
     """Read and check an `experiment.yaml`.
 
@@ -312,9 +336,7 @@ def load_experiment(path: Path) -> ExperimentConfig:
 
 
 def _describe(error: ValidationError) -> str:
-    faults = [_describe_fault(dict(fault)) for fault in error.errors(include_url=False)]
-    more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
-    return "; ".join(faults[:_MOST_FAULTS]) + more
+    return listed([_describe_fault(dict(fault)) for fault in error.errors(include_url=False)])
 
 
 def _describe_fault(fault: Mapping[str, Any]) -> str:
@@ -324,4 +346,5 @@ def _describe_fault(fault: Mapping[str, Any]) -> str:
     message = shown(fault["msg"].removeprefix("Value error, "))
     if fault["type"] in {"missing", "value_error"}:
         return f"{key}: {message}" if key else message
-    return f"{key}: {message}, got {shown(repr(fault['input']))}"
+    said = f"{message}, got {shown(repr(fault['input']))}"
+    return f"{key}: {said}" if key else said

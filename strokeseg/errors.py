@@ -5,6 +5,10 @@ program: commands print its message as one line, without a traceback, and exit w
 Every message says what must hold, what came instead, where, and what to do next.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """The user can mend it: the message is one line that says how."""
@@ -15,6 +19,7 @@ class CaseError(UserError):
 
 
 _LONGEST = 160
+_MOST_LISTED = 20
 
 
 def shown(value: object) -> str:
@@ -29,3 +34,9 @@ def printable(message: str) -> str:
     """Return a message whose lines can be printed: what names in files hold may move cursors."""
     lines = message.split("\n")
     return "\n".join(line if line.isprintable() else repr(line)[1:-1] for line in lines)
+
+
+def listed(faults: Sequence[str]) -> str:
+    """Return the first of many faults on one line, and how many more there are."""
+    more = len(faults) - _MOST_LISTED
+    return "; ".join([*faults[:_MOST_LISTED], *([f"and {more} more"] if more > 0 else [])])

@@ -219,7 +219,7 @@ def _describe(tool: Tool, output: Path) -> None:
         }
         for name, finding in find_segmented(output).items()
     ]
-    write_csv(output / "lesions.csv", list(rows[0]), rows)
+    write_csv(output / "lesions.csv", ["case", "lesion_ml", "lesions", "mask"], rows)
 
 
 if __name__ == "__main__":

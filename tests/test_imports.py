@@ -31,6 +31,7 @@ _SERVICES = {
     "mirror",
     "leaderboard",
     "leakage",
+    "record_types",
 }
 # What each part of the package may know of the others. Everyone may know the package's own
 # version.
@@ -48,6 +49,7 @@ ALLOWED = {
     "imaging": _LOWEST,
     "learning": {*_LOWEST, "config", "imaging"},
     "experiment": {*_LOWEST, "config", "mirror"},
+    "record_types": {"imaging"},
     "leaderboard": {*_LOWEST, "config", "imaging"},
     "gains": {*_LOWEST, "leaderboard"},
     "leakage": {*_LOWEST, "config"},

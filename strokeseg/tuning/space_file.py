@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from strokeseg.config import Record, TrialConfig, parse_record
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, listed
 from strokeseg.learning.networks import check_encoder
 from strokeseg.tuning.space import Dimension, Space, Value, all_values
 from strokeseg.yaml_file import load_yaml
@@ -52,7 +52,7 @@ def load_space(path: Path, channels: int) -> Space:
     space = Space(dimensions=_ordered(dimensions, path), first=first)
     faults = [*_wrong_values(space), *_wrong_encoders(space, channels), *_wrong_first(space)]
     if faults:
-        raise UserError(f"{path}: {'; '.join(faults)}")
+        raise UserError(f"{path}: {listed(faults)}")
     return space
 
 

@@ -24,7 +24,7 @@ from strokeseg.experiment import Experiment
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
 from strokeseg.lease import leased
 from strokeseg.tuning.inheritance import inherit, transfer_best
-from strokeseg.tuning.journal import mend_journal, open_journal, read_study
+from strokeseg.tuning.journal import mend_journal, open_journal, read_study, told_as_journal
 from strokeseg.tuning.ledger import INHERITED, Ledger
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
 from strokeseg.tuning.space import Space, enqueue_first
@@ -109,7 +109,8 @@ def open_study(
     space = load_space(space_path, len(experiment.config.data.sequences))
     settings = _settings(space, budget, data)
     journal = experiment.journal(axis)
-    before = _begun(journal, axis)
+    with told_as_journal(journal):
+        before = _begun(journal, axis)
     differing = [] if before is None else _changes(before.user_attrs[_SETTINGS], settings)
     if differing and not new_study:
         raise UserError(
@@ -134,9 +135,11 @@ def open_study(
             study = _begin(experiment, axis, space, settings, budget, weights)
         else:
             mend_journal(journal)
-            study = _load(journal, axis)
+            with told_as_journal(journal):
+                study = _load(journal, axis)
         scoring = _scoring(budget, data)
-        ledger = Ledger(study, space, scoring, budget, trials=_total(study, budget))
+        with told_as_journal(journal):
+            ledger = Ledger(study, space, scoring, budget, trials=_total(study, budget))
         # Only then, since the same command after an interruption must not add them twice.
         if extend and not ledger.remaining() and not ledger.to_confirm():
             study.set_user_attr(_EXTENDED, ledger.trials + extend)

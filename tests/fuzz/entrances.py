@@ -27,8 +27,8 @@ import strokeseg.evaluation.side
 import strokeseg.experiment
 import strokeseg.export
 import strokeseg.predict
-import strokeseg.prepare
 import strokeseg.preparation.steps
+import strokeseg.prepare
 import strokeseg.promote
 import strokeseg.report
 import strokeseg.search
@@ -70,13 +70,13 @@ parameters:
 """
 
 
-class AskedForRay(Exception):
+class RayAskedForError(Exception):
     """All files have been read, and the work would begin."""
 
 
 @contextmanager
 def _no_ray(*_: object) -> Iterator[None]:
-    raise AskedForRay
+    raise RayAskedForError
     yield
 
 
@@ -108,10 +108,11 @@ def warm_up(seeds: Path) -> None:
     """Make the good files where they are not there, and let every entrance take them."""
     torch.set_num_threads(1)
     _stay_in_this_process()
-    if not seeds.exists():
-        making = seeds.with_name(f"{seeds.name}-making")
-        make_seeds(making)
-        making.rename(seeds)
+    # Records name the files in it: the folder cannot be renamed when it is done.
+    done = seeds.with_name(f"{seeds.name}-done")
+    if not done.exists():
+        make_seeds(seeds)
+        done.touch()
     place = seeds.with_name("warming-up")
     for name, entrance in ENTRANCES.items():
         shutil.rmtree(place, ignore_errors=True)
@@ -164,9 +165,7 @@ def _search(experiment: Experiment, axis: str) -> None:
         while (proposal := study.ledger.ask()) is not None:
             dice = float(generator.random())
             spent = {"seconds": 1.0, "device_hours": 0.1}
-            study.ledger.report(
-                proposal.number, {"epoch": 1, "dice": dice, "spread": 0.1, **spent}
-            )
+            study.ledger.report(proposal.number, {"epoch": 1, "dice": dice, "spread": 0.1, **spent})
             save_member(
                 trial_weights(experiment.trials_folder(axis), proposal.number),
                 build_network(encoder=ENCODER, encoder_depth=DEPTH, channels=len(SEQUENCES)),
@@ -335,7 +334,7 @@ def _open_once(*given: Any) -> Any:
 def _search_until_ray(bench: Path, *options: object) -> int:
     try:
         return _run(strokeseg.search.main, bench, *options)
-    except AskedForRay:
+    except RayAskedForError:
         return 0
 
 

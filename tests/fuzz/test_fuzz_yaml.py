@@ -43,7 +43,12 @@ TRAPS = [
     *("data: " + "9" * 5000, "data: 1e999999", "data: .nan", "data: 0o99", "data: 190:20:30"),
     *("data: !!float x", "data: !!int x", "data: !!int ''", "data: !!timestamp x", "<<: 1"),
     *("data: !!bool x", "data: !!null x", "data: !!int []", "data: !!map []", "data: !!float ''"),
-    *("[" * 20_000, "{a: " * 5_000, "- " * 3_000 + "1", "a:\n" + "".join(" " * i + "a:\n" for i in range(1, 500))),
+    *(
+        "[" * 20_000,
+        "{a: " * 5_000,
+        "- " * 3_000 + "1",
+        "a:\n" + "".join(" " * i + "a:\n" for i in range(1, 500)),
+    ),
     *(aliases(30, 10), aliases(9, 9), merges(25, 4), merges(8, 8)),
     *("\n".join(f"k{i}: 1" for i in range(20_000)), "a: " + "x" * 500_000, "# " + "x" * 5_000_000),
     *("\ufeffdata: 1", "data: \x00", "data: \x85", "data: \ud7ff", "base: /dev/zero", "base: ."),

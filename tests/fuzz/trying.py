@@ -34,7 +34,7 @@ KEEP = os.environ.get("STROKESEG_FUZZ_KEEP")
 
 _SECONDS = 10.0
 _START_SECONDS = 120.0
-_LONGEST_LINE = 3000
+_LONGEST_LINE = 4000
 _GIGABYTE = 1 << 30
 _SOME_FAILED, _MENDABLE = 1, 2
 _SETTING = re.compile(r"\b(data|splits|preparation|search|ensemble)\.[a-z_]+")
@@ -57,16 +57,14 @@ class Bench:
     """A folder of good files for one entrance.
 
     Args:
-        folder: Where the good files lie; what an input or a command adds is removed after it.
+        folder: Where the good files lie; what an input or a command changes is undone after it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._good = {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        self._good = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        self._times = {name: self._time(name) for name in self._good}
 
     @property
     def names(self) -> list[str]:
@@ -86,7 +84,7 @@ class Bench:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
 
-    def clear(self, given: Input) -> None:
+    def clear(self) -> None:
         """Bring the good files back, and remove all others."""
         for path in sorted(self.folder.rglob("*"), reverse=True):
             name = path.relative_to(self.folder).as_posix()
@@ -96,9 +94,13 @@ class Bench:
                 path.rmdir()
         for name, content in self._good.items():
             path = self.folder / name
-            if name in given.files or not path.is_file() or path.stat().st_size != len(content):
+            if not path.is_file() or self._time(name) != self._times[name]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+                self._times[name] = self._time(name)
+
+    def _time(self, name: str) -> int:
+        return (self.folder / name).stat().st_mtime_ns
 
 
 @dataclass
@@ -123,11 +125,14 @@ class Victim:
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
         self._rests_at = 0
+        self._benches: dict[str, Bench] = {}
 
     def bench(self, name: str) -> Bench:
         """The bench of a name, with the good files that the process made."""
         self._running()
-        return Bench(self._seeds / name)
+        if name not in self._benches:
+            self._benches[name] = Bench(self._seeds / name)
+        return self._benches[name]
 
     def take(self, entrance: str, bench: Bench, given: Input) -> str | None:
         """Let an entrance take an input; return its fault, or nothing."""
@@ -142,7 +147,7 @@ class Victim:
         except BrokenPipeError:
             answer = None
         finally:
-            bench.clear(given)
+            bench.clear()
         if answer is None:
             return self._end()
         return self._judge(entrance, bench, given, answer)
@@ -163,7 +168,9 @@ class Victim:
         if answer["trace"]:
             return f"traceback:\n{answer['trace']}"
         if answer["peak_bytes"] > self._rests_at + _GIGABYTE:
-            return f"memory: {(answer['peak_bytes'] - self._rests_at) / 1e9:.1f} GB more than at rest"
+            return (
+                f"memory: {(answer['peak_bytes'] - self._rests_at) / 1e9:.1f} GB more than at rest"
+            )
         if answer["seconds"] > _SECONDS:
             return f"slow: {answer['seconds']:.1f} s"
         if answer["code"] == 0:
@@ -238,9 +245,9 @@ def _fault_of_refusal(bench: Bench, given: Input, answer: Mapping[str, Any]) -> 
 
 
 def _names(bench: Bench, name: str) -> str:
-    """What a message must hold at least: the folder that the file lies in."""
-    path = bench.folder / name
-    return str(path.parent)
+    """What a message must hold at least: the bench's part that the file lies in."""
+    first, *others = Path(name).parts
+    return str(bench.folder / first if others else bench.folder)
 
 
 def signature(fault: str) -> str:
