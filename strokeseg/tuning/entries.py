@@ -97,6 +97,8 @@ def check_entry(trial: FrozenTrial) -> None:
     attributes = _ATTRIBUTES.validate_python(trial.user_attrs, strict=True)
     if (config := attributes.get("config")) is not None:
         TrialConfig.model_validate(config, strict=True)
+    # Optuna compares parameters with their distributions when it makes a trial, not when it reads.
+    optuna.create_trial(params=trial.params, distributions=trial.distributions, value=0.0)
     scores = trial.intermediate_values
     if not all(math.isfinite(score) for score in scores.values()) or min(scores, default=0) < 0:
         raise ValueError(f"trial {trial.number} has scores that are no numbers")

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from strokeseg.config import SearchConfig
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, listed, shown
 from strokeseg.experiment import Experiment
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
 from strokeseg.lease import leased
@@ -115,7 +115,7 @@ def open_study(
     if differing and not new_study:
         raise UserError(
             f"{experiment.search_folder(axis)}: this study began with other settings "
-            f"({'; '.join(differing)}); restore them, or begin a new study that inherits the "
+            f"({listed(differing)}); restore them, or begin a new study that inherits the "
             "trials of this one with --new-study"
         )
     # A study that is new must fail before it leaves a file, one that is done needs no weights.
@@ -264,13 +264,16 @@ def _keep_weights(study: optuna.Study, weights: Mapping[str, EncoderWeights], fo
         study.set_user_attr(_WEIGHTS, hashes)
     elif changes := _changes(before, hashes):
         raise UserError(
-            f"{folder}: this study began with other pretrained weights ({'; '.join(changes)}); "
+            f"{folder}: this study began with other pretrained weights ({listed(changes)}); "
             "restore them, or move the folder away to begin anew"
         )
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, now, "")]
+    return [
+        f"{shown(key)} was {shown(repr(old))}, now {new!r}"
+        for key, old, new in _differences(before, now, "")
+    ]
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:

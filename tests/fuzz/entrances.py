@@ -32,7 +32,9 @@ import strokeseg.prepare
 import strokeseg.promote
 import strokeseg.report
 import strokeseg.search
+from strokeseg.cli import run_command
 from strokeseg.experiment import Experiment, trial_weights
+from strokeseg.imaging.slice_file import SliceFile
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import write_leaderboard
 from strokeseg.learning.bundle import open_bundle
@@ -304,6 +306,21 @@ def report(bench: Path) -> int:
     return _run(strokeseg.report.main, bench)
 
 
+def read_slices(bench: Path) -> int:
+    """Read every prepared slice, as workers do."""
+    return run_command(lambda: _read_slices(bench))
+
+
+def _read_slices(bench: Path) -> int:
+    for path in (bench / "runs").rglob("*.parquet"):
+        file = SliceFile(path)
+        str(file.columns(["case", "lesion_voxels", "brain_voxels"])["case"][0])
+        for row in range(len(file)):
+            image, mask = file.read(row)
+            assert (image.shape, mask.shape) == (file.shape, file.shape[1:])
+    return 0
+
+
 def _main(main: Callable[[Sequence[str]], int], *options: object) -> int:
     return main([str(option) for option in options])
 
@@ -342,7 +359,7 @@ ENTRANCES: dict[str, Callable[[Path], int]] = {
     one.__name__: one
     for one in (
         *(prepare, predict, predict_nnunet, predict_again, open_torch_bundle, open_onnx_bundle),
-        *(search, search_anew, search_pretrained, promote, evaluate, report),
+        *(search, search_anew, search_pretrained, promote, evaluate, report, read_slices),
     )
 }
 # The good files that each of them needs.

@@ -91,6 +91,9 @@ def _read_lines(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]
                         f"line {reader.line_num}: must have {len(header)} cells, got {len(cells)}"
                     )
                     continue
+                if any("\0" in cell for cell in cells):
+                    faults.append(f"line {reader.line_num}: must hold no zero bytes")
+                    continue
                 values = (cell.strip() for cell in cells)
                 lines[reader.line_num] = dict(zip(header, values, strict=True))
     except OSError as error:
