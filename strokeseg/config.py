@@ -309,7 +309,7 @@ def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -
 
 
 def parse_values(kind: Any, values: Any, where: str, remedy: str) -> Any:
-    """Check plain values that strokeseg wrote itself.
+    """Check plain values that strokeseg wrote itself, and return them as they are.
 
     Args:
         kind: Their type, such as a `TypedDict`.
@@ -321,9 +321,11 @@ def parse_values(kind: Any, values: Any, where: str, remedy: str) -> Any:
         UserError: With every fault at once.
     """
     try:
-        return TypeAdapter(kind).validate_python(values)
+        TypeAdapter(kind).validate_python(values, strict=True)
     except ValidationError as error:
         raise UserError(f"{where}: {_describe(error)}; {remedy}") from None
+    # What pydantic returns has floats for integers.
+    return values
 
 
 def load_experiment(path: Path) -> ExperimentConfig:

@@ -106,8 +106,8 @@ def _zip_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
         # Stored entries cannot be larger than the archive: no small file can fill a disk.
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise UserError(
-                f"{path}: a bundle's files must be stored as they are, but {shown(name)} is compressed "
-                "or encrypted; export the bundle anew, or unpack it and give the folder"
+                f"{path}: a bundle's files must be stored as they are, but {shown(name)} is "
+                "compressed or encrypted; export the bundle anew, or unpack it and give the folder"
             )
         entries[name] = Entry(size=info.file_size, open=partial(archive.open, info))
     if sum(entry.size for entry in entries.values()) > path.stat().st_size:
@@ -140,8 +140,8 @@ def blocks(path: Path, name: str, entry: Entry) -> Iterator[bytes]:
         raise damaged(path, name) from None
     except OSError as error:
         raise UserError(
-            f"{path}: {shown(name)} cannot be read ({error.strerror or error}); permit it, or fetch "
-            "the bundle anew"
+            f"{path}: {shown(name)} cannot be read ({error.strerror or error}); permit it, or "
+            "fetch the bundle anew"
         ) from None
 
 

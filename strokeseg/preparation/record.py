@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from strokeseg.config import ExperimentConfig, Positive, parse_values
@@ -42,7 +43,7 @@ class _Facts(TypedDict):
     fingerprint: str
     schema_version: str
     settings: dict[str, dict[str, Any]]
-    spacing_mm: tuple[Positive, Positive, Positive]
+    spacing_mm: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     files: dict[str, FileFacts]
 
 
@@ -138,10 +139,11 @@ def read_preparation(experiment: Experiment) -> Preparation:
         }
         lesion_ml = {row["case"]: float(row["lesion_ml"]) for row in rows}
         _check_cases(cases, lesion_ml, facts)
+    x, y, z = facts["spacing_mm"]
     return Preparation(
         cases=cases,
         lesion_ml=lesion_ml,
-        spacing_mm=facts["spacing_mm"],
+        spacing_mm=(x, y, z),
         fingerprint=facts["fingerprint"],
         splits_hash=splits.hash,
     )

@@ -150,7 +150,7 @@ class Victim:
             bench.clear()
         if answer is None:
             return self._end()
-        return self._judge(entrance, bench, given, answer)
+        return self._judge(entrance, bench, answer)
 
     def close(self) -> None:
         """End the process."""
@@ -159,9 +159,7 @@ class Victim:
             self._process.wait()
             self._process = None
 
-    def _judge(
-        self, entrance: str, bench: Bench, given: Input, answer: Mapping[str, Any]
-    ) -> str | None:
+    def _judge(self, entrance: str, bench: Bench, answer: Mapping[str, Any]) -> str | None:
         self.tally.tried[entrance] += 1
         if answer["offences"]:
             return f"offence: {answer['offences'][0]}"
@@ -176,7 +174,7 @@ class Victim:
         if answer["code"] == 0:
             return None
         self.tally.refused[entrance] += 1
-        return _fault_of_refusal(bench, given, answer)
+        return _fault_of_refusal(bench, answer)
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
@@ -226,7 +224,7 @@ class Victim:
         return self._log.read()[-4000:]
 
 
-def _fault_of_refusal(bench: Bench, given: Input, answer: Mapping[str, Any]) -> str | None:
+def _fault_of_refusal(bench: Bench, answer: Mapping[str, Any]) -> str | None:
     """What is wrong with how a command refused an input, or nothing."""
     lines = [line for line in answer["err"].splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("error: ", "failed: "))]
@@ -238,16 +236,9 @@ def _fault_of_refusal(bench: Bench, given: Input, answer: Mapping[str, Any]) -> 
         return f"more than a line: {answer['err'][-500:]}"
     if longest := max((line for line in lines if len(line) > _LONGEST_LINE), default=None):
         return f"line too long: {len(longest)} characters, {longest[:200]}"
-    named = any(_names(bench, name) in line for name in given.files for line in lines)
-    if not named and not _SETTING.search(answer["err"]):
+    if str(bench.folder) not in answer["err"] and not _SETTING.search(answer["err"]):
         return f"no file or setting named: {answer['err'][-300:]}"
     return None
-
-
-def _names(bench: Bench, name: str) -> str:
-    """What a message must hold at least: the bench's part that the file lies in."""
-    first, *others = Path(name).parts
-    return str(bench.folder / first if others else bench.folder)
 
 
 def signature(fault: str) -> str:

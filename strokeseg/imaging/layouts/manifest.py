@@ -11,6 +11,7 @@ from strokeseg.imaging.cases import Case, is_case_name, natural_order
 from strokeseg.imaging.splits import is_side
 
 _MOST_BYTES = 1 << 24
+_LONGEST_CELL = 1000
 
 
 def read_manifest(path: Path, sequences: Sequence[str], *, masks: bool = True) -> list[Case]:
@@ -91,8 +92,11 @@ def _read_lines(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]
                         f"line {reader.line_num}: must have {len(header)} cells, got {len(cells)}"
                     )
                     continue
-                if any("\0" in cell for cell in cells):
-                    faults.append(f"line {reader.line_num}: must hold no zero bytes")
+                if any("\0" in cell or len(cell) > _LONGEST_CELL for cell in cells):
+                    faults.append(
+                        f"line {reader.line_num}: must hold no zero bytes, and no cell of more "
+                        f"than {_LONGEST_CELL} characters"
+                    )
                     continue
                 values = (cell.strip() for cell in cells)
                 lines[reader.line_num] = dict(zip(header, values, strict=True))
