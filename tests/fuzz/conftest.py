@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from trying import Bench, Victim
+from bench import Bench
+from victim_process import Victim
 
 _LINES: list[str] = []
 
@@ -17,8 +18,8 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     victim = Victim(folder / "seeds", folder)
     yield victim
     _LINES.extend(
-        f"{entrance}: {count} inputs, {victim.tally.refused[entrance]} refused"
-        for entrance, count in sorted(victim.tally.tried.items())
+        f"{entrance}: {count} inputs, {victim.refused[entrance]} refused"
+        for entrance, count in sorted(victim.tried.items())
     )
     victim.close()
 

@@ -14,11 +14,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import INTEGERS, json_text, mutated, mutated_values
-from trying import Bench, Input, Victim, try_inputs
+from trying import try_inputs
+from victim_process import Victim
 
-FEW, MANY = 60, pytest.param(700, marks=pytest.mark.slow)
+FEW, MANY = 15, pytest.param(100, marks=pytest.mark.slow)
 _CHECKSUMS, _RECORD = "checksums.json", "configs/ensemble.json"
 _NAMES = st.sampled_from(
     [

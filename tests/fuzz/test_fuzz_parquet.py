@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import TEXTS, mutated
-from trying import Bench, Input, Victim, try_inputs
+from trying import try_inputs
+from victim_process import Victim
 
-FEW, MANY = 60, pytest.param(1200, marks=pytest.mark.slow)
+FEW, MANY = 60, pytest.param(500, marks=pytest.mark.slow)
 
 
 @st.composite

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 
 import pytest
+from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import csv_files, json_files, mutated
-from trying import Bench, Input, Victim, try_inputs
+from trying import try_inputs
+from victim_process import Victim
 
-FEW, MANY = 60, pytest.param(600, marks=pytest.mark.slow)
+FEW, MANY = 60, pytest.param(450, marks=pytest.mark.slow)
 _PREPARED = "runs/searched/prepared"
 _SEARCH = "runs/searched/search/axial"
 _ENSEMBLE = "runs/searched/ensemble"

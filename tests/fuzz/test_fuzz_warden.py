@@ -1,4 +1,4 @@
-"""What the fuzzing would see if a command took a harmful file: without this, silence proves nothing."""
+"""What the fuzzing would see if a command took a harmful file, or else silence proves nothing."""
 
 from __future__ import annotations
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import json_text, mutated, mutated_values
-from trying import Bench, Input, Victim, try_inputs
+from trying import try_inputs
+from victim_process import Victim
 
-FEW, MANY = 60, pytest.param(500, marks=pytest.mark.slow)
+FEW, MANY = 40, pytest.param(400, marks=pytest.mark.slow)
 _NAME = "weights/tu-test_resnet"
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import VALUES, mutated, mutated_values
-from trying import Bench, Input, Victim, try_inputs
+from trying import try_inputs
+from victim_process import Victim
 
-FEW, MANY = 60, pytest.param(800, marks=pytest.mark.slow)
+FEW, MANY = 100, pytest.param(800, marks=pytest.mark.slow)
 
 
 def aliases(levels: int, width: int) -> str:

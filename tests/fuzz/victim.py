@@ -145,16 +145,17 @@ def main() -> None:
     # What native code prints must not get between the answers.
     os.dup2(2, 1)
     faulthandler.enable()
-    import entrances  # noqa: PLC0415
+    from entrances import ENTRANCES  # noqa: PLC0415
+    from good_files import warm_up  # noqa: PLC0415
 
     warden = Warden()
-    entrances.warm_up(Path(sys.argv[1]))
+    warm_up(Path(sys.argv[1]))
     limit = _status_bytes("VmSize") + GIGABYTE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     print(json.dumps({"rests_at": _status_bytes("VmRSS")}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        entrance = entrances.ENTRANCES[request["entrance"]]
+        entrance = ENTRANCES[request["entrance"]]
         answer = try_on(entrance, Path(request["folder"]), warden)
         print(json.dumps(answer), file=answers, flush=True)
 

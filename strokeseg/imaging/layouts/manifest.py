@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from strokeseg.imaging.splits import is_side
 
 _MOST_BYTES = 1 << 24
 _LONGEST_CELL = 1000
+_IN_LINE = re.compile(rf"[^\0-\x1f\x7f-\x9f\u2028\u2029]{{0,{_LONGEST_CELL}}}")
 
 
 def read_manifest(path: Path, sequences: Sequence[str], *, masks: bool = True) -> list[Case]:
@@ -42,6 +44,13 @@ def read_manifest(path: Path, sequences: Sequence[str], *, masks: bool = True) -
     for number, cells in lines.items():
         if empty := [name for name in (*columns, *optional) if not cells[name]]:
             faults.append(f"line {number}: {', '.join(empty)} must not be empty")
+        if strange := [
+            name for name in (*columns, *optional) if not _IN_LINE.fullmatch(cells[name])
+        ]:
+            faults.append(
+                f"line {number}: {', '.join(strange)} must have at most {_LONGEST_CELL} "
+                "characters, no line breaks and no others that cannot be seen"
+            )
         name, fold = cells["case"], cells.get("fold")
         if name and not is_case_name(name):
             faults.append(
@@ -90,12 +99,6 @@ def _read_lines(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]
                 if len(cells) != len(header):
                     faults.append(
                         f"line {reader.line_num}: must have {len(header)} cells, got {len(cells)}"
-                    )
-                    continue
-                if any("\0" in cell or len(cell) > _LONGEST_CELL for cell in cells):
-                    faults.append(
-                        f"line {reader.line_num}: must hold no zero bytes, and no cell of more "
-                        f"than {_LONGEST_CELL} characters"
                     )
                     continue
                 values = (cell.strip() for cell in cells)
