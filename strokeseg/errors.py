@@ -19,7 +19,7 @@ class CaseError(UserError):
 
 
 _LONGEST = 160
-_MOST_LISTED = 20
+_MOST_LISTED = 10
 
 
 def shown(value: object) -> str:

@@ -124,8 +124,10 @@ def _refusal(point: Mapping[str, Value], name: str | None) -> str | None:
 
 
 def _wrong_encoders(space: Space, channels: int) -> list[str]:
-    depths = space.dimensions.get("encoder_depth")
-    deepest = 5 if depths is None else int(max(_numbers(depths.extremes), default=5))
+    name = "encoder_depth"
+    depths = space.dimensions[name].extremes if name in space.dimensions else ()
+    possible = tuple(depth for depth in depths if _refusal({name: depth}, name) is None)
+    deepest = int(max(_numbers(possible), default=5))
     faults = []
     for encoder in space.encoders():
         try:
@@ -141,7 +143,7 @@ def _wrong_first(space: Space) -> list[str]:
         for name, value in point.items():
             if name not in space.dimensions:
                 faults.append(f"first.{index}: {name} is no parameter of the space")
-            elif not space.dimensions[name].holds(value) or _is_broken(name, value):
+            elif not space.dimensions[name].holds(value) or _refusal({name: value}, name):
                 faults.append(f"first.{index}: {name} cannot be {value!r}")
             else:
                 when = space.dimensions[name].when
@@ -152,8 +154,3 @@ def _wrong_first(space: Space) -> list[str]:
                     f"first.{index}: {name} is not there when {k} is {point[k]!r}" for k in barred
                 ]
     return faults
-
-
-def _is_broken(name: str, value: Value) -> bool:
-    """Whether a whole number is asked for and this is none."""
-    return TrialConfig.model_fields[name].annotation is int and value != int(value)

@@ -20,7 +20,7 @@ from mutations import INTEGERS, json_text, mutated, mutated_values
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 15, pytest.param(100, marks=pytest.mark.slow)
+FEW, MANY = 10, pytest.param(100, marks=pytest.mark.slow)
 _CHECKSUMS, _RECORD = "checksums.json", "configs/ensemble.json"
 _NAMES = st.sampled_from(
     [

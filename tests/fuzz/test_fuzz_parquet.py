@@ -15,7 +15,7 @@ from mutations import TEXTS, mutated
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 60, pytest.param(500, marks=pytest.mark.slow)
+FEW, MANY = 25, pytest.param(450, marks=pytest.mark.slow)
 
 
 @st.composite

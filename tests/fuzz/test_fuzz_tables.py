@@ -12,7 +12,7 @@ from mutations import csv_files, json_files, mutated
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 60, pytest.param(450, marks=pytest.mark.slow)
+FEW, MANY = 40, pytest.param(450, marks=pytest.mark.slow)
 _PREPARED = "runs/searched/prepared"
 _SEARCH = "runs/searched/search/axial"
 _ENSEMBLE = "runs/searched/ensemble"

@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 _SCRIPT = """
 import json, os, pickle, socket, subprocess, sys
 from pathlib import Path
-from victim import Warden, try_on
+from victim import try_on
+from warden import Warden
 
 class Plant:
     def __reduce__(self):

@@ -19,7 +19,7 @@ from mutations import json_text, mutated, mutated_values
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 40, pytest.param(400, marks=pytest.mark.slow)
+FEW, MANY = 25, pytest.param(400, marks=pytest.mark.slow)
 _NAME = "weights/tu-test_resnet"
 
 

@@ -14,7 +14,7 @@ from mutations import VALUES, mutated, mutated_values
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 100, pytest.param(800, marks=pytest.mark.slow)
+FEW, MANY = 60, pytest.param(800, marks=pytest.mark.slow)
 
 
 def aliases(levels: int, width: int) -> str:

@@ -27,6 +27,8 @@ _GIGABYTE = 1 << 30
 _SOME_FAILED, _MENDABLE = 1, 2
 # A setting, or a file, which may lie elsewhere: a manifest names whatever it likes.
 _NAMED = re.compile(r"\b(data|splits|preparation|search|ensemble)\.[a-z_]+|: /[^:]+: ")
+# After the error, a line a case: its name, and the file or the sequence.
+_OF_CASE = re.compile(r"[\w .+-]+: (/|sequence )")
 
 
 class Victim:
@@ -153,9 +155,7 @@ def _fault_of_refusal(bench: Bench, answer: Mapping[str, Any]) -> str | None:
     told = [line for line in lines if line.startswith(("error: ", "failed: "))]
     if answer["code"] not in (_SOME_FAILED, _MENDABLE) or not told:
         return f"code {answer['code']} without a word: {answer['err'][-300:]}"
-    # After the error, a line a case, which begins with the case's name.
-    of_cases = [line for line in lines if str(bench.folder) in line]
-    if lines[-1] not in (*told, *of_cases):
+    if lines[-1] not in told and not _OF_CASE.match(lines[-1]):
         return f"more than a line: {answer['err'][-500:]}"
     if longest := max((line for line in lines if len(line) > _LONGEST_LINE), default=None):
         return f"line too long: {len(longest)} characters, {longest[:200]}"
