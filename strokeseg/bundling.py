@@ -34,6 +34,7 @@ from strokeseg.learning.slicewise import predict_volume
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.model_card import described_data, model_card
 from strokeseg.preparation.record import Preparation, changed_files
+from strokeseg.record_types import Summary
 from strokeseg.summary import VOTE, current_summary, read_choice
 
 LARGEST_DIFFERENCE = 1e-4
@@ -110,7 +111,7 @@ def accompanying_files(
     }
 
 
-def _test_means(summary: Mapping[str, Any] | None) -> dict[str, float]:
+def _test_means(summary: Summary | None) -> dict[str, float]:
     if summary is None or summary["on"] != "test":
         return {}
     metrics = summary["methods"][VOTE]["metrics"]

@@ -61,21 +61,28 @@ def ensemble_hash(experiment: Experiment) -> str:
     return file_sha256(experiment.ensemble_folder / RECORD_NAME)
 
 
-def current_summary(
-    experiment: Experiment, sides: tuple[str, ...] = SIDES
-) -> dict[str, Any] | None:
+def current_summary(experiment: Experiment, sides: tuple[str, ...] = SIDES) -> Summary | None:
     """Return the first current summary among the sides, or nothing when there is none."""
     for side in sides:
         path = experiment.summary_json(side)
         if path.exists():
-            summary: dict[str, Any] = parse_values(
-                Summary, read_json(path), str(path), "run strokeseg evaluate again"
-            )
-            if VOTE not in summary["methods"]:
-                raise UserError(f"{path}: lacks the method {VOTE}; run strokeseg evaluate again")
+            summary = read_summary(path)
             if summary["ensemble_sha256"] == ensemble_hash(experiment):
                 return summary
     return None
+
+
+def read_summary(path: Path) -> Summary:
+    """Return what a `summary.json` says.
+
+    Raises:
+        UserError: When it is missing or damaged.
+    """
+    remedy = "run strokeseg evaluate again"
+    summary: Summary = parse_values(Summary, read_json(path), str(path), remedy)
+    if VOTE not in summary["methods"]:
+        raise UserError(f"{path}: lacks the method {VOTE}; {remedy}")
+    return summary
 
 
 def read_choice(experiment: Experiment) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, read_leaderboard
 from strokeseg.learning.ensemble_record import RECORD_NAME, EnsembleRecord, read_ensemble_record
 from strokeseg.preparation.record import Preparation, read_preparation
+from strokeseg.record_types import Summary
 from strokeseg.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores
 
 
@@ -39,14 +40,14 @@ class Findings:
     importances: Mapping[str, Mapping[str, float]]
     ensemble: EnsembleRecord
     choice: Mapping[str, Any] | None
-    summary: Mapping[str, Any]
+    summary: Summary
     scores: Sequence[ScoreRow]
     command: str
 
     @property
     def on_test(self) -> bool:
         """Whether the scores are those of the locked test patients."""
-        return bool(self.summary["on"] == "test")
+        return self.summary["on"] == "test"
 
     @property
     def dice(self) -> Mapping[str, Any]:

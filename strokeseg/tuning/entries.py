@@ -85,15 +85,30 @@ class _Attributes(TypedDict, total=False):
     origin: str
 
 
-_ATTRIBUTES = TypeAdapter(_Attributes)
+class _StudyAttributes(TypedDict, total=False):
+    """What we keep of a study."""
+
+    settings: dict[str, Any]
+    weights: dict[str, str]
+    extended_to: int
+    searched_seconds: _Finite
 
 
-def check_entry(trial: FrozenTrial) -> None:
-    """Check that an entry that was read is one of ours.
+_ATTRIBUTES, _STUDY_ATTRIBUTES = TypeAdapter(_Attributes), TypeAdapter(_StudyAttributes)
+
+
+def check_study(study: optuna.Study) -> None:
+    """Check that a study that was read says what we keep of one, and so does every entry.
 
     Raises:
-        ValueError: When it says anything that we do not.
+        ValueError: When it says anything else.
     """
+    _STUDY_ATTRIBUTES.validate_python(study.user_attrs, strict=True)
+    for trial in study.get_trials(deepcopy=False):
+        _check_entry(trial)
+
+
+def _check_entry(trial: FrozenTrial) -> None:
     attributes = _ATTRIBUTES.validate_python(trial.user_attrs, strict=True)
     if (config := attributes.get("config")) is not None:
         TrialConfig.model_validate(config, strict=True)
@@ -140,7 +155,6 @@ class Entries:
         self._tally = tally
         for trial in study.get_trials(deepcopy=False):
             self.next_number = trial.number + 1
-            check_entry(trial)
             if trial.state is TrialState.WAITING:
                 self.waiting.append(trial.number)
                 continue

@@ -22,7 +22,7 @@ from strokeseg.experiment import Experiment, journal_in, trial_weights, trials_i
 from strokeseg.files import replacing_file
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, ranked, read_leaderboard
-from strokeseg.tuning.entries import CONFIG, INHERITED, may_be_inherited
+from strokeseg.tuning.entries import CONFIG, INHERITED, check_study, may_be_inherited
 from strokeseg.tuning.journal import read_study, told_as_journal
 from strokeseg.tuning.space import ORIGIN, Space
 
@@ -84,19 +84,9 @@ def inherit(
         weights: Hashes of its pretrained weights by encoder.
     """
     with told_as_journal(journal_in(earlier)):
-        _inherit(study, axis, space, earlier, trials_folder, settings, weights)
-
-
-def _inherit(
-    study: optuna.Study,
-    axis: str,
-    space: Space,
-    earlier: Path,
-    trials_folder: Path,
-    settings: Mapping[str, Any],
-    weights: Mapping[str, str],
-) -> None:
-    old = read_study(journal_in(earlier), axis)
+        old = read_study(journal_in(earlier), axis)
+        if old is not None:
+            check_study(old)
     if old is None:
         return
     before = old.user_attrs["settings"]

@@ -23,6 +23,7 @@ from strokeseg.errors import UserError, listed, shown
 from strokeseg.experiment import Experiment
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
 from strokeseg.lease import leased
+from strokeseg.tuning.entries import check_study
 from strokeseg.tuning.inheritance import inherit, transfer_best
 from strokeseg.tuning.journal import mend_journal, open_journal, read_study, told_as_journal
 from strokeseg.tuning.ledger import INHERITED, Ledger
@@ -137,9 +138,9 @@ def open_study(
             mend_journal(journal)
             with told_as_journal(journal):
                 study = _load(journal, axis)
+                check_study(study)
         scoring = _scoring(budget, data)
-        with told_as_journal(journal):
-            ledger = Ledger(study, space, scoring, budget, trials=_total(study, budget))
+        ledger = Ledger(study, space, scoring, budget, trials=_total(study, budget))
         # Only then, since the same command after an interruption must not add them twice.
         if extend and not ledger.remaining() and not ledger.to_confirm():
             study.set_user_attr(_EXTENDED, ledger.trials + extend)
