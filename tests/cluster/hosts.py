@@ -1,9 +1,10 @@
 """Hosts: machines in miniature, made of Linux namespaces, for tests of clusters over ssh.
 
 A *host* has its own network, processes, mounts and name: an address on a switch that only hosts are
-on, `/tmp/ray`, `/dev/shm` and a home folder that no other sees, and a sshd on port 22. All hosts
-share the file system otherwise, as machines share an NFS. What runs in a host ends when its first
-process does, so that a host can be killed as if its plug were pulled, and nothing outlives a test.
+on, a sshd on port 22, and a home folder of its own. What it writes to `/tmp`, `/run` and `/dev/shm`
+no other sees; the folder that holds the homes all of them share, as machines share an NFS. What
+runs in a host ends when its first process does, and its first process when the one that made it
+does, so that a host can be killed as if it had crashed, and nothing outlives a test.
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROGRAMS = ("unshare", "nsenter", "ip", "ssh-keygen", "ssh", "rsync", "/usr/sbin/sshd")
+_PROGRAMS = (
+    *("unshare", "nsenter", "setpriv", "ip", "ssh-keygen", "ssh", "rsync"),
+    "/usr/sbin/sshd",
+)
+# Its processes end with the one that started it, however that ended.
+_NAMESPACES = (
+    *("setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--pid", "--fork", "--kill-child"),
+    *("--mount", "--mount-proc", "--uts"),
+)
 _PREFIX = "10.77.0"
+_GATEWAY = f"{_PREFIX}.254"
 _READY_SECONDS = 30
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _SSHD = """\
@@ -33,22 +43,33 @@ UsePAM no
 PermitRootLogin yes
 PasswordAuthentication no
 """
-# The first process of a host. A shell, since it also takes in the orphans.
-_FIRST = """\
+# What a host writes goes to its own memory.
+_OWN_MEMORY = """\
 set -e
-hostname {name}
 mount --make-rprivate /
-mount --bind {home}/ray /tmp/ray
-mount --bind {home}/passwd /etc/passwd
-mount -t tmpfs -o size=4g tmpfs /dev/shm
-mkdir -p /run/sshd
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mkdir /run/sshd /run/written /run/work /run/shared
+layers=lowerdir=/tmp,upperdir=/run/written,workdir=/run/work
+"""
+# The first process of a host. A shell, since it also takes in the orphans.
+_FIRST = f"""\
+{_OWN_MEMORY}
+mount --bind {{folder}} /run/shared
+mount -t overlay -o $layers overlay /tmp
+mount --move /run/shared {{folder}}
+mount --bind {{home}}/passwd /etc/passwd
+mount --bind {{folder}}/hosts /etc/hosts
+# Nobody answers names here, and waiting for that takes its time.
+test ! -e /etc/resolv.conf || mount --bind /dev/null /etc/resolv.conf
+hostname {{name}}
 ip link set lo up
 while ! ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
-ip address add {address}/24 dev eth0
+ip address add {{address}}/24 dev eth0
 ip link set eth0 up
-ip route add default via {gateway}
-/usr/sbin/sshd -D -e -f {folder}/sshd_config 2>{home}/sshd.log &
-touch {home}/ready
+ip route add default via {{gateway}}
+/usr/sbin/sshd -D -e -f {{folder}}/sshd_config 2>{{home}}/sshd.log &
+touch {{home}}/ready
 while :; do sleep 3600 & wait $!; done
 """
 
@@ -60,7 +81,7 @@ def missing() -> str:
     if lacking := [program for program in _PROGRAMS if shutil.which(program) is None]:
         return f"needs {', '.join(lacking)}"
     tried = subprocess.run(
-        ["unshare", "--net", "--pid", "--fork", "--mount", "--uts", "true"],
+        [*_NAMESPACES, "sh", "-c", f"{_OWN_MEMORY}mount -t overlay -o $layers overlay /tmp"],
         capture_output=True,
         text=True,
         check=False,
@@ -133,49 +154,30 @@ def hosts_on_a_switch(names: Sequence[str], folder: Path) -> Iterator[dict[str, 
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True
         )
     (folder / "sshd_config").write_text(_SSHD.format(folder=folder))
-    made_ray = not Path("/tmp/ray").exists()
-    Path("/tmp/ray").mkdir(exist_ok=True)
-    started: list[subprocess.Popen[bytes]] = []
-    try:
-        switch = _start(["sleep", "infinity"], started)
+    addresses = {name: f"{_PREFIX}.{number}" for number, name in enumerate(names, start=1)}
+    lines = ["127.0.0.1 localhost", *(f"{of} {name}" for name, of in addresses.items()), ""]
+    (folder / "hosts").write_text("\n".join(lines))
+    with ExitStack() as running:
+        switch = _start(["sleep", "infinity"], folder / "switch.log", running)
         _in(switch, "ip link add switch type bridge && ip link set switch up && ip link set lo up")
-        _in(switch, f"ip address add {_PREFIX}.254/24 dev switch")
-        hosts = {
-            name: _host(name, number, folder, switch, started)
-            for number, name in enumerate(names, start=1)
-        }
-        yield hosts
-    finally:
-        for process in started:
-            process.kill()
-        for process in started:
-            process.wait()
-        if made_ray:
-            shutil.rmtree("/tmp/ray", ignore_errors=True)
+        _in(switch, f"ip address add {_GATEWAY}/24 dev switch")
+        yield {name: _host(name, of, folder, switch, running) for name, of in addresses.items()}
 
 
-def _host(
-    name: str, number: int, folder: Path, switch: int, started: list[subprocess.Popen[bytes]]
-) -> Host:
-    home, address = folder / name, f"{_PREFIX}.{number}"
+def _host(name: str, address: str, folder: Path, switch: int, running: ExitStack) -> Host:
+    home = folder / name
     _furnish(home, folder)
-    script = _FIRST.format(
-        name=name,
-        home=home,
-        folder=folder,
-        address=address,
-        gateway=f"{_PREFIX}.254",
-    )
-    first = _start(["bash", "-c", script], started)
+    script = _FIRST.format(name=name, home=home, folder=folder, address=address, gateway=_GATEWAY)
+    first = _start(["bash", "-c", script], home / "first.log", running)
     _in(
         switch,
-        f"ip link add port{number} type veth peer name eth0 netns {first}"
-        f" && ip link set port{number} master switch up",
+        f"ip link add {name} type veth peer name eth0 netns {first}"
+        f" && ip link set {name} master switch up",
     )
     deadline = time.monotonic() + _READY_SECONDS
     while not (home / "ready").exists():
-        if time.monotonic() > deadline or started[-1].poll() is not None:
-            raise RuntimeError(f"host {name} did not start")
+        if time.monotonic() > deadline or not Path(f"/proc/{first}").exists():
+            raise RuntimeError(f"host {name} did not start: {(home / 'first.log').read_text()}")
         time.sleep(0.05)
     return Host(name=name, address=address, home=home, first=first)
 
@@ -183,7 +185,7 @@ def _host(
 def _furnish(home: Path, folder: Path) -> None:
     """Give a host's root a home: a key, an environment, this checkout."""
     checkout = home / "strokeseg"
-    for place in (home / "ray", home / ".ssh", checkout):
+    for place in (home / ".ssh", checkout):
         place.mkdir(parents=True)
     shutil.copy(folder / "key", home / ".ssh" / "id_ed25519")
     for name in ("strokeseg", "experiments", "search_spaces", "cluster"):
@@ -196,18 +198,49 @@ def _furnish(home: Path, folder: Path) -> None:
     (home / "passwd").write_text("\n".join([f"root:x:0:0:root:{home}:/bin/bash", *others, ""]))
 
 
-def _start(words: Sequence[str], started: list[subprocess.Popen[bytes]]) -> int:
-    """Start a command as the first process of new namespaces; return its id out here."""
-    options = ["--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts"]
-    process = subprocess.Popen(["unshare", *options, *words], stdin=subprocess.DEVNULL)
-    started.append(process)
+def _start(words: Sequence[str], log: Path, running: ExitStack) -> int:
+    """Start a command as the first process of new namespaces, until `running` is closed.
+
+    Args:
+        words: The command.
+        log: A file for what it has to say.
+        running: What ends it.
+
+    Returns:
+        Its process id, seen from outside.
+    """
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [*_NAMESPACES, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        first = _child_of(process)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    running.callback(_end, process, first)
+    return first
+
+
+def _child_of(process: subprocess.Popen[bytes]) -> int:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + _READY_SECONDS
     while not (found := children.read_text().split()):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{words[0]} did not start in namespaces of its own")
+        if time.monotonic() > deadline or process.poll() is not None:
+            raise RuntimeError(f"{process.args}: started nothing in namespaces of its own")
         time.sleep(0.02)
     return int(found[0])
+
+
+def _end(process: subprocess.Popen[bytes], first: int) -> None:
+    # The first process has ended when all that runs there has, and unshare ends after it.
+    if process.poll() is None:
+        os.kill(first, signal.SIGKILL)
+    process.wait()
 
 
 def _in(switch: int, script: str) -> None:
