@@ -27,7 +27,7 @@ from strokeseg.learning.training import EpochResult, Training
 ENCODERS = (("resnet18", 5), ("resnet50", 5), ("tu-tf_efficientnet_lite0", 4))
 SIDES = (96, 240)
 PRECISIONS = (torch.float32, torch.bfloat16)
-SLICES, BATCH, EPOCHS = 1024, 16, 3
+SLICES, BATCH, EPOCHS = 1024, 16, 2
 
 
 def main() -> None:

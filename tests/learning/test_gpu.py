@@ -150,7 +150,7 @@ def test_a_training_that_is_over_leaves_the_gpu_to_the_next_one(
     toy_slices: Callable[..., SliceSet],
 ) -> None:
     slices = toy_slices()
-    left = []
+    held = []
     for _ in range(3):
         training = Training(
             *(_network(), slices, slices, _CONFIG), epochs=1, slices_per_epoch=64, device="cuda"
@@ -158,8 +158,9 @@ def test_a_training_that_is_over_leaves_the_gpu_to_the_next_one(
         next(training.run())
         # As soon as nobody refers to it, not when garbage is looked for.
         del training
-        left.append(torch.cuda.memory_allocated())
-    assert left[1] == left[2]
+        held.append(torch.cuda.memory_allocated())
+    # What libraries keep to work in is there from the first time on.
+    assert held[2] - held[1] < 2**20
 
 
 def test_an_interrupted_training_goes_on_from_its_state(
