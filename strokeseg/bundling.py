@@ -18,7 +18,6 @@ import numpy as np
 from strokeseg.config import Show
 from strokeseg.errors import CaseError, UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import read_json
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.learning.checkpoint import Member, load_member
@@ -35,7 +34,8 @@ from strokeseg.learning.slicewise import predict_volume
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.model_card import described_data, model_card
 from strokeseg.preparation.record import Preparation, changed_files
-from strokeseg.summary import VOTE, current_summary
+from strokeseg.record_types import Summary
+from strokeseg.summary import VOTE, current_summary, read_choice
 
 LARGEST_DIFFERENCE = 1e-4
 _LICENCE = """\
@@ -80,13 +80,12 @@ def accompanying_files(
         UserError: When a record of the experiment cannot be read.
     """
     summary = current_summary(experiment)
-    has_choice = experiment.choice_json.exists()
     card = model_card(
         experiment,
         record,
         preparation,
         summary=summary,
-        choice=read_json(experiment.choice_json) if has_choice else None,
+        choice=read_choice(experiment),
         parity=f"{parity}.",
     )
     description = metadata(
@@ -112,7 +111,7 @@ def accompanying_files(
     }
 
 
-def _test_means(summary: Mapping[str, Any] | None) -> dict[str, float]:
+def _test_means(summary: Summary | None) -> dict[str, float]:
     if summary is None or summary["on"] != "test":
         return {}
     metrics = summary["methods"][VOTE]["metrics"]

@@ -31,7 +31,7 @@ from rich.progress import (
 from rich.table import Table
 
 from strokeseg.config import Show
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, printable
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.files import unwritable
 from strokeseg.mirror import publish
@@ -136,7 +136,7 @@ def run_command(work: Callable[[], int], address: str | None = None) -> int:
             ends.callback(_ENDS.reset, before)
             return work()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return MENDABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

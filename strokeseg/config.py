@@ -11,10 +11,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, listed, shown
+from strokeseg.yaml_file import load_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -301,22 +308,23 @@ def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -
         raise UserError(f"{where}: {_describe(error)}") from None
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
+def parse_values(kind: Any, values: Any, where: str, remedy: str) -> Any:
+    """Check plain values that strokeseg wrote itself, and return them as they are.
+
+    Args:
+        kind: Their type, such as a `TypedDict`.
+        values: What JSON gave.
+        where: The file, for the error.
+        remedy: What to do when it is damaged.
 
     Raises:
-        UserError: When the file is missing, is no YAML, or holds no mapping.
+        UserError: With every fault at once.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, ValueError) as error:
-        # PyYAML lets datetime's ValueError through for a date such as 2024-13-45.
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is no valid YAML ({reason})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold a mapping of settings, got {type(values).__name__}")
+        TypeAdapter(kind).validate_python(values, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_describe(error)}; {remedy}") from None
+    # What pydantic returns has floats for integers.
     return values
 
 
@@ -330,14 +338,15 @@ def load_experiment(path: Path) -> ExperimentConfig:
 
 
 def _describe(error: ValidationError) -> str:
-    return "; ".join(_describe_fault(dict(fault)) for fault in error.errors())
+    return listed([_describe_fault(dict(fault)) for fault in error.errors(include_url=False)])
 
 
 def _describe_fault(fault: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(shown(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key}; remove it or correct its spelling"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = shown(fault["msg"].removeprefix("Value error, "))
     if fault["type"] in {"missing", "value_error"}:
         return f"{key}: {message}" if key else message
-    return f"{key}: {message}, got {fault['input']!r}"
+    said = f"{message}, got {shown(repr(fault['input']))}"
+    return f"{key}: {said}" if key else said

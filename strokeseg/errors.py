@@ -5,6 +5,10 @@ program: commands print its message as one line, without a traceback, and exit w
 Every message says what must hold, what came instead, where, and what to do next.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """The user can mend it: the message is one line that says how."""
@@ -12,3 +16,27 @@ class UserError(Exception):
 
 class CaseError(UserError):
     """One case cannot be used; the others may go on."""
+
+
+_LONGEST = 160
+_MOST_LISTED = 10
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: on one line, and cut where it is long."""
+    text = value if isinstance(value, str) else repr(value)
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+
+
+def printable(message: str) -> str:
+    """Return a message whose lines can be printed: what names in files hold may move cursors."""
+    lines = message.split("\n")
+    return "\n".join(line if line.isprintable() else repr(line)[1:-1] for line in lines)
+
+
+def listed(faults: Sequence[str]) -> str:
+    """Return the first of many faults on one line, and how many more there are."""
+    more = len(faults) - _MOST_LISTED
+    return "; ".join([*faults[:_MOST_LISTED], *([f"and {more} more"] if more > 0 else [])])

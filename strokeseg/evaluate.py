@@ -23,7 +23,6 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
-from typing import Any
 
 import torch
 
@@ -58,7 +57,8 @@ from strokeseg.mirror import fetch, publish
 from strokeseg.phrases import count
 from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.ray_session import ray_session
-from strokeseg.summary import SIDES, ensemble_hash, interval_text, write_scores
+from strokeseg.record_types import Summary
+from strokeseg.summary import SIDES, ensemble_hash, interval_text, read_summary, write_scores
 
 _SHOWN = ("dice", "sensitivity", "precision", "hd95_mm", "volume_difference_ml", "lesion_f1")
 _LIBRARIES = ("torch", "ray", "numpy")
@@ -136,7 +136,7 @@ def evaluate(
     on: str,
     policy: Policy = "isles22",
     rivals: Mapping[str, Path] | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Score the ensemble, write scores, masks and maps, and return the summary.
 
     Args:
@@ -217,10 +217,10 @@ def evaluate(
     }
     write_scores(experiment.metrics_csv(on), rows)
     write_json(experiment.summary_json(on), summary)
-    return summary
+    return read_summary(experiment.summary_json(on))
 
 
-def print_summary(summary: Mapping[str, Any]) -> None:
+def print_summary(summary: Summary) -> None:
     """Print means with intervals, what the tests say, and the cases that failed."""
     methods = {
         name: found for name, found in summary["methods"].items() if found["kind"] != "member"

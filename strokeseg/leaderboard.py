@@ -8,6 +8,7 @@ The best trials are *confirmed* by further runs with other seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from strokeseg.config import TrialConfig
-from strokeseg.errors import UserError
-from strokeseg.files import read_csv, write_csv
+from strokeseg.files import read_csv, told_as, write_csv
 from strokeseg.imaging.slices import AXES
 
 # Where a trial's configuration came from, if from no other trial.
@@ -127,10 +127,11 @@ def read_leaderboard(path: Path) -> list[LeaderboardRow]:
     Raises:
         UserError: When it is missing or its columns are not a leaderboard's.
     """
-    try:
-        return [_parse_row(row) for row in read_csv(path)]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: is no leaderboard ({error}); run the search again") from None
+    with told_as(path, "leaderboard", "run the search again"):
+        rows = [_parse_row(row) for row in read_csv(path)]
+        if len({row.trial for row in rows}) < len(rows):
+            raise ValueError("a trial is there twice")
+        return rows
 
 
 def _parse_row(row: dict[str, str]) -> LeaderboardRow:
@@ -141,8 +142,8 @@ def _parse_row(row: dict[str, str]) -> LeaderboardRow:
         spread=_number(row["spread"]),
         best_epoch=int(row["best_epoch"]) if row["best_epoch"] else None,
         epochs_run=int(row["epochs_run"]),
-        seconds=float(row["seconds"]),
-        device_hours=float(row["device_hours"]),
+        seconds=_finite(row["seconds"]),
+        device_hours=_finite(row["device_hours"]),
         reason=row["reason"],
         origin=row["origin"],
         confirms=int(row["confirms"]) if row["confirms"] else None,
@@ -156,7 +157,14 @@ def _parse_row(row: dict[str, str]) -> LeaderboardRow:
 
 
 def _number(cell: str) -> float | None:
-    return float(cell) if cell else None
+    return _finite(cell) if cell else None
+
+
+def _finite(cell: str) -> float:
+    number = float(cell)
+    if not math.isfinite(number):
+        raise ValueError(f"numbers must be finite, got {cell!r}")
+    return number
 
 
 def ranked(rows: Iterable[LeaderboardRow]) -> list[LeaderboardRow]:

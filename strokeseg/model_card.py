@@ -16,6 +16,7 @@ from strokeseg.learning.monai_files import SCHEMA_NAME
 from strokeseg.markdown import markdown_table
 from strokeseg.phrases import STEP_COLUMNS, count, step_rows
 from strokeseg.preparation.record import Preparation
+from strokeseg.record_types import Summary
 from strokeseg.summary import VOTE, few_patients_notes
 
 _CARD_METRICS = (
@@ -30,7 +31,7 @@ def model_card(
     ensemble: EnsembleRecord,
     preparation: Preparation,
     *,
-    summary: Mapping[str, Any] | None,
+    summary: Summary | None,
     choice: Mapping[str, Any] | None,
     parity: str,
 ) -> str:
@@ -133,9 +134,9 @@ def _choice(choice: Mapping[str, Any] | None) -> list[str]:
 
 
 def _results(
-    experiment: Experiment, preparation: Preparation, summary: Mapping[str, Any] | None
+    experiment: Experiment, preparation: Preparation, summary: Summary | None
 ) -> list[str]:
-    if summary is None or VOTE not in summary["methods"]:
+    if summary is None:
         return ["## How well it does", "That was not measured before it was exported."]
     vote = summary["methods"][VOTE]
     unseen = summary["on"] == "test"
@@ -168,7 +169,7 @@ def _metric_rows(vote: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             METRICS[metric].heading,
             _number(statistic["mean"]),
-            _interval(statistic),
+            _interval(statistic["low"], statistic["high"]),
             _number(statistic["median"]),
             str(statistic["cases"]),
         )
@@ -177,13 +178,14 @@ def _metric_rows(vote: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _size_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _size_rows(summary: Summary) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for size in summary["by_size"]:
         high = size["high_ml"]
         dice = size["methods"][VOTE]["dice"]
+        interval = _interval(dice["low"], dice["high"])
         name = f"above {size['low_ml']:g}" if high is None else f"{size['low_ml']:g} to {high:g}"
-        rows.append((name, str(dice["cases"]), _number(dice["mean"]), _interval(dice)))
+        rows.append((name, str(dice["cases"]), _number(dice["mean"]), interval))
     return rows
 
 
@@ -192,10 +194,8 @@ def _failures(failed: Sequence[str]) -> list[str]:
     return [f"Could not be scored, and are in no mean: {', '.join(failed)}."] if failed else []
 
 
-def _interval(statistic: Mapping[str, float | None]) -> str:
-    if statistic["low"] is None or statistic["high"] is None:
-        return "-"
-    return f"{statistic['low']:.3f} to {statistic['high']:.3f}"
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def _number(value: float | None) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from strokeseg import cli
 from strokeseg.devices import add_device_option
-from strokeseg.errors import CaseError, UserError
+from strokeseg.errors import CaseError, UserError, printable
 from strokeseg.experiment import code_version
 from strokeseg.files import unwritable, write_csv
 from strokeseg.imaging.cases import Case, bids_name
@@ -112,7 +112,7 @@ def _work(options: argparse.Namespace) -> int:
     for name, finding in found.items():
         print(f"{name}: {finding}, {finding.files.mask}{_when(tool, finding)}")
     for name, reason in failed.items():
-        print(f"failed: case {name}: {reason}", file=sys.stderr)
+        print(printable(f"failed: case {name}: {reason}"), file=sys.stderr)
     if not found:
         raise UserError(f"none of {len(cases)} cases could be segmented; see the lines above")
     _describe(tool, options.output)
@@ -219,7 +219,7 @@ def _describe(tool: Tool, output: Path) -> None:
         }
         for name, finding in find_segmented(output).items()
     ]
-    write_csv(output / "lesions.csv", list(rows[0]), rows)
+    write_csv(output / "lesions.csv", ["case", "lesion_ml", "lesions", "mask"], rows)
 
 
 if __name__ == "__main__":

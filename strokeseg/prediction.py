@@ -13,13 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
-from strokeseg.errors import CaseError, UserError
+from strokeseg.config import NotNegative, parse_values
+from strokeseg.errors import CaseError, UserError, shown
 from strokeseg.files import file_sha256, read_json, write_json
-from strokeseg.imaging.cases import Case, natural_name_order
+from strokeseg.imaging.cases import Case, is_case_name, natural_name_order
 from strokeseg.imaging.derivatives import CaseFiles, files_of, mask_sidecar
 from strokeseg.imaging.lesions import lesion_volumes_mm3
 from strokeseg.imaging.metrics import MM3_PER_ML
@@ -32,7 +35,28 @@ from strokeseg.learning.ensemble import Ensemble, segment
 
 # The mask's sidecar, wherever the case's name and session put it.
 _SIDECARS = "sub-*/**/anat/*_desc-strokeseg_mask.json"
-_ENTRIES = {"Case", "LesionVolumeMl", "LesionCount", "Versions"}
+
+
+def _check_name(case: str) -> str:
+    if not is_case_name(case):
+        raise ValueError("must be the name of a case")
+    return case
+
+
+class _VersionsUsed(TypedDict):
+    strokeseg: str
+
+
+class _Sidecar(TypedDict):
+    """What a mask's sidecar says, as far as it is read again."""
+
+    Case: Annotated[str, AfterValidator(_check_name)]
+    LesionVolumeMl: NotNegative
+    LesionCount: Annotated[int, Field(ge=0)]
+    SourceSha256: dict[str, str]
+    Reference: str | None
+    Runtime: str
+    Versions: _VersionsUsed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,12 +161,13 @@ def find_done(tool: Tool, case: Case, output: Path) -> Finding | None:
     if there.get("BundleSha256") != tool.bundle_sha256:
         raise UserError(
             f"{files.sidecar}: case {case.name} was segmented with another bundle "
-            f"({there.get('Bundle', 'unknown')}); give another --output, or replace it with "
+            f"({shown(there.get('Bundle', 'unknown'))}); give another --output, or replace it with "
             "--overwrite"
         )
     if case.faults:
         return None
-    sources, hashes = there["SourceSha256"], _hashes(case)
+    parsed = _parse(there, files.sidecar)
+    sources, hashes = parsed["SourceSha256"], _hashes(case)
     # A file that is missing now is no sign of another patient: segmenting will name it.
     if other := [name for name, sha256 in hashes.items() if sources.get(name) != sha256]:
         raise CaseError(
@@ -150,10 +175,10 @@ def find_done(tool: Tool, case: Case, output: Path) -> Finding | None:
             "differ); give this one another name (named files: another --case), give another "
             "--output, or replace it with --overwrite"
         )
-    same = sources == hashes and there["Reference"] == tool.reference
+    same = sources == hashes and parsed["Reference"] == tool.reference
     if not same or not all(path.is_file() for path in files.all()):
         return None
-    return _finding(there, files)
+    return _finding(parsed, files)
 
 
 def find_segmented(output: Path) -> dict[str, Finding]:
@@ -170,24 +195,25 @@ def find_segmented(output: Path) -> dict[str, Finding]:
     """
     found: dict[str, Finding] = {}
     for path in output.glob(_SIDECARS):
-        there = read_json(path)
-        if not isinstance(there, dict) or not there.keys() >= _ENTRIES:
-            raise UserError(
-                f"{path}: must have the entries {', '.join(sorted(_ENTRIES))}, as predict writes "
-                "them; move it away, or segment its case with --overwrite"
-            )
+        there = _parse(read_json(path), path)
         files = files_of(output, there["Case"])
         if files.sidecar == path and files.mask.is_file():
             found[there["Case"]] = _finding(there, files)
     return {name: found[name] for name in sorted(found, key=natural_name_order)}
 
 
-def _finding(sidecar: dict[str, Any], files: CaseFiles) -> Finding:
+def _parse(values: Any, path: Path) -> _Sidecar:
+    remedy = "move it away, or segment its case with --overwrite"
+    sidecar: _Sidecar = parse_values(_Sidecar, values, str(path), remedy)
+    return sidecar
+
+
+def _finding(sidecar: _Sidecar, files: CaseFiles) -> Finding:
     return Finding(
-        lesion_ml=float(sidecar["LesionVolumeMl"]),
-        lesions=int(sidecar["LesionCount"]),
+        lesion_ml=sidecar["LesionVolumeMl"],
+        lesions=sidecar["LesionCount"],
         files=files,
-        runtime=sidecar.get("Runtime", "unknown runtime"),
+        runtime=sidecar["Runtime"],
         code_version=sidecar["Versions"]["strokeseg"],
         done_before=True,
     )

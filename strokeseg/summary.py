@@ -11,23 +11,25 @@ own hash tells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
+from strokeseg.config import parse_values
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import file_sha256, read_csv, read_json, write_csv
+from strokeseg.files import file_sha256, read_csv, read_json, told_as, write_csv
 from strokeseg.imaging import metric_names
 from strokeseg.learning.ensemble_record import RECORD_NAME
 from strokeseg.phrases import count
+from strokeseg.record_types import ChoiceRecord, Kind, Summary
 
 SIDES = ("test", "validation")
 VOTE = "vote"
 METRICS = tuple(metric_names.METRICS)
 
-Kind: TypeAlias = Literal["member", "axis", "vote", "comparison", "rival"]
 
 # With n patients such an interval is too narrow by sqrt((n - 1) / n) at the least: 5 % for 10.
 _ENOUGH_FOR_INTERVALS = 10
@@ -59,17 +61,43 @@ def ensemble_hash(experiment: Experiment) -> str:
     return file_sha256(experiment.ensemble_folder / RECORD_NAME)
 
 
-def current_summary(
-    experiment: Experiment, sides: tuple[str, ...] = SIDES
-) -> dict[str, Any] | None:
+def current_summary(experiment: Experiment, sides: tuple[str, ...] = SIDES) -> Summary | None:
     """Return the first current summary among the sides, or nothing when there is none."""
     for side in sides:
         path = experiment.summary_json(side)
         if path.exists():
-            summary: dict[str, Any] = read_json(path)
+            summary = read_summary(path)
             if summary["ensemble_sha256"] == ensemble_hash(experiment):
                 return summary
     return None
+
+
+def read_summary(path: Path) -> Summary:
+    """Return what a `summary.json` says.
+
+    Raises:
+        UserError: When it is missing or damaged.
+    """
+    remedy = "run strokeseg evaluate again"
+    summary: Summary = parse_values(Summary, read_json(path), str(path), remedy)
+    if VOTE not in summary["methods"]:
+        raise UserError(f"{path}: lacks the method {VOTE}; {remedy}")
+    return summary
+
+
+def read_choice(experiment: Experiment) -> dict[str, Any] | None:
+    """Return what `choice.json` says, or nothing when there is none.
+
+    Raises:
+        UserError: When it is damaged.
+    """
+    path = experiment.choice_json
+    if not path.exists():
+        return None
+    choice: dict[str, Any] = parse_values(
+        ChoiceRecord, read_json(path), str(path), "run strokeseg promote again"
+    )
+    return choice
 
 
 def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
@@ -87,21 +115,24 @@ def read_scores(path: Path) -> list[ScoreRow]:
     Raises:
         UserError: When the file is missing or holds other columns or values.
     """
-    try:
+    with told_as(path, "table of scores", "evaluate anew"):
         return [
             ScoreRow(
                 case=cells["case"],
                 patient=cells["patient"],
                 method=cells["method"],
                 kind=cells["kind"],  # type: ignore[arg-type]
-                values={
-                    metric: float(cells[metric]) if cells[metric] else None for metric in METRICS
-                },
+                values={metric: _number(cells[metric]) for metric in METRICS},
             )
             for cells in read_csv(path)
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is no table of scores ({error!r}); evaluate anew") from None
+
+
+def _number(cell: str) -> float | None:
+    number = float(cell) if cell else None
+    if number is not None and not math.isfinite(number):
+        raise ValueError(f"scores must be finite, got {cell!r}")
+    return number
 
 
 def few_patients_notes(patients: int) -> list[str]:

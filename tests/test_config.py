@@ -13,10 +13,10 @@ from strokeseg.config import (
     ExperimentConfig,
     TrialConfig,
     load_experiment,
-    load_yaml,
     parse_record,
 )
 from strokeseg.errors import UserError
+from strokeseg.yaml_file import load_yaml
 
 
 def written(folder: Path, text: str) -> Path:
@@ -125,6 +125,34 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for name in ("missing.yaml", "binary.yaml", "."):
         with pytest.raises(UserError, match="check the path|no valid YAML"):
             load_yaml(tmp_path / name)
+
+
+NESTED = "".join(f"{' ' * depth}a:\n" for depth in range(60))
+LAUGHS = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "data: !!bool x",
+            "data: !!int ''",
+            "data: !!timestamp x",
+            "data: !!python/name:os.system",
+        ),
+        *("a: &a [*a]", NESTED, f"l0: &l0 [1]\n{LAUGHS}", "# " + "x" * 300_000),
+    ],
+)
+def test_yaml_that_was_built_to_do_harm_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UserError, match=str(path)) as caught:
+        load_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_with_a_line_break_and_a_long_value_stay_on_one_short_line() -> None:
+    fault = fault_of({"data": {"path": "a"}, "a\nb\x1b[2J": 1, "splits": "x" * 10_000})
+    assert fault.isprintable() and len(fault) < 1000
 
 
 @pytest.mark.parametrize(

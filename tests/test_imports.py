@@ -20,7 +20,7 @@ COMMANDS = (
     *("phantom", "prepare", "search", "promote", "evaluate"),
     *("report", "export", "predict", "run"),
 )
-_LOWEST = {"errors", "files"}
+_LOWEST = {"errors", "files", "yaml_file"}
 _SERVICES = {
     *_LOWEST,
     "markdown",
@@ -31,6 +31,7 @@ _SERVICES = {
     "mirror",
     "leaderboard",
     "leakage",
+    "record_types",
 }
 # What each part of the package may know of the others. Everyone may know the package's own
 # version.
@@ -43,10 +44,12 @@ ALLOWED = {
     "lease": {*_LOWEST, "mirror", "watching"},
     "markdown": set(),
     "phrases": set(),
-    "config": {"errors"},
+    "yaml_file": {"errors"},
+    "config": {"errors", "yaml_file"},
     "imaging": _LOWEST,
     "learning": {*_LOWEST, "config", "imaging"},
     "experiment": {*_LOWEST, "config", "mirror"},
+    "record_types": {"imaging"},
     "leaderboard": {*_LOWEST, "config", "imaging"},
     "gains": {*_LOWEST, "leaderboard"},
     "leakage": {*_LOWEST, "config"},
@@ -74,7 +77,8 @@ ALLOWED = {
 }
 FOREIGN = {
     "errors": set(),
-    "config": {"pydantic", "yaml"},
+    "yaml_file": {"yaml"},
+    "config": {"pydantic"},
     "imaging": {"PIL", "cc3d", "nibabel", "nilearn", "numpy", "scipy", "pyarrow"},
 }
 FORBIDDEN = {

@@ -264,7 +264,7 @@ def test_all_that_is_segmented_is_found_in_natural_order(tmp_path: Path) -> None
     assert {finding.lesions for finding in found.values()} == {1}
     assert found["2"].files == files_of(output, "2")
     files_of(output, "10").sidecar.write_text("[]")
-    with pytest.raises(UserError, match="must have the entries Case, .*; move it away"):
+    with pytest.raises(UserError, match="should be a valid dictionary, .*; move it away"):
         find_segmented(output)
 
 

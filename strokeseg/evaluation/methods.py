@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from strokeseg.imaging.voting import Decision
 from strokeseg.learning.ensemble_record import EnsembleRecord, MemberNames, Rule
 from strokeseg.learning.slicewise import Expert
-from strokeseg.summary import VOTE, Kind
+from strokeseg.record_types import Kind
+from strokeseg.summary import VOTE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
+from strokeseg.config import parse_values
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.scoring import Job, scores_of
 from strokeseg.evaluation.side import hashes_of, row_of
@@ -21,6 +24,7 @@ from strokeseg.files import read_json, values_sha256, write_json
 from strokeseg.imaging.cases import Case, bids_name, is_case_name
 from strokeseg.imaging.metrics import Policy
 from strokeseg.imaging.scan import LesionLabels, read_lesion
+from strokeseg.record_types import KeptRow
 from strokeseg.summary import ScoreRow
 
 _ENDINGS = (".nii.gz", ".nii")
@@ -40,6 +44,14 @@ class RivalResult:
     rows: tuple[ScoreRow, ...]
     failed: Mapping[str, str]
     outdated: tuple[str, ...]
+
+
+class _Kept(TypedDict):
+    """What is kept of a rival."""
+
+    key: str
+    rows: list[KeptRow]
+    failed: dict[str, str]
 
 
 def check_rivals(rivals: Mapping[str, Path], taken: Sequence[str]) -> None:
@@ -100,7 +112,9 @@ def score_rivals(
     all_failed: dict[str, str] = {}
     outdated = []
     for path in sorted(kept_folder.glob("*.json")):
-        values = read_json(path)
+        values: _Kept = parse_values(
+            _Kept, read_json(path), str(path), "remove it, and score the rival anew"
+        )
         if values["key"] == key:
             found += [row_of(row) for row in values["rows"]]
             all_failed.update(values["failed"])

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from strokeseg.config import Show
+from typing_extensions import TypedDict
+
+from strokeseg.config import Show, parse_values
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.scoring import CaseResult, Job, score_case, uncertainty_name
 from strokeseg.evaluation.tasks import run_tasks
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.files import read_json, values_sha256, write_json
 from strokeseg.imaging.cases import Case, mask_name
-from strokeseg.preparation.record import changed_files
+from strokeseg.preparation.record import changed_files, prepared_files
+from strokeseg.record_types import KeptRow
 from strokeseg.summary import VOTE, ScoreRow
 
 
@@ -36,6 +38,15 @@ class SideResult:
     results: Mapping[str, CaseResult]
     failed: Mapping[str, str]
     kept: int
+
+
+class _Kept(TypedDict):
+    """What is kept of a case."""
+
+    key: str
+    rows: list[KeptRow]
+    mean_disagreement: float | None
+    auroc: float | None
 
 
 def score_side(
@@ -91,7 +102,7 @@ def score_side(
 
 def hashes_of(experiment: Experiment, cases: Sequence[Case]) -> dict[str, dict[str, str]]:
     """By case, the hash of each of its files as they were prepared."""
-    known = read_json(experiment.preparation_json)["files"]
+    known = prepared_files(experiment)
     return {
         case.name: {
             name: known[f"{case.name}/{name}"]["sha256"]
@@ -102,7 +113,7 @@ def hashes_of(experiment: Experiment, cases: Sequence[Case]) -> dict[str, dict[s
     }
 
 
-def row_of(values: Mapping[str, Any]) -> ScoreRow:
+def row_of(values: KeptRow) -> ScoreRow:
     """A score row of the plain values that were kept of it."""
     return ScoreRow(**values)
 
@@ -125,11 +136,13 @@ def _kept_path(folder: Path, case: str) -> Path:
 
 
 def _read_kept(path: Path, key: str) -> CaseResult | None:
-    values = read_json(path)
-    if values.pop("key") != key:
+    values: _Kept = parse_values(_Kept, read_json(path), str(path), "remove it to score anew")
+    if values["key"] != key:
         return None
-    rows = tuple(row_of(row) for row in values.pop("rows"))
-    return CaseResult(rows=rows, **values)
+    rows = tuple(row_of(row) for row in values["rows"])
+    return CaseResult(
+        rows=rows, mean_disagreement=values["mean_disagreement"], auroc=values["auroc"]
+    )
 
 
 def _written(job: Job, result: CaseResult, case: str) -> list[Path]:

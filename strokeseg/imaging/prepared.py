@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from strokeseg.errors import CaseError
 from strokeseg.imaging.brain import bounding_box, find_brain, normalise, window
+from strokeseg.imaging.nifti_content import MOST_VOXELS
 from strokeseg.imaging.scan import (
     LesionLabels,
     collecting,
@@ -139,7 +141,8 @@ def prepare_case(
         reference=reference,
         faults=faults,
     )
-    canvas = _canvas(scan.native_grid, spacing_mm)
+    first = images[reference or sequences[0]]
+    canvas = _canvas(scan.native_grid, spacing_mm, first)
     on_canvas = [_image_onto(scan.images[sequence], canvas) for sequence in sequences]
     brain = find_brain(on_canvas)
     start, sides = bounding_box(brain)
@@ -169,13 +172,20 @@ def prepare_case(
     )
 
 
-def _canvas(native_grid: Grid, spacing_mm: tuple[float, float, float] | None) -> Grid:
+def _canvas(native_grid: Grid, spacing_mm: tuple[float, float, float] | None, path: Path) -> Grid:
     grid = native_grid.in_ras_order()
     if spacing_mm is None or np.allclose(
         grid.spacing_mm, spacing_mm, rtol=SPACING_TOLERANCE, atol=0
     ):
         return grid
-    return grid.with_spacing(spacing_mm)
+    canvas = grid.with_spacing(spacing_mm)
+    if (voxels := prod(canvas.shape)) > MOST_VOXELS:
+        raise CaseError(
+            f"{path}: would have {voxels} voxels when it is resampled from {grid} to "
+            f"{' x '.join(f'{side:g}' for side in spacing_mm)} mm, at most {MOST_VOXELS} are "
+            "possible; mend its affine, or choose a larger spacing"
+        )
+    return canvas
 
 
 def _check_lesion_inside(lesion: NDArray[Any], brain: NDArray[np.bool_], path: Path | None) -> None:

@@ -76,7 +76,7 @@ def read_scan(
         raise CaseError("; ".join(found))
     base_grid = native_grids[base].in_ras_order()
     if reference is None:
-        found.extend(_grid_faults(base, base_grid, images))
+        found.extend(_grid_faults(files, base, base_grid, images))
     if lesion is not None and not lesion.grid.matches(base_grid):
         found.append(
             f"{mask}: the lesion mask must be on the grid of {base}, which is {base_grid}; "
@@ -138,10 +138,13 @@ def _missing_sequences(files: Mapping[str, Path], sequences: Sequence[str]) -> l
     return [f"sequence {name} is missing, got {there}" for name in sequences if name not in files]
 
 
-def _grid_faults(base: str, base_grid: Grid, images: Mapping[str, Volume]) -> list[str]:
+def _grid_faults(
+    files: Mapping[str, Path], base: str, base_grid: Grid, images: Mapping[str, Volume]
+) -> list[str]:
     return [
-        f"sequence {name} must be on the grid of {base}, which is {base_grid}; got {image.grid}; "
-        "register the sequences, or set preparation.reference (predict: --reference)"
+        f"{file_and_sequence(files, name)} must be on the grid of {base}, which is {base_grid}; "
+        f"got {image.grid}; register the sequences, or set preparation.reference (predict: "
+        "--reference)"
         for name, image in images.items()
         if not image.grid.matches(base_grid)
     ]

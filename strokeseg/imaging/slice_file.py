@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from strokeseg.errors import UserError
-from strokeseg.imaging.table import check_schema, slice_shape, table_to_arrays
+from strokeseg.errors import UserError, shown
+from strokeseg.imaging.table import check_columns, slice_shape, table_to_arrays
 
 
 class SliceFile:
@@ -35,10 +35,12 @@ class SliceFile:
         self._lock = threading.Lock()
         with _told_by(path):
             self._file = pq.ParquetFile(path)
-            check_schema(self._file.schema_arrow)
+            check_columns(self._file.schema_arrow)
         groups = self._file.metadata
         sizes = [groups.row_group(group).num_rows for group in range(groups.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
+        if not len(self):
+            raise UserError(unreadable(path, "it holds no slices"))
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -57,7 +59,10 @@ class SliceFile:
             UserError: When the file is damaged.
         """
         with self._lock, _told_by(self.path):
-            return self._file.read(columns=list(names), use_threads=False)
+            table = self._file.read(columns=list(names), use_threads=False)
+            if any(column.null_count for column in table.columns):
+                raise ValueError("it has empty cells")
+            return table
 
     def read(self, row: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
         """Return a slice's image (C, H, W) and mask (H, W), by its place in the file.
@@ -77,13 +82,15 @@ class SliceFile:
 def _told_by(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(unreadable(path, error)) from None
 
 
 def unreadable(path: Path, error: Any) -> str:
     """Say that prepared slices cannot be read, and what to do."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = shown(" ".join(str(error).split())) or type(error).__name__
     return (
         f"{path}: cannot be read ({reason}); remove the folder prepared/ and run prepare again, "
         "searches go on with what they have"

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, shown
 from strokeseg.files import read_json, values_sha256, write_json
 
 TEST = "test"
@@ -53,8 +53,9 @@ class Splits:
             if patient in patients:
                 return name
         raise UserError(
-            f"patient {patient!r} is in no fold and not in the test set; the splits were decided "
-            "without this patient: choose another experiment name to decide them anew"
+            f"patient {shown(repr(patient))} is in no fold and not in the test set; the "
+            "splits were decided without this patient: choose another experiment name to decide "
+            "them anew"
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, shown
 
 SCHEMA_VERSION = "2"
 
@@ -165,11 +165,32 @@ def check_schema(schema: pa.Schema) -> None:
     Raises:
         UserError: When they were not.
     """
-    notes = schema.field("image").metadata if "image" in schema.names else None
-    version = (notes or {}).get(b"schema_version", b"none").decode()
+    notes = schema.field("image").metadata if schema.names.count("image") == 1 else None
+    version = (notes or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"prepared slices must have schema version {SCHEMA_VERSION}, got {version}; "
+            f"prepared slices must have schema version {SCHEMA_VERSION}, got {shown(version)}; "
+            "remove the folder prepared/ and run prepare again"
+        )
+
+
+def check_columns(schema: pa.Schema) -> None:
+    """Check that a file has all columns of slices, and binary ones as wide as their shapes say.
+
+    Raises:
+        UserError: When it has not.
+    """
+    check_schema(schema)
+    try:
+        channels, height, width = slice_shape(schema, "image")
+        fits = schema.equals(slice_schema(channels, (height, width), {})) and slice_shape(
+            schema, "mask"
+        ) == [height, width]
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
+        fits = False
+    if not fits or min(channels, height, width) < 1:
+        raise UserError(
+            "prepared slices must have the columns that prepare writes, and shapes that fit them; "
             "remove the folder prepared/ and run prepare again"
         )
 

@@ -11,9 +11,7 @@ This module reads and writes volumes and takes them from one grid to another.
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +26,7 @@ from scipy import ndimage
 
 from strokeseg.errors import CaseError
 from strokeseg.files import replacing_file
+from strokeseg.imaging.nifti_content import nifti_class, read_nifti_content
 
 Shape = tuple[int, int, int]
 
@@ -37,6 +36,8 @@ _nibabel: Any = nibabel
 # Headers are written in single precision and by programs that round differently.
 GRID_TOLERANCE_VOXELS = 0.1
 _MIN_DETERMINANT = 1e-3
+# What scanners make is 0.1 to 50 mm; beyond that the unit is another, or the header nonsense.
+_VOXEL_SIDE_MM = (0.01, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,8 +124,8 @@ def read_volume(path: Path) -> Volume:
             when it is not three-dimensional, holds values that are no finite real
             numbers, or says nothing usable of where its voxels lie.
     """
-    content = _read_content(path)
-    kind = _nifti_class(path, content)
+    content = read_nifti_content(path)
+    kind = nifti_class(path, content)
     try:
         image = kind.from_bytes(content)
         shape, affine = image.shape, np.asarray(image.affine, dtype=np.float64)
@@ -248,34 +249,6 @@ def voxels_on(volume: Volume, grid: Grid, order: Literal[0, 1]) -> NDArray[Any]:
     return volume.voxels if volume.grid.matches(grid) else resample(volume, grid, order).voxels
 
 
-def _read_content(path: Path) -> bytes:
-    """The file's bytes, decompressed, whatever its name says."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise CaseError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        raise CaseError(f"{path}: cannot be read ({error.strerror})") from None
-    if not content:
-        raise CaseError(f"{path}: is empty (0 bytes); copy it again")
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise CaseError(
-            f"{path}: is truncated or damaged ({_one_line(error)}); copy it again"
-        ) from None
-
-
-def _nifti_class(path: Path, content: bytes) -> Any:
-    if content[344:348] == b"n+1\0":
-        return _nibabel.Nifti1Image
-    if content[4:8] == b"n+2\0":
-        return _nibabel.Nifti2Image
-    raise CaseError(f"{path}: is not a single-file NIfTI image; give a .nii or .nii.gz file")
-
-
 def _check_affine(path: Path, grid: Grid) -> None:
     usable = bool(np.isfinite(grid.affine_ras).all()) and min(grid.spacing_mm) > 0
     if usable:
@@ -286,6 +259,13 @@ def _check_affine(path: Path, grid: Grid) -> None:
         raise CaseError(
             f"{path}: its affine must map voxels to millimetres one to one, got rows "
             f"{grid.affine_ras[:3].tolist()}; mend the header (sform or qform)"
+        )
+    lowest, highest = _VOXEL_SIDE_MM
+    if min(grid.spacing_mm) < lowest or max(grid.spacing_mm) > highest:
+        sides = " x ".join(f"{side:.4g}" for side in grid.spacing_mm)
+        raise CaseError(
+            f"{path}: its voxels must measure {lowest:g} to {highest:g} mm a side, got {sides}; "
+            "mend the header (sform or qform), whose unit must be millimetres"
         )
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, shown
 from strokeseg.files import replacing_file, replacing_folder, unwritable
 
 _BLOCK_BYTES = 1 << 20
@@ -69,7 +69,7 @@ def open_entries(path: Path) -> Iterator[dict[str, Entry]]:
             entries = _zip_entries(path, archive)
         except (*_DAMAGE, OSError) as error:
             raise UserError(
-                f"{path}: cannot be read as a bundle ({error}); fetch it anew"
+                f"{path}: cannot be read as a bundle ({shown(str(error))}); fetch it anew"
             ) from None
         yield entries
 
@@ -98,14 +98,16 @@ def _zip_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
         name = info.filename
         kind = stat.S_IFMT(info.external_attr >> 16)
         if not is_safe(name) or name in entries:
-            raise UserError(f"{path}: a bundle's names must be relative and differ, got {name!r}")
+            raise UserError(
+                f"{path}: a bundle's names must be relative and differ, got {shown(name)!r}"
+            )
         if kind not in (0, stat.S_IFREG):
-            raise UserError(f"{path}: a bundle must hold plain files, got {name}")
+            raise UserError(f"{path}: a bundle must hold plain files, got {shown(name)}")
         # Stored entries cannot be larger than the archive: no small file can fill a disk.
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise UserError(
-                f"{path}: a bundle's files must be stored as they are, but {name} is compressed "
-                "or encrypted; export the bundle anew, or unpack it and give the folder"
+                f"{path}: a bundle's files must be stored as they are, but {shown(name)} is "
+                "compressed or encrypted; export the bundle anew, or unpack it and give the folder"
             )
         entries[name] = Entry(size=info.file_size, open=partial(archive.open, info))
     if sum(entry.size for entry in entries.values()) > path.stat().st_size:
@@ -138,11 +140,11 @@ def blocks(path: Path, name: str, entry: Entry) -> Iterator[bytes]:
         raise damaged(path, name) from None
     except OSError as error:
         raise UserError(
-            f"{path}: {name} cannot be read ({error.strerror or error}); permit it, or fetch "
-            "the bundle anew"
+            f"{path}: {shown(name)} cannot be read ({error.strerror or error}); permit it, or "
+            "fetch the bundle anew"
         ) from None
 
 
 def damaged(path: Path, name: str) -> UserError:
     """Say that an entry is not what it was."""
-    return UserError(f"{path}: {name} was changed or damaged; fetch the bundle anew")
+    return UserError(f"{path}: {shown(name)} was changed or damaged; fetch the bundle anew")

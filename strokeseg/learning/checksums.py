@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any, Literal
 from pydantic import Field
 
 from strokeseg.config import Record, parse_record
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, listed, shown
 from strokeseg.files import unwritable
 from strokeseg.learning.archive import Entry, blocks, damaged, is_safe
 
@@ -93,15 +93,19 @@ def check_names(
     """
     for name in checksums:
         if not is_safe(name):
-            raise UserError(f"{path}: a bundle's names must be relative, got {name!r}")
+            raise UserError(f"{path}: a bundle's names must be relative, got {shown(name)!r}")
     missing = sorted(checksums.keys() - entries.keys())
     unlisted = sorted(entries.keys() - checksums.keys() - {CHECKSUMS})
     if missing or unlisted:
         raise UserError(
             f"{path}: a bundle must hold the files that {CHECKSUMS} lists, "
-            f"but {', '.join(missing) or 'none'} missing and {', '.join(unlisted) or 'none'} "
+            f"but {_names(missing)} missing and {_names(unlisted)} "
             "in excess; fetch it anew"
         )
+
+
+def _names(names: Sequence[str]) -> str:
+    return listed([shown(name) for name in names]) or "none"
 
 
 def check_content(

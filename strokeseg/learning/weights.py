@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import pickle
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ import timm
 import torch
 from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -88,7 +86,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, OSError, RuntimeError, SafetensorError, pickle.UnpicklingError):
+    except Exception:
+        # A damaged pickle, or zip, raises whatever its values make torch raise. And
         # torch's own message would tell the user to switch the check for pickles off.
         raise UserError(
             f"{path}: must hold plain tensors by name, but is damaged or holds something else; "
@@ -97,7 +96,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
         values = values["state_dict"]
     if not isinstance(values, Mapping) or not all(
-        isinstance(tensor, Tensor) for tensor in values.values()
+        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in values.items()
     ):
         raise UserError(f"{path}: must hold tensors by name, got {type(values).__name__}")
     return dict(values)

@@ -10,20 +10,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from strokeseg.config import ExperimentConfig
-from strokeseg.errors import UserError
+from strokeseg.config import ExperimentConfig, Positive, parse_values
+from strokeseg.errors import UserError, shown
 from strokeseg.experiment import Experiment
-from strokeseg.files import file_sha256, read_csv, read_json, write_csv
-from strokeseg.imaging.cases import Case
+from strokeseg.files import file_sha256, read_csv, read_json, told_as, write_csv
+from strokeseg.imaging.cases import Case, is_case_name
 from strokeseg.imaging.splits import Splits, read_splits
 from strokeseg.imaging.table import SCHEMA_VERSION
 
 Spacing = tuple[float, float, float]
+_REMEDY = "remove the folder prepared/ and run prepare again, searches go on with what they have"
+
+
+class FileFacts(TypedDict):
+    """By what a file is recognised."""
+
+    bytes: int
+    modified_ns: int
+    sha256: str
+
+
+class _Facts(TypedDict):
+    """What `preparation.json` says, as far as it is read again."""
+
+    fingerprint: str
+    schema_version: str
+    settings: dict[str, dict[str, Any]]
+    spacing_mm: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    files: dict[str, FileFacts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,30 +120,73 @@ def read_preparation(experiment: Experiment) -> Preparation:
             f"{experiment.prepared_folder}: nothing is prepared; "
             f"run strokeseg prepare --experiment {experiment.name} first"
         )
-    facts = read_json(experiment.preparation_json)
+    facts = _read_facts(experiment)
     if changes := _changed_settings(experiment, facts):
         raise changed(experiment, changes)
     splits = read_splits(experiment.splits_json)
     sequences = experiment.config.data.sequences
-    rows = read_csv(experiment.cases_csv)
-    cases = {
-        row["case"]: Case(
-            name=row["case"],
-            patient=row["patient"],
-            images={sequence: Path(row[sequence]) for sequence in sequences},
-            mask=Path(row["mask"]),
-            fold=splits.side(row["patient"]),
-        )
-        for row in rows
-    }
+    with told_as(experiment.cases_csv, "table of cases", _REMEDY):
+        rows = read_csv(experiment.cases_csv)
+        cases = {
+            row["case"]: Case(
+                name=row["case"],
+                patient=row["patient"],
+                images={sequence: Path(row[sequence]) for sequence in sequences},
+                mask=Path(row["mask"]),
+                fold=_side(experiment, splits, row["patient"]),
+            )
+            for row in rows
+        }
+        lesion_ml = {row["case"]: float(row["lesion_ml"]) for row in rows}
+        _check_cases(cases, lesion_ml, facts)
     x, y, z = facts["spacing_mm"]
     return Preparation(
         cases=cases,
-        lesion_ml={row["case"]: float(row["lesion_ml"]) for row in rows},
+        lesion_ml=lesion_ml,
         spacing_mm=(x, y, z),
         fingerprint=facts["fingerprint"],
         splits_hash=splits.hash,
     )
+
+
+def _side(experiment: Experiment, splits: Splits, patient: str) -> str:
+    try:
+        return splits.side(patient)
+    except UserError as error:
+        raise UserError(f"{experiment.cases_csv}: {error}") from None
+
+
+def _check_cases(cases: Mapping[str, Case], lesion_ml: Mapping[str, float], facts: _Facts) -> None:
+    """Check that the table has the cases that were prepared.
+
+    Raises:
+        ValueError: When it has others.
+    """
+    strange = [name for name in cases if f"{name}/mask" not in facts["files"]]
+    if strange or not cases or not all(is_case_name(name) for name in cases):
+        raise ValueError(f"the prepared cases are others than {', '.join(cases) or 'none'}")
+    if wrong := [name for name, volume in lesion_ml.items() if not 0 <= volume < np.inf]:
+        raise ValueError(f"the lesion of case {wrong[0]} has no volume")
+
+
+def _read_facts(experiment: Experiment) -> _Facts:
+    path = experiment.preparation_json
+    values = read_json(path)
+    # Another version may say other things.
+    if isinstance(values, dict) and values.get("schema_version") != SCHEMA_VERSION:
+        was = shown(repr(values.get("schema_version")))
+        raise changed(experiment, [f"schema was {was}, now {SCHEMA_VERSION}"])
+    facts: _Facts = parse_values(_Facts, values, str(path), _REMEDY)
+    return facts
+
+
+def prepared_files(experiment: Experiment) -> Mapping[str, FileFacts]:
+    """Return what is known of the files of all cases, keyed by `<case>/<sequence>`.
+
+    Raises:
+        UserError: As `read_preparation` does.
+    """
+    return _read_facts(experiment)["files"]
 
 
 def is_prepared(experiment: Experiment) -> bool:
@@ -222,7 +286,7 @@ def files_of(cases: Sequence[Case]) -> dict[str, Path]:
     return {key: path for key, path in files.items() if path.is_file()}
 
 
-def file_facts(path: Path) -> dict[str, Any]:
+def file_facts(path: Path) -> FileFacts:
     """Return the size, time and hash by which a file is recognised."""
     status = path.stat()
     return {
@@ -234,10 +298,10 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
     """Return what differs from the preparation that is there; files are told by content."""
-    before = read_json(experiment.preparation_json)
+    before = _read_facts(experiment)
     changes = _changed_settings(experiment, before)
     files = files_of(cases)
-    known: dict[str, Any] = before["files"]
+    known = before["files"]
     changes += [f"{key} is gone" for key in known if key not in files]
     changes += [f"{key} is new" for key in files if key not in known]
     changes += [
@@ -250,7 +314,7 @@ def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
 
 def changed_files(experiment: Experiment, case: Case) -> list[str]:
     """Return the files of a case that have other content than when it was prepared."""
-    known = read_json(experiment.preparation_json)["files"]
+    known = prepared_files(experiment)
     return [
         str(path)
         for key, path in files_of([case]).items()
@@ -268,18 +332,16 @@ def changed(experiment: Experiment, changes: Sequence[str]) -> UserError:
     )
 
 
-def _changed_settings(experiment: Experiment, before: Mapping[str, Any]) -> list[str]:
-    if before.get("schema_version") != SCHEMA_VERSION:
-        return [f"schema was {before.get('schema_version')}, now {SCHEMA_VERSION}"]
+def _changed_settings(experiment: Experiment, before: _Facts) -> list[str]:
     return [
-        f"{part}.{key} was {before['settings'][part].get(key)!r}, now {value!r}"
+        f"{part}.{key} was {shown(repr(before['settings'].get(part, {}).get(key)))}, now {value!r}"
         for part, values in settings_of(experiment.config).items()
         for key, value in values.items()
-        if before["settings"][part].get(key) != value
+        if before["settings"].get(part, {}).get(key) != value
     ]
 
 
-def _is_other(path: Path, facts: Mapping[str, Any]) -> bool:
+def _is_other(path: Path, facts: FileFacts) -> bool:
     status = path.stat()
     if status.st_size != facts["bytes"]:
         return True

@@ -89,6 +89,7 @@ def make_cases(experiment: Experiment, progress: Progress) -> bool:
         simulate(folder, phantom, progress)
         return True
     made = read_json(folder / "phantom.json")
+    made = made if isinstance(made, dict) else {}
     wanted = phantom.model_dump()
     differing = [key for key in wanted if made.get(key) != wanted[key]]
     if differing:

@@ -9,12 +9,13 @@ from typing import Any
 
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import read_csv, read_json
+from strokeseg.files import read_csv, told_as
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, read_leaderboard
 from strokeseg.learning.ensemble_record import RECORD_NAME, EnsembleRecord, read_ensemble_record
 from strokeseg.preparation.record import Preparation, read_preparation
-from strokeseg.summary import VOTE, ScoreRow, current_summary, read_scores
+from strokeseg.record_types import Summary
+from strokeseg.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,14 +40,14 @@ class Findings:
     importances: Mapping[str, Mapping[str, float]]
     ensemble: EnsembleRecord
     choice: Mapping[str, Any] | None
-    summary: Mapping[str, Any]
+    summary: Summary
     scores: Sequence[ScoreRow]
     command: str
 
     @property
     def on_test(self) -> bool:
         """Whether the scores are those of the locked test patients."""
-        return bool(self.summary["on"] == "test")
+        return self.summary["on"] == "test"
 
     @property
     def dice(self) -> Mapping[str, Any]:
@@ -92,7 +93,6 @@ def read_findings(experiment: Experiment, command: str) -> Findings:
             f"{experiment.summary_json('test')}: the ensemble that is there has not been scored; "
             f"run strokeseg evaluate --experiment {experiment.name} first"
         )
-    choice = experiment.choice_json
     return Findings(
         experiment=experiment,
         preparation=read_preparation(experiment),
@@ -103,7 +103,7 @@ def read_findings(experiment: Experiment, command: str) -> Findings:
             if (path := experiment.importances_csv(axis)).exists()
         },
         ensemble=read_ensemble_record(experiment.ensemble_folder / RECORD_NAME),
-        choice=read_json(choice) if choice.exists() else None,
+        choice=read_choice(experiment),
         summary=summary,
         scores=read_scores(experiment.metrics_csv(summary["on"])),
         command=command,
@@ -111,7 +111,5 @@ def read_findings(experiment: Experiment, command: str) -> Findings:
 
 
 def _read_importances(path: Path) -> dict[str, float]:
-    try:
+    with told_as(path, "table of importances", "search again"):
         return {row["parameter"]: float(row["importance"]) for row in read_csv(path)}
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: is no table of importances ({error}); search again") from None

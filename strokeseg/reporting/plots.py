@@ -141,24 +141,24 @@ def volume_agreement(findings: Findings) -> Html:
 def disagreement_and_error(findings: Findings) -> Html:
     """Show the error of the vote of every case by how much its axes disagree."""
     known = [
-        case
+        (case["case"], disagreement, dice)
         for case in findings.summary["disagreement"]["cases"]
-        if case["dice"] is not None and case["mean_disagreement"] is not None
+        if (dice := case["dice"]) is not None
+        and (disagreement := case["mean_disagreement"]) is not None
     ]
-    most = max([case["mean_disagreement"] for case in known] + [0.1])
+    most = max([disagreement for _, disagreement, _ in known] + [0.1])
     x = Scale(low=0, high=most * 1.1, start=_LEFT, end=_WIDTH - _RIGHT)
     y = Scale(low=0, high=1, start=_HEIGHT - _BOTTOM, end=_TOP)
     marks = frame(x, y, "mean disagreement of the axes", "1 - Dice")
     marks += [
         point(
-            x.place(case["mean_disagreement"]),
-            y.place(1 - case["dice"]),
+            x.place(disagreement),
+            y.place(1 - dice),
             "circle",
             "hue-a",
-            f"case {case['case']}: disagreement {case['mean_disagreement']:.3f}, "
-            f"Dice {case['dice']:.3f}",
+            f"case {case}: disagreement {disagreement:.3f}, Dice {dice:.3f}",
         )
-        for case in known
+        for case, disagreement, dice in known
     ]
     return figure(_WIDTH, _HEIGHT, "Error of every case by the disagreement of the axes", marks)
 

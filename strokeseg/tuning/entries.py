@@ -7,13 +7,16 @@ one whose configuration was run before *repeats* it, and is dropped. Nothing is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from strokeseg.config import TrialConfig
 from strokeseg.leaderboard import SAMPLER, LeaderboardRow
@@ -21,6 +24,7 @@ from strokeseg.tuning.scoring import Scoring
 from strokeseg.tuning.space import ORIGIN, Space, plain
 from strokeseg.tuning.tally import Tally
 
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 INHERITED = "inherited"
 CONFIG = "config"
 _ENDING, _CONFIRMS, _REPEATS = "ending", "confirms", "repeats"
@@ -54,6 +58,65 @@ def verdict(trial: FrozenTrial) -> tuple[TrialState, str] | None:
     """Return how a trial was to end, and why, when that is written of one that still runs."""
     ending = trial.user_attrs.get(_ENDING)
     return None if ending is None else (TrialState[ending["state"]], ending["reason"])
+
+
+class _Progress(TypedDict, total=False):
+    epoch: int
+    seconds: _Finite | None
+    device_hours: _Finite | None
+    best: _Finite | None
+    spread: _Finite | None
+
+
+class _Ending(TypedDict):
+    state: Literal["COMPLETE", "PRUNED", "FAIL"]
+    reason: str
+
+
+class _Attributes(TypedDict, total=False):
+    """What we keep of a trial, as far as it is read again."""
+
+    config: dict[str, Any]
+    ending: _Ending
+    progress: _Progress
+    confirms: int
+    repeats: int
+    inherited: bool
+    origin: str
+
+
+class _StudyAttributes(TypedDict, total=False):
+    """What we keep of a study."""
+
+    settings: dict[str, Any]
+    weights: dict[str, str]
+    extended_to: int
+    searched_seconds: _Finite
+
+
+_ATTRIBUTES, _STUDY_ATTRIBUTES = TypeAdapter(_Attributes), TypeAdapter(_StudyAttributes)
+
+
+def check_study(study: optuna.Study) -> None:
+    """Check that a study that was read says what we keep of one, and so does every entry.
+
+    Raises:
+        ValueError: When it says anything else.
+    """
+    _STUDY_ATTRIBUTES.validate_python(study.user_attrs, strict=True)
+    for trial in study.get_trials(deepcopy=False):
+        _check_entry(trial)
+
+
+def _check_entry(trial: FrozenTrial) -> None:
+    attributes = _ATTRIBUTES.validate_python(trial.user_attrs, strict=True)
+    if (config := attributes.get("config")) is not None:
+        TrialConfig.model_validate(config, strict=True)
+    # Optuna compares parameters with their distributions when it makes a trial, not when it reads.
+    optuna.create_trial(params=trial.params, distributions=trial.distributions, value=0.0)
+    scores = trial.intermediate_values
+    if not all(math.isfinite(score) for score in scores.values()) or min(scores, default=0) < 0:
+        raise ValueError(f"trial {trial.number} has scores that are no numbers")
 
 
 class Entries:

@@ -22,8 +22,8 @@ from strokeseg.experiment import Experiment, journal_in, trial_weights, trials_i
 from strokeseg.files import replacing_file
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, ranked, read_leaderboard
-from strokeseg.tuning.entries import CONFIG, INHERITED, may_be_inherited
-from strokeseg.tuning.journal import read_study
+from strokeseg.tuning.entries import CONFIG, INHERITED, check_study, may_be_inherited
+from strokeseg.tuning.journal import read_study, told_as_journal
 from strokeseg.tuning.space import ORIGIN, Space
 
 # Settings that may change without making scores incomparable.
@@ -83,7 +83,10 @@ def inherit(
         settings: Of the new study.
         weights: Hashes of its pretrained weights by encoder.
     """
-    old = read_study(journal_in(earlier), axis)
+    with told_as_journal(journal_in(earlier)):
+        old = read_study(journal_in(earlier), axis)
+        if old is not None:
+            check_study(old)
     if old is None:
         return
     before = old.user_attrs["settings"]

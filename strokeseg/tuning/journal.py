@@ -8,13 +8,18 @@ going on. The driver of a study alone writes it, but others (optuna-dashboard) m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+from strokeseg.errors import UserError, shown
+from strokeseg.files import told_as
 
 # A write takes milliseconds: a lock that is older belongs to a process that was killed.
 _LOCK_SECONDS = 3
@@ -49,6 +54,22 @@ class _JournalFile(JournalFileBackend):
                 file.write(lines)
         finally:
             self._held.release()
+
+
+@contextmanager
+def told_as_journal(path: Path) -> Iterator[None]:
+    """Say in one line that a journal is none of a study of ours, where reading it goes wrong.
+
+    Raises:
+        UserError: For whatever its lines make Optuna, or what we keep in it makes us, raise.
+    """
+    remedy = "restore it, or move its folder away to begin the search anew"
+    try:
+        with told_as(path, "journal of a study", remedy):
+            yield
+    except (AssertionError, RecursionError, OptunaError) as error:
+        reason = f"{type(error).__name__} {shown(str(error))}".strip()
+        raise UserError(f"{path}: is no journal of a study ({reason}); {remedy}") from None
 
 
 def open_journal(path: Path) -> JournalStorage:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from strokeseg.config import Record, TrialConfig, load_yaml, parse_record
-from strokeseg.errors import UserError
+from strokeseg.config import Record, TrialConfig, parse_record
+from strokeseg.errors import UserError, listed
 from strokeseg.learning.networks import check_encoder
 from strokeseg.tuning.space import Dimension, Space, Value, all_values
+from strokeseg.yaml_file import load_yaml
 
 
 class _SpaceFile(Record):
@@ -38,7 +39,10 @@ def load_space(path: Path, channels: int) -> Space:
     first = file.first
     if file.base is not None:
         base_path = path.parent / file.base
-        base = parse_record(_SpaceFile, load_yaml(base_path), str(base_path))
+        try:
+            base = parse_record(_SpaceFile, load_yaml(base_path), str(base_path))
+        except UserError as error:
+            raise UserError(f"{path}: base: {error}") from None
         if base.base is not None:
             raise UserError(f"{base_path}: a base space must not have a base itself")
         parameters.update(base.parameters)
@@ -48,7 +52,7 @@ def load_space(path: Path, channels: int) -> Space:
     space = Space(dimensions=_ordered(dimensions, path), first=first)
     faults = [*_wrong_values(space), *_wrong_encoders(space, channels), *_wrong_first(space)]
     if faults:
-        raise UserError(f"{path}: {'; '.join(faults)}")
+        raise UserError(f"{path}: {listed(faults)}")
     return space
 
 
@@ -120,8 +124,10 @@ def _refusal(point: Mapping[str, Value], name: str | None) -> str | None:
 
 
 def _wrong_encoders(space: Space, channels: int) -> list[str]:
-    depths = space.dimensions.get("encoder_depth")
-    deepest = 5 if depths is None else int(max(_numbers(depths.extremes), default=5))
+    name = "encoder_depth"
+    depths = space.dimensions[name].extremes if name in space.dimensions else ()
+    possible = tuple(depth for depth in depths if _refusal({name: depth}, name) is None)
+    deepest = int(max(_numbers(possible), default=5))
     faults = []
     for encoder in space.encoders():
         try:
@@ -137,7 +143,7 @@ def _wrong_first(space: Space) -> list[str]:
         for name, value in point.items():
             if name not in space.dimensions:
                 faults.append(f"first.{index}: {name} is no parameter of the space")
-            elif not space.dimensions[name].holds(value) or _is_broken(name, value):
+            elif not space.dimensions[name].holds(value) or _refusal({name: value}, name):
                 faults.append(f"first.{index}: {name} cannot be {value!r}")
             else:
                 when = space.dimensions[name].when
@@ -148,8 +154,3 @@ def _wrong_first(space: Space) -> list[str]:
                     f"first.{index}: {name} is not there when {k} is {point[k]!r}" for k in barred
                 ]
     return faults
-
-
-def _is_broken(name: str, value: Value) -> bool:
-    """Whether a whole number is asked for and this is none."""
-    return TrialConfig.model_fields[name].annotation is int and value != int(value)

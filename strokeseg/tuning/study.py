@@ -19,12 +19,13 @@ from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from strokeseg.config import SearchConfig
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, listed, shown
 from strokeseg.experiment import Experiment
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
 from strokeseg.lease import leased
+from strokeseg.tuning.entries import check_study
 from strokeseg.tuning.inheritance import inherit, transfer_best
-from strokeseg.tuning.journal import mend_journal, open_journal, read_study
+from strokeseg.tuning.journal import mend_journal, open_journal, read_study, told_as_journal
 from strokeseg.tuning.ledger import INHERITED, Ledger
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
 from strokeseg.tuning.space import Space, enqueue_first
@@ -109,12 +110,13 @@ def open_study(
     space = load_space(space_path, len(experiment.config.data.sequences))
     settings = _settings(space, budget, data)
     journal = experiment.journal(axis)
-    before = _begun(journal, axis)
+    with told_as_journal(journal):
+        before = _begun(journal, axis)
     differing = [] if before is None else _changes(before.user_attrs[_SETTINGS], settings)
     if differing and not new_study:
         raise UserError(
             f"{experiment.search_folder(axis)}: this study began with other settings "
-            f"({'; '.join(differing)}); restore them, or begin a new study that inherits the "
+            f"({listed(differing)}); restore them, or begin a new study that inherits the "
             "trials of this one with --new-study"
         )
     # A study that is new must fail before it leaves a file, one that is done needs no weights.
@@ -134,7 +136,9 @@ def open_study(
             study = _begin(experiment, axis, space, settings, budget, weights)
         else:
             mend_journal(journal)
-            study = _load(journal, axis)
+            with told_as_journal(journal):
+                study = _load(journal, axis)
+                check_study(study)
         scoring = _scoring(budget, data)
         ledger = Ledger(study, space, scoring, budget, trials=_total(study, budget))
         # Only then, since the same command after an interruption must not add them twice.
@@ -261,13 +265,16 @@ def _keep_weights(study: optuna.Study, weights: Mapping[str, EncoderWeights], fo
         study.set_user_attr(_WEIGHTS, hashes)
     elif changes := _changes(before, hashes):
         raise UserError(
-            f"{folder}: this study began with other pretrained weights ({'; '.join(changes)}); "
+            f"{folder}: this study began with other pretrained weights ({listed(changes)}); "
             "restore them, or move the folder away to begin anew"
         )
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(before, now, "")]
+    return [
+        f"{shown(key)} was {shown(repr(old))}, now {new!r}"
+        for key, old, new in _differences(before, now, "")
+    ]
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, Any, Any]]:

@@ -18,7 +18,8 @@ from strokeseg.learning.checkpoint import MemberRecord, save_member
 from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
 from strokeseg.learning.networks import build_network
 from strokeseg.preparation.record import read_preparation
-from strokeseg.summary import METRICS, Kind, ScoreRow
+from strokeseg.record_types import Kind
+from strokeseg.summary import METRICS, ScoreRow
 
 AXES = ("axial", "coronal", "sagittal")
 

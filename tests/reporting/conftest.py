@@ -23,8 +23,9 @@ from strokeseg.imaging.volume import read_volume, write_mask
 from strokeseg.leaderboard import LeaderboardRow, with_confirmations
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.preparation.record import Preparation
+from strokeseg.record_types import Kind
 from strokeseg.reporting.findings import Findings
-from strokeseg.summary import Kind, ScoreRow
+from strokeseg.summary import ScoreRow
 
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 TESTED = 3

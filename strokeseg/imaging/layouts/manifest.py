@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, listed, shown
 from strokeseg.imaging.cases import Case, is_case_name, natural_order
 from strokeseg.imaging.splits import is_side
+
+_MOST_BYTES = 1 << 24
+_LONGEST_CELL = 1000
+_IN_LINE = re.compile(rf"[^\0-\x1f\x7f-\x9f\u2028\u2029]{{0,{_LONGEST_CELL}}}")
 
 
 def read_manifest(path: Path, sequences: Sequence[str], *, masks: bool = True) -> list[Case]:
@@ -39,24 +44,31 @@ def read_manifest(path: Path, sequences: Sequence[str], *, masks: bool = True) -
     for number, cells in lines.items():
         if empty := [name for name in (*columns, *optional) if not cells[name]]:
             faults.append(f"line {number}: {', '.join(empty)} must not be empty")
+        if strange := [
+            name for name in (*columns, *optional) if not _IN_LINE.fullmatch(cells[name])
+        ]:
+            faults.append(
+                f"line {number}: {', '.join(strange)} must have at most {_LONGEST_CELL} "
+                "characters, no line breaks and no others that cannot be seen"
+            )
         name, fold = cells["case"], cells.get("fold")
         if name and not is_case_name(name):
             faults.append(
                 f"line {number}: case must be letters, digits, blanks and . _ + - only, "
-                f"got {name!r}"
+                f"got {shown(repr(name))}"
             )
         if fold and not is_side(fold):
-            faults.append(f"line {number}: fold must be 0, 1, ... or test, got {fold!r}")
+            faults.append(f"line {number}: fold must be 0, 1, ... or test, got {shown(repr(fold))}")
         for column in columns:
             # Case names and files are different things, even where their text agrees.
             key = f"{'case' if column == 'case' else 'file'} {cells[column]}"
             if cells[column] and key in first_lines:
                 faults.append(
-                    f"line {number}: {column}: {key} is already in line {first_lines[key]}"
+                    f"line {number}: {column}: {shown(key)} is already in line {first_lines[key]}"
                 )
             first_lines.setdefault(key, number)
     if faults:
-        raise UserError(f"{path}: {'; '.join(faults)}")
+        raise UserError(f"{path}: {listed(faults)}")
     cases = [
         Case(
             name=cells["case"],
@@ -76,6 +88,8 @@ def _read_lines(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]
     faults: list[str] = []
     try:
         # utf-8-sig also takes the byte order mark that spreadsheets write.
+        if path.stat().st_size > _MOST_BYTES or not path.is_file():
+            raise UserError(f"{path}: must be a CSV file of at most {_MOST_BYTES} bytes")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
@@ -94,11 +108,11 @@ def _read_lines(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: is no CSV file in UTF-8 ({error})") from None
     if missing := [name for name in columns if name not in header]:
-        faults.insert(0, f"columns {missing} are missing, line 1 has {header}")
+        faults.insert(0, f"columns {missing} are missing, line 1 has {shown(repr(header))}")
     if repeated := sorted({name for name in header if header.count(name) > 1}):
-        faults.insert(0, f"columns {repeated} are there more than once")
+        faults.insert(0, f"columns {shown(repr(repeated))} are there more than once")
     if not lines and not faults:
         faults.append("holds no case below its header")
     if faults:
-        raise UserError(f"{path}: {'; '.join(faults)}")
+        raise UserError(f"{path}: {listed(faults)}")
     return lines

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, shown
 from strokeseg.files import read_json
 from strokeseg.imaging.cases import Case, is_case_name, natural_order
 from strokeseg.imaging.layouts.nifti_files import nifti_files, only_file, stem_of
@@ -23,6 +23,7 @@ from strokeseg.imaging.layouts.sequence_names import is_sequence
 
 DATASET_JSON, SPLITS_JSON = "dataset.json", "splits_final.json"
 _CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_NUMBER = re.compile(r"[0-9]{1,4}")
 _IMAGES = ("imagesTr", "imagesTs")
 
 
@@ -87,12 +88,13 @@ def _channels(path: Path, sequences: Sequence[str]) -> dict[str, int]:
     """The channel of every sequence."""
     described = read_json(path)
     # Version 1 called them modalities.
+    described = described if isinstance(described, dict) else {}
     named: Any = described.get("channel_names", described.get("modality"))
-    if not isinstance(named, dict) or not all(str(number).isdecimal() for number in named):
+    if not isinstance(named, dict) or not all(_NUMBER.fullmatch(str(number)) for number in named):
         raise UserError(
             f'{path}: must name the sequences, such as {{"channel_names": {{"0": "T1"}}}}'
         )
-    names = {int(number): str(name) for number, name in named.items()}
+    names = {int(number): shown(name) for number, name in named.items()}
     found = {
         sequence: [number for number, name in names.items() if is_sequence(name, sequence)]
         for sequence in sequences
@@ -100,7 +102,7 @@ def _channels(path: Path, sequences: Sequence[str]) -> dict[str, int]:
     if faulty := [sequence for sequence, numbers in found.items() if len(numbers) != 1]:
         raise UserError(
             f"{path}: channel_names must name each sequence once, but {', '.join(faulty)} not so; "
-            f"it names {', '.join(names.values())}"
+            f"it names {shown(', '.join(names.values()))}"
         )
     return {sequence: numbers[0] for sequence, numbers in found.items()}
 

@@ -1,0 +1,200 @@
+"""The commands that untrusted files go into, run in one process on tiny data.
+
+What Ray would do in workers, which nobody watches, is done here in the same process: cases are
+checked, sliced and scored one after the other. All else is what the commands do. A search is over
+when it has read all it needs and asks for Ray.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import strokeseg.evaluate
+import strokeseg.evaluation.rivals
+import strokeseg.evaluation.side
+import strokeseg.experiment
+import strokeseg.export
+import strokeseg.predict
+import strokeseg.preparation.steps
+import strokeseg.prepare
+import strokeseg.promote
+import strokeseg.report
+import strokeseg.search
+from strokeseg.cli import run_command
+from strokeseg.imaging.slice_file import SliceFile
+from strokeseg.learning.bundle import open_bundle
+
+
+class RayAskedForError(Exception):
+    """All files have been read, and the work would begin."""
+
+
+@contextmanager
+def _no_ray(*_: object) -> Iterator[None]:
+    raise RayAskedForError
+    yield
+
+
+def _one_by_one(work: Any, cases: Sequence[Any], show: Any, **_: object) -> list[Any]:
+    return [work(case) for case in cases]
+
+
+def _each(work: Any, arguments: Mapping[str, tuple[Any, ...]], **_: object) -> Iterator[Any]:
+    for name, given in arguments.items():
+        yield name, work(*given)
+
+
+def stay_in_this_process() -> None:
+    for module in (strokeseg.preparation.steps, strokeseg.evaluate, strokeseg.promote):
+        module.ray_session = lambda *_: nullcontext()
+    strokeseg.preparation.steps.spread = _one_by_one
+    strokeseg.evaluation.side.run_tasks = strokeseg.evaluation.rivals.run_tasks = _each
+    strokeseg.evaluate.cpus_a_task = lambda _: 1
+    strokeseg.search.ray_session = _no_ray
+    # It asks git, which takes longer than most files.
+    for module in (
+        *(strokeseg.predict, strokeseg.promote, strokeseg.search, strokeseg.evaluate),
+        *(strokeseg.preparation.steps, strokeseg.evaluation.side, strokeseg.evaluation.rivals),
+    ):
+        module.code_version = lambda: "1"
+
+
+def _options(bench: Path) -> tuple[object, ...]:
+    return ("--experiment", bench / "experiment.yaml", "--storage", bench / "runs")
+
+
+def run_on(main: Callable[[Sequence[str]], int], bench: Path, *more: object) -> int:
+    return main([str(option) for option in (*_options(bench), *more)])
+
+
+def prepare(bench: Path) -> int:
+    """Prepare the cases anew."""
+    options = ("--experiment", bench / "experiment.yaml", "--storage", bench / "fresh")
+    return _main(strokeseg.prepare.main, *options)
+
+
+def predict(bench: Path) -> int:
+    """Segment the first case with the good bundle, which is opened once only."""
+    return _predict(bench, "--input", bench / "one.csv")
+
+
+def predict_nnunet(bench: Path) -> int:
+    """Segment the cases of a data set of nnU-Net."""
+    return _predict(bench, "--input", bench / "nnunet")
+
+
+def predict_again(bench: Path) -> int:
+    """Come back to what was segmented before."""
+    return _predict(bench, "--input", bench / "one.csv", output=bench / "done")
+
+
+def open_torch_bundle(bench: Path) -> int:
+    """Segment a case with a bundle that is opened anew, by PyTorch."""
+    return _open(bench, "torch")
+
+
+def open_onnx_bundle(bench: Path) -> int:
+    """Segment a case with a bundle that is opened anew, by onnxruntime."""
+    return _open(bench, "onnx")
+
+
+def search(bench: Path) -> int:
+    """Look at a study that is done, or go on with one that is not."""
+    return _search_until_ray(bench, "--axis", "axial")
+
+
+def search_anew(bench: Path) -> int:
+    """Begin a study."""
+    return _search_until_ray(bench, "--axis", "axial")
+
+
+def search_pretrained(bench: Path) -> int:
+    """Begin a study that wants pretrained weights."""
+    given = ("--space", bench / "pretrained.yaml", "--weights-dir", bench / "weights")
+    return _search_until_ray(bench, "--axis", "axial", *given)
+
+
+def promote(bench: Path) -> int:
+    """Promote the best trials."""
+    return run_on(strokeseg.promote.main, bench, "--device", "cpu")
+
+
+def evaluate(bench: Path) -> int:
+    """Come back to what was scored before."""
+    return run_on(strokeseg.evaluate.main, bench, "--device", "cpu")
+
+
+def report(bench: Path) -> int:
+    """Write the report."""
+    return run_on(strokeseg.report.main, bench)
+
+
+def read_slices(bench: Path) -> int:
+    """Read every prepared slice, as workers do."""
+    return run_command(lambda: _read_slices(bench))
+
+
+def _read_slices(bench: Path) -> int:
+    for path in (bench / "runs").rglob("*.parquet"):
+        file = SliceFile(path)
+        str(file.columns(["case", "lesion_voxels", "brain_voxels"])["case"][0])
+        for row in range(len(file)):
+            image, mask = file.read(row)
+            assert (image.shape, mask.shape) == (file.shape, file.shape[1:])
+    return 0
+
+
+def _main(main: Callable[[Sequence[str]], int], *options: object) -> int:
+    return main([str(option) for option in options])
+
+
+def _predict(bench: Path, *source: object, output: Path | None = None) -> int:
+    bundle = ("--bundle", bench / "bundle.zip")
+    place = ("--output", bench / "out" if output is None else output, "--device", "cpu")
+    strokeseg.predict.open_bundle = _open_once
+    try:
+        return _main(strokeseg.predict.main, *bundle, *place, *source)
+    finally:
+        strokeseg.predict.open_bundle = open_bundle
+
+
+def _open(bench: Path, runtime: str) -> int:
+    return _main(
+        strokeseg.predict.main,
+        *("--bundle", bench / "bundle.zip", "--output", bench / "out", "--runtime", runtime),
+        *("--input", bench / "one.csv", "--device", "cpu"),
+    )
+
+
+@functools.cache
+def _open_once(*given: Any) -> Any:
+    return open_bundle(*given)
+
+
+def _search_until_ray(bench: Path, *options: object) -> int:
+    try:
+        return run_on(strokeseg.search.main, bench, *options)
+    except RayAskedForError:
+        return 0
+
+
+ENTRANCES: dict[str, Callable[[Path], int]] = {
+    one.__name__: one
+    for one in (
+        *(prepare, predict, predict_nnunet, predict_again, open_torch_bundle, open_onnx_bundle),
+        *(search, search_anew, search_pretrained, promote, evaluate, report, read_slices),
+    )
+}
+# The good files that each of them needs.
+BENCHES = {
+    **dict.fromkeys(ENTRANCES, "searched"),
+    **dict.fromkeys(("search_anew", "search_pretrained"), "untried"),
+    **dict.fromkeys(
+        ("predict", "predict_nnunet", "predict_again", "open_torch_bundle", "open_onnx_bundle"),
+        "predicting",
+    ),
+}

@@ -1,0 +1,88 @@
+"""Trying many untrusted files on a command, and telling its faults apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+from bench import Bench, Input
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
+from victim_process import Victim
+
+# A number, for other inputs than usual.
+SEED = os.environ.get("STROKESEG_FUZZ_SEED")
+# Where inputs that were not taken as they must be are kept.
+KEEP = os.environ.get("STROKESEG_FUZZ_KEEP")
+
+
+def signature(fault: str) -> str:
+    """What two faults of one cause share."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', fault)
+    own = [f"{Path(file).name}:{line}" for file, line in frames if "/strokeseg/" in file]
+    last = fault.strip().splitlines()[-1]
+    kind = re.sub(r"[^A-Za-z ]+.*", "", last)[:60]
+    return f"{fault.split(':', 1)[0]} {own[-1] if own else ''} {kind}".strip()
+
+
+def try_inputs(
+    victim: Victim, entrance: str, bench: Bench, inputs: SearchStrategy[Input], count: int
+) -> None:
+    """Let an entrance take many inputs.
+
+    Args:
+        victim: Takes them.
+        entrance: Which.
+        bench: Its good files.
+        inputs: Where inputs come from; the same ones every time, unless a seed is set.
+        count: How many.
+
+    Raises:
+        AssertionError: With one fault of each cause, once all inputs have been tried.
+    """
+    faults: dict[str, tuple[str, Input]] = {}
+    tried = 0
+
+    @settings(
+        max_examples=count,
+        derandomize=SEED is None,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(inputs)
+    def take(given: Input) -> None:
+        nonlocal tried
+        tried += 1
+        fault = victim.take(entrance, bench, given)
+        if fault is not None:
+            cause = signature(fault)
+            if cause not in faults or _size(given) < _size(faults[cause][1]):
+                faults[cause] = (fault, given)
+                _keep(entrance, cause, fault, given)
+
+    (take if SEED is None else seed(int(SEED))(take))()
+    assert tried >= count * 0.9, f"only {tried} inputs were made"
+    told = [f"{cause}\n  {given.note}\n{fault}" for cause, (fault, given) in faults.items()]
+    assert not told, f"{len(told)} causes in {tried} inputs\n\n" + "\n\n".join(told)
+
+
+def _size(given: Input) -> int:
+    return sum(len(content or b"") for content in given.files.values())
+
+
+def _keep(entrance: str, cause: str, fault: str, given: Input) -> None:
+    if KEEP is None:
+        return
+    digest = hashlib.sha256(cause.encode()).hexdigest()[:8]
+    folder = Path(KEEP) / f"{entrance}-{digest}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "FAULT.txt").write_text(f"{cause}\n{given.note}\n{fault}\n")
+    for name, content in given.files.items():
+        if content is not None:
+            (folder / Path(name).name).write_bytes(content)
