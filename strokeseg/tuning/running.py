@@ -14,7 +14,8 @@ from strokeseg.config import SearchConfig, Show
 from strokeseg.experiment import Experiment, trials_in
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.mirror import fetch
-from strokeseg.tuning.allotment import Allotment, allot, cluster_nodes
+from strokeseg.tuning.allotment import Allotment, allot
+from strokeseg.tuning.autoscaling import await_room, reachable_nodes
 from strokeseg.tuning.feed import first_shape, open_feed
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.monitor import Monitor
@@ -115,13 +116,18 @@ def _allotment(
     *,
     show: Callable[[str], None],
 ) -> Allotment:
-    nodes = cluster_nodes()
+    nodes = reachable_nodes()
     trials = max(study.ledger.remaining(), study.ledger.to_confirm())
     if gpus_per_trial == AUTO:
+        if any(node.gpus >= 1 for node in nodes):
+            await_room(1, 1, show)
         show("measuring how many trials should share a GPU")
         shape = first_shape(data.folder, axis)
         gpus_per_trial = measured_share(nodes, study.space, trials, shape, axis)
-    return allot(nodes, trials, gpus_per_trial, workers_per_trial)
+    allotment = allot(nodes, trials, gpus_per_trial, workers_per_trial)
+    # The slices are read where trials run.
+    await_room(allotment.cpus, allotment.gpus, show)
+    return allotment
 
 
 def _fit(
