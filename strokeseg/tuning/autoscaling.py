@@ -24,6 +24,7 @@ import ray
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from strokeseg.phrases import count
 from strokeseg.tuning.allotment import Node, cluster_nodes
 
 _log = logging.getLogger(__name__)
@@ -88,9 +89,9 @@ def nodes_to_come(limits: Limits, workers: Sequence[Worker]) -> list[Node]:
     coming: list[Node] = []
     for kind in sorted(limits.types, key=lambda kind: (kind.gpus, kind.cpus), reverse=True):
         living = sum(_is_of(worker, kind) for worker in workers)
-        count = max(0, min(kind.most - living, left))
-        coming += [Node(cpus=kind.cpus, gpus=kind.gpus, to_come=True)] * count
-        left -= count
+        more = max(0, min(kind.most - living, left))
+        coming += [Node(cpus=kind.cpus, gpus=kind.gpus, to_come=True)] * more
+        left -= more
     return coming
 
 
@@ -107,13 +108,13 @@ def await_room(cpus: int, gpus: float, show: Callable[[str], None]) -> None:
     """
     if any(node.cpus >= cpus and node.gpus >= gpus for node in cluster_nodes()):
         return
-    wanted = f"a node with {gpus:g} GPUs and {cpus} CPUs" if gpus else f"a node with {cpus} CPUs"
+    wanted = f"a node with {'a GPU and ' if gpus else ''}{count(cpus, 'CPU')}"
     asked = ray.remote(_nothing).options(num_cpus=cpus, num_gpus=gpus).remote()
     minutes = 0
     while True:
         note = f"waiting for the cluster to start {wanted}"
         if minutes:
-            note += f", for {minutes} minutes so far; ray status on the head says what holds it up"
+            note += f", for {count(minutes, 'minute')} so far; see ray status on the head"
         _log.info("%s", note)
         show(note)
         if ray.wait([asked], timeout=_SECONDS_BETWEEN_NOTES)[0]:

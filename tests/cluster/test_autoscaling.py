@@ -20,7 +20,7 @@ NODES, GPUS = 2, 2
 # Ray's fake provider starts the nodes of a cluster on this machine; their GPUs are mere numbers.
 CLUSTER = {
     "cluster_name": "fake",
-    "max_workers": NODES,
+    "max_workers": NODES + 3,
     "idle_timeout_minutes": 0.1,
     "upscaling_speed": 100,
     "setup_commands": [],
@@ -43,7 +43,7 @@ CLUSTER = {
         "gpu": {
             "resources": {"CPU": GPUS, "GPU": GPUS, "object_store_memory": 100_000_000},
             "node_config": {},
-            "max_workers": NODES + 3,
+            "max_workers": NODES,
         },
     },
 }
@@ -94,6 +94,9 @@ with our_study(folder, trials, 2) as (ledger, searcher, monitor, experiment):
     study = SimpleNamespace(ledger=ledger)
     allotment = _allotment(study, None, "axial", None, None, show=notes.append)
     found["first"] = cluster_gpus()
+    # What the head alone can tell is asked there.
+    seen = ray.get(ray.remote(reachable_nodes).options(num_cpus=0, num_gpus=1).remote())
+    found["seen_by_a_worker"] = [node.gpus for node in seen if node.to_come]
     trainable = tune.with_resources(
         tune.with_parameters(stand_in, held=held, together=allotment.concurrent),
         tune.PlacementGroupFactory([{"CPU": allotment.cpus, "GPU": allotment.gpus}]),
@@ -143,4 +146,24 @@ def test_workers_with_gpus_come_for_a_search_and_go_after_it() -> None:
             },
         )
     assert done.returncode == 0, done.stderr[-4000:]
-    print(json.dumps(json.loads(done.stdout), indent=1))
+    found = json.loads(done.stdout)
+    # Living nodes in any order, by their GPUs: first the head, which has none.
+    assert found["before"] == [0]
+    assert found["coming"] == [0, *[GPUS] * NODES]
+    assert found["allotment"] == {
+        "cpus": 1,
+        "gpus": 1,
+        "concurrent": NODES * GPUS,
+        "workers": 1,
+    }
+    assert found["notes"] == ["waiting for the cluster to start a node with a GPU and 1 CPU"]
+    assert sorted(found["first"]) == [0, GPUS]
+    assert found["seen_by_a_worker"] == [GPUS]
+    assert sorted(found["most"]) == [0, *[GPUS] * NODES]
+    assert found["then"] == [False] * (1 + NODES)
+    assert found["states"] == ["COMPLETE"] * trials
+    # The first trials ended only when all of them had started: each with a GPU of its own.
+    places = {(node, gpu) for node, (gpu,) in found["held"]}
+    assert len(places) == NODES * GPUS
+    assert len({node for node, _ in places}) == NODES
+    assert found["after"] == [0]
