@@ -142,49 +142,51 @@ def _workers() -> list[Worker]:
 def _limits() -> Limits:
     """Ask the head how far its autoscaler may go; where there is none, it may go nowhere."""
     context = ray.get_runtime_context()
-    (head,) = (
-        node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]
-    )
-    if head == context.get_node_id():
-        return limits_of_monitor(context.gcs_address)
-    there = NodeAffinitySchedulingStrategy(head, soft=False)
+    session = context.get_session_name()
+    heads = [node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]]
+    if context.get_node_id() in heads:
+        return limits_of_monitor(session)
+    if not heads:
+        return Limits()
+    there = NodeAffinitySchedulingStrategy(heads[0], soft=False)
     task = ray.remote(limits_of_monitor).options(num_cpus=0, scheduling_strategy=there)
-    found: Limits = ray.get(task.remote(context.gcs_address))
+    found: Limits = ray.get(task.remote(session))
     return found
 
 
-def limits_of_monitor(gcs_address: str) -> Limits:
+def limits_of_monitor(session: str) -> Limits:
     """Return how far the autoscaler on this machine may go that serves a cluster.
 
     Args:
-        gcs_address: HOST:PORT of the cluster's head, as its own processes name it.
+        session: Ray's name for the cluster.
     """
     for process in Path("/proc").glob("[0-9]*"):
         # Processes end while they are looked at.
         with suppress(OSError):
             arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if name := _file_of_monitor(arguments, gcs_address):
+            if name := _file_of_monitor(arguments, session):
                 return _read(process / "cwd" / os.path.expanduser(name))
     return Limits()
 
 
-def _file_of_monitor(arguments: Sequence[str], gcs_address: str) -> str | None:
-    if f"--gcs-address={gcs_address}" not in arguments:
-        return None
+def _file_of_monitor(arguments: Sequence[str], session: str) -> str | None:
     if not any(argument.endswith(_MONITORS) for argument in arguments):
         return None
-    prefix = "--autoscaling-config="
-    return next((each.removeprefix(prefix) for each in arguments if each.startswith(prefix)), None)
+    options = dict(argument.partition("=")[::2] for argument in arguments)
+    if Path(options.get("--logs-dir", "")).parent.name != session:
+        return None
+    return options.get("--autoscaling-config")
 
 
 def _read(path: Path) -> Limits:
     try:
         return limits_in(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
+    # The file is Ray's to check: whatever is wrong with it, what lives is still there.
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         _log.warning(
-            "autoscaling: cannot read by what the autoscaler goes (%s); reckoning with the nodes "
-            "that live",
-            error,
+            "autoscaling: cannot read %s, by which the autoscaler goes (%s); reckoning with the "
+            "nodes that live",
+            *(path, " ".join(str(error).split())),
         )
         return Limits()
 
@@ -194,11 +196,11 @@ def limits_in(config: Mapping[str, Any]) -> Limits:
 
     Types whose CPUs and GPUs the file does not say count for nothing.
     """
-    most = int(config.get("max_workers", 0))
+    most = int(config.get("max_workers") or 0)
     head = config.get("head_node_type")
     types = []
     for name, kind in config.get("available_node_types", {}).items():
-        resources = kind.get("resources", {})
+        resources = kind.get("resources") or {}
         cpus, gpus = int(resources.get("CPU", 0)), float(resources.get("GPU", 0))
         # Ray's own rule: as many as of all types together, but no second head.
         of_type = int(kind.get("max_workers", 0 if name == head else most))

@@ -119,7 +119,7 @@ def _allotment(
     nodes = reachable_nodes()
     trials = max(study.ledger.remaining(), study.ledger.to_confirm())
     if gpus_per_trial == AUTO:
-        if any(node.gpus >= 1 for node in nodes):
+        if any(node.gpus >= 1 and node.cpus >= 1 for node in nodes):
             await_room(1, 1, show)
         show("measuring how many trials should share a GPU")
         shape = first_shape(data.folder, axis)

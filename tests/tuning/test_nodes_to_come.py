@@ -38,6 +38,7 @@ def lives(kind: NodeType, *, labelled: bool = True) -> Worker:
     ("types", "most", "workers", "gpus"),
     [
         pytest.param([], 0, [], [], id="no autoscaler"),
+        pytest.param([SPOT], 0, [], [], id="none may"),
         pytest.param([SPOT], 4, [], [4, 4, 4, 4], id="none lives"),
         pytest.param([SPOT], 9, [lives(SPOT)] * 3, [4], id="the type's own limit"),
         pytest.param([SPOT], 4, [lives(SPOT)] * 3, [4], id="the limit of all"),
@@ -78,7 +79,7 @@ def test_types_are_read_as_ray_reads_them(types: dict[str, Any], most: dict[str,
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[None]:
-    """A process that looks like the one of Ray's autoscaler, for a head on port 1."""
+    """A process that looks like the one of Ray's autoscaler, for a cluster of its own."""
     types = {"w": {"resources": {"CPU": 8, "GPU": 2}}}
     (tmp_path / "cluster.yaml").write_text(
         yaml.safe_dump({"max_workers": 3, "available_node_types": types})
@@ -86,7 +87,7 @@ def monitor(tmp_path: Path) -> Iterator[None]:
     script = tmp_path / "autoscaler" / "v2" / "monitor.py"
     script.parent.mkdir(parents=True)
     script.write_text("import time\nprint(flush=True)\ntime.sleep(600)\n")
-    arguments = ["--gcs-address=127.0.0.1:1", "--autoscaling-config=cluster.yaml"]
+    arguments = ["--logs-dir=/tmp/ray/session_1/logs", "--autoscaling-config=cluster.yaml"]
     with subprocess.Popen(
         [sys.executable, str(script), *arguments], cwd=tmp_path, stdout=subprocess.PIPE
     ) as process:
@@ -100,10 +101,31 @@ def monitor(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("monitor")
 def test_the_file_is_found_by_the_process_that_serves_the_cluster(tmp_path: Path) -> None:
     expected = Limits(types=(NodeType(name="w", cpus=8, gpus=2, most=3),), most=3)
-    assert limits_of_monitor("127.0.0.1:1") == expected
-    assert limits_of_monitor("127.0.0.1:2") == Limits()
-    (tmp_path / "cluster.yaml").unlink()
-    assert limits_of_monitor("127.0.0.1:1") == Limits()
+    assert limits_of_monitor("session_1") == expected
+    assert limits_of_monitor("session_2") == Limits()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc here")
+@pytest.mark.usefixtures("monitor")
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(None, id="gone"),
+        pytest.param("", id="empty"),
+        pytest.param("{", id="no YAML"),
+        pytest.param("max_workers: many", id="no number"),
+        pytest.param("available_node_types: [gpu]", id="no mapping"),
+    ],
+)
+def test_a_file_that_cannot_be_read_adds_no_nodes_and_is_named(
+    tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.unlink() if text is None else file.write_text(text)
+    assert limits_of_monitor("session_1") == Limits()
+    (message,) = caplog.messages
+    assert "cluster.yaml" in message
+    assert "\n" not in message
 
 
 @pytest.mark.usefixtures("local_ray")
