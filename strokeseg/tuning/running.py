@@ -44,6 +44,7 @@ def run_study(
     budget: SearchConfig,
     gpus_per_trial: float | Auto | None,
     workers_per_trial: int | None,
+    deterministic: bool,
     code_version: str,
     show: Show,
 ) -> list[LeaderboardRow]:
@@ -70,7 +71,11 @@ def run_study(
         show=show,
         mirrors=experiment.mirrors,
     )
-    allotment = _allotment(study, data, gpus_per_trial, workers_per_trial, show=monitor.show)
+    allotment = _allotment(
+        *(study, data, gpus_per_trial, workers_per_trial),
+        one_at_a_time=deterministic,
+        show=monitor.show,
+    )
     settings = TrialSettings(
         axis=axis,
         epochs=budget.epochs,
@@ -81,6 +86,7 @@ def run_study(
         trials_folder=str(trials_folder),
         tensorboard_folder=str(experiment.tensorboard_folder(axis)),
         allotment=allotment,
+        deterministic=deterministic,
         sequences=experiment.config.data.sequences,
         spacing_mm=data.spacing_mm,
         preparation_hash=data.fingerprint,
@@ -115,10 +121,11 @@ def _allotment(
     gpus_per_trial: float | Auto | None,
     workers_per_trial: int | None,
     *,
+    one_at_a_time: bool,
     show: Callable[[str], None],
 ) -> Allotment:
     nodes = reachable_nodes()
-    trials = max(study.ledger.remaining(), study.ledger.to_confirm())
+    trials = 1 if one_at_a_time else max(study.ledger.remaining(), study.ledger.to_confirm())
     if gpus_per_trial == AUTO:
         if any(node.gpus >= 1 and node.cpus >= 1 for node in nodes):
             await_room(1, 1, show)
