@@ -161,6 +161,7 @@ def search_axis(
                     budget=budget,
                     gpus_per_trial=options.gpus_per_trial,
                     workers_per_trial=options.workers_per_trial,
+                    deterministic=options.deterministic,
                     code_version=code_version(),
                     show=show,
                 )

@@ -57,6 +57,12 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         help="processes that train a trial together on CPUs (default: 1; on GPUs one each)",
     )
     parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="one trial at a time, in kernels that add in a fixed order: equal seeds then give "
+        "equal trials, scores and ensembles on equal machines",
+    )
+    parser.add_argument(
         "--weights-dir",
         metavar="PLACE",
         help="folder or URI with pretrained encoders as <encoder>.safetensors or .pth, looked for "
@@ -85,6 +91,11 @@ def check_search(experiment: Experiment, axes: Sequence[str], options: argparse.
             study asks for cannot be had.
     """
     budget_of(experiment.config.search, options)
+    if options.deterministic and options.gpus_per_trial == AUTO:
+        raise UserError(
+            f"--deterministic runs one trial at a time: --gpus-per-trial {AUTO}, which measures "
+            "how many should share a GPU, has nothing to decide; leave it out"
+        )
     for axis in axes:
         space = load_space(
             space_path_of(experiment, axis, options), len(experiment.config.data.sequences)

@@ -212,6 +212,7 @@ def _train_undisturbed(
         trials_folder=str(folder),
         tensorboard_folder=str(folder / "tensorboard"),
         allotment=Allotment(cpus=1, gpus=0, concurrent=1),
+        deterministic=False,
         sequences=experiment.config.data.sequences,
         spacing_mm=preparation.spacing_mm,
         preparation_hash=preparation.fingerprint,

@@ -7,6 +7,7 @@ GPU or a CPU multiplies it, float16 on other GPUs, whose gradients are scaled up
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -40,6 +41,17 @@ def reduced_type(device: torch.device, network: nn.Module) -> torch.dtype | None
         return None if grouped or not _CPU_FLAGS & cpu_flags() else torch.bfloat16
     # Older GPUs imitate bfloat16, slowly.
     return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+
+
+def compute_deterministically(wanted: bool) -> None:
+    """Let torch add in a fixed order from here on, or in the fastest one.
+
+    An operation that knows no fixed order raises a RuntimeError then.
+    """
+    if wanted:
+        # cuBLAS looks for this when it is first used.
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(wanted)
 
 
 def autocast(device: torch.device, kind: torch.dtype | None) -> torch.autocast:

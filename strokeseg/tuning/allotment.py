@@ -20,11 +20,12 @@ _MOST_GPUS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What a node has."""
+    """What a node has, or will have where it is only to come (`autoscaling`)."""
 
     cpus: int
     gpus: float = 0.0
     object_store_bytes: float = 0.0
+    to_come: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Allotment:
 
 
 def cluster_nodes() -> list[Node]:
-    """Return the nodes of the cluster that this process is connected to."""
+    """Return the nodes that live in the cluster that this process is connected to."""
     return [
         Node(
             cpus=int(node["Resources"].get("CPU", 0)),
@@ -74,7 +75,7 @@ def allot(
     trials get more than one CPU only when there are more CPUs than trials.
 
     Args:
-        nodes: What the cluster has.
+        nodes: What the cluster has, or may yet have.
         trials: Trials to run.
         gpus_per_trial: As asked for; nothing for one, or for none where there are none.
         workers_per_trial: As asked for; nothing for one a GPU.
@@ -124,7 +125,8 @@ def _slots(node: Node, share: float) -> int:
 
 def _refusal(nodes: Sequence[Node], gpus: float, workers: int, slots: int) -> str:
     has_cpus, has_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    has = f"the cluster has {has_gpus:g} GPUs and {has_cpus} CPUs"
+    verb = "has or may yet start" if any(node.to_come for node in nodes) else "has"
+    has = f"the cluster {verb} {has_gpus:g} GPUs and {has_cpus} CPUs"
     if has_cpus < 1:
         return f"{has}, too few for a trial; add a node"
     if gpus == 0:

@@ -28,7 +28,8 @@ from strokeseg.learning.new_training import new_training
 from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import Training
-from strokeseg.tuning.allotment import allot, cluster_nodes
+from strokeseg.tuning.allotment import allot
+from strokeseg.tuning.autoscaling import await_room, reachable_nodes
 from strokeseg.tuning.feed import Feed, open_feed, slices_of
 from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS
@@ -61,10 +62,12 @@ def do_runs(
     Raises:
         UserError: When the cluster lacks what the runs ask for, or the slices do not fit it.
     """
-    allotment = allot(cluster_nodes(), len(runs), gpus_per_run)
+    allotment = allot(reachable_nodes(), len(runs), gpus_per_run)
     if allotment.workers > 1:
         raise UserError("--gpus-per-trial: a run of --measure-leakage takes one GPU at most")
-    show(0, sum(run.epochs for run in runs), "reading the slices")
+    epochs = sum(run.epochs for run in runs)
+    await_room(allotment.cpus, allotment.gpus, lambda note: show(0, epochs, note))
+    show(0, epochs, "reading the slices")
     cases = [*pool.cases, *pool.unseen_cases]
     feed = open_feed(pool.slices_folder, pool.axis, cases, gpus=allotment.gpus)
     weights = {

@@ -16,7 +16,8 @@ from strokeseg.experiment import Experiment, trials_in
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.mirror import fetch
-from strokeseg.tuning.allotment import Allotment, allot, cluster_nodes
+from strokeseg.tuning.allotment import Allotment, allot
+from strokeseg.tuning.autoscaling import await_room, reachable_nodes
 from strokeseg.tuning.feed import first_shape, open_feed
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.monitor import Monitor
@@ -43,6 +44,7 @@ def run_study(
     budget: SearchConfig,
     gpus_per_trial: float | Auto | None,
     workers_per_trial: int | None,
+    deterministic: bool,
     code_version: str,
     show: Show,
 ) -> list[LeaderboardRow]:
@@ -69,7 +71,11 @@ def run_study(
         show=show,
         mirrors=experiment.mirrors,
     )
-    allotment = _allotment(study, data, gpus_per_trial, workers_per_trial, show=monitor.show)
+    allotment = _allotment(
+        *(study, data, gpus_per_trial, workers_per_trial),
+        one_at_a_time=deterministic,
+        show=monitor.show,
+    )
     settings = TrialSettings(
         axis=axis,
         epochs=budget.epochs,
@@ -80,6 +86,7 @@ def run_study(
         trials_folder=str(trials_folder),
         tensorboard_folder=str(experiment.tensorboard_folder(axis)),
         allotment=allotment,
+        deterministic=deterministic,
         sequences=experiment.config.data.sequences,
         spacing_mm=data.spacing_mm,
         preparation_hash=data.fingerprint,
@@ -114,16 +121,22 @@ def _allotment(
     gpus_per_trial: float | Auto | None,
     workers_per_trial: int | None,
     *,
+    one_at_a_time: bool,
     show: Callable[[str], None],
 ) -> Allotment:
-    nodes = cluster_nodes()
-    trials = max(study.ledger.remaining(), study.ledger.to_confirm())
+    nodes = reachable_nodes()
+    trials = 1 if one_at_a_time else max(study.ledger.remaining(), study.ledger.to_confirm())
     if gpus_per_trial == AUTO:
+        if any(node.gpus >= 1 and node.cpus >= 1 for node in nodes):
+            await_room(1, 1, show)
         show("measuring how many trials should share a GPU")
         # The largest, so that all axes' searches measure the same, once.
         shape = max((first_shape(data.folder, name) for name in AXES), key=prod)
         gpus_per_trial = measured_share(nodes, study.space, trials, shape)
-    return allot(nodes, trials, gpus_per_trial, workers_per_trial)
+    allotment = allot(nodes, trials, gpus_per_trial, workers_per_trial)
+    # The slices are read where trials run.
+    await_room(allotment.cpus, allotment.gpus, show)
+    return allotment
 
 
 def _fit(

@@ -29,6 +29,7 @@ from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.new_training import new_training
 from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.pictures import draw_picture
+from strokeseg.learning.precision import compute_deterministically
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
@@ -62,6 +63,7 @@ class TrialSettings:
         trials_folder: Where trials leave their files; every node sees it.
         tensorboard_folder: Where they leave their pictures; every node sees it.
         allotment: What each trial gets.
+        deterministic: Whether equal seeds must give equal numbers, whatever it costs.
         sequences: Sequences in the order of the channels.
         spacing_mm: Voxel size (x, y, z) of the prepared cases.
         preparation_hash: Fingerprint of the prepared data.
@@ -78,6 +80,7 @@ class TrialSettings:
     trials_folder: str
     tensorboard_folder: str
     allotment: Allotment
+    deterministic: bool
     sequences: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     preparation_hash: str
@@ -104,6 +107,7 @@ def run_trial(
     # OpenMP keeps the number of threads by thread, and Tune gives every trial a new one.
     allotment = settings.allotment
     torch.set_num_threads(allotment.cpus)
+    compute_deterministically(settings.deterministic)
     follow = partial(_follow, proposal, feed, weights, settings)
     try:
         with world_of(
@@ -139,6 +143,7 @@ def _follow(
     world: World,
 ) -> str | None:
     """Do what rank 0 does, but write and report nothing; return why it failed, or nothing."""
+    compute_deterministically(settings.deterministic)
     try:
         for _ in train_trial(
             proposal, slices_of(feed), _weights_for(proposal, weights), settings, world

@@ -93,3 +93,10 @@ def test_what_a_cluster_does_not_have_is_refused_with_what_would_fit(
     with pytest.raises(UserError, match=fault) as caught:
         allot(nodes, 4, asked, workers)
     assert "\n" not in str(caught.value)
+
+
+def test_nodes_to_come_count_like_those_that_live() -> None:
+    nodes = [Node(cpus=2), Node(cpus=16, gpus=4), Node(cpus=16, gpus=4, to_come=True)]
+    assert allot(nodes, 20, None) == Allotment(cpus=4, gpus=1, concurrent=8)
+    with pytest.raises(UserError, match="has or may yet start 8 GPUs and 34 CPUs, at most 8 fit"):
+        allot(nodes, 20, 9.0)
