@@ -257,7 +257,9 @@ def _requirements(
     if wheel is None:
         return []
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+        # Wheels may hold whole others deeper down.
+        names = (Path(one) for one in archive.namelist() if one.count("/") == 1)
+        (name,) = (str(one) for one in names if one.match("*.dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
     needed = map(Requirement, metadata.get_all("Requires-Dist", []))
     return [
