@@ -154,7 +154,15 @@ def _run(*arguments: object) -> str:
 
 
 def _forget(tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "work")
+    """Remove the mirrors for good: a killed driver's trials write on until Ray ends them."""
+    work = tmp_path / "work"
+
+    def gone() -> bool:
+        shutil.rmtree(work, ignore_errors=True)
+        time.sleep(1)
+        return not work.exists()
+
+    _wait_for(gone)
 
 
 def _mirror(server: Server, tmp_path: Path, prefix: str) -> Mirror:

@@ -167,8 +167,8 @@ class Training:
                 device's memory.
         """
         while self._epoch < self._epochs:
-            before = None if self._stepper.kind is None else deepcopy(self.state())
             try:
+                before = None if self._stepper.kind is None else deepcopy(self.state())
                 result = self._run_epoch(self._epoch + 1)
             except NotFinite as failure:
                 if before is None:

@@ -71,9 +71,20 @@ def test_slices_of_zeros_hold_no_brain() -> None:
     assert hold_brain(below_zero).tolist() == [True]
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        CPU,
+        pytest.param(
+            torch.device("cuda"),
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+        ),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("group", [1, 5, 12])
 def test_all_stores_give_the_same_batches(
-    toy_slices: Callable[..., SliceSet], tmp_path: Path, group: int
+    toy_slices: Callable[..., SliceSet], tmp_path: Path, group: int, device: torch.device
 ) -> None:
     mapped = toy_slices(cases=3, slices=12)
     files = write_files(tmp_path, mapped, group)
@@ -85,14 +96,13 @@ def test_all_stores_give_the_same_batches(
     )
     generator = np.random.default_rng(0)
     plan = [generator.integers(24, size=5) for _ in range(30)]
-    ways = [
-        list(slices.select(["case2", "case0"]).batches(plan, CPU))
-        for slices in (mapped, filed, mapped.on(CPU), filed.on(CPU))
-    ]
-    for others in zip(*ways, strict=True):
-        for images, masks in others[1:]:
-            assert torch.equal(images, others[0][0])
-            assert torch.equal(masks, others[0][1])
+    expected = list(mapped.select(["case2", "case0"]).batches(plan, CPU))
+    for slices in (mapped, filed, mapped.on(device), filed.on(device)):
+        given = slices.select(["case2", "case0"]).batches(plan, device)
+        for (images, masks), (first, second) in zip(given, expected, strict=True):
+            assert images.device.type == masks.device.type == device.type
+            assert torch.equal(images.cpu(), first)
+            assert torch.equal(masks.cpu(), second)
 
 
 def test_reading_ahead_stops_when_nobody_asks_any_more(

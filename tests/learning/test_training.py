@@ -134,11 +134,15 @@ def test_infinite_input_fails_the_trial(toy_slices: Callable[..., SliceSet]) -> 
 def test_a_batch_that_the_gpu_does_not_hold_fails_the_trial_and_the_next_one_trains(
     toy_slices: Callable[..., SliceSet],
 ) -> None:
-    device = torch.device("cuda")
+    # Limits of memory want the GPU by its number.
+    device = torch.device("cuda", 0)
     slices = toy_slices()
     small = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8)
     network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
-    training = Training(network, slices, slices, small, epochs=1, device=device)
+    # Far larger than what torch has in reserve beside the network.
+    images = np.ones((8, 2, 512, 512), dtype=np.float16)
+    large = slices_in_memory([images], [images[:, 0].astype(np.uint8)], np.array(["a"] * 8))
+    training = Training(network, large, large, small, epochs=1, device=device)
     # No more than the network has already.
     held = torch.cuda.memory_reserved(device) / torch.cuda.mem_get_info(device)[1]
     torch.cuda.set_per_process_memory_fraction(held, device)
