@@ -166,4 +166,4 @@ def _reason(tool: str, errors: str) -> str:
     if tool == "pip":
         told = [line for line in lines if line.startswith("ERROR: ") and not line.endswith(":")]
         lines = (told or lines)[-1:]
-    return " ".join(" ".join(lines).split())[:400]
+    return " ".join(" ".join(lines).split())[:600]

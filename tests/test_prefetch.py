@@ -1,12 +1,14 @@
 """What a cluster without a network needs: gathered for any target, and enough without a network.
 
-Packages are small real wheels on a real index on loopback, fetched by the real pip; the hub is a
-server on loopback that the hub's own client is pointed to.
+Packages are small real wheels on a real index on loopback, fetched by the real uv and pip; the hub
+is a server on loopback that the hub's own client is pointed to.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -27,7 +29,7 @@ from safetensors.torch import save
 from strokeseg import prefetch
 from strokeseg.errors import UserError
 from strokeseg.learning.weights import find_encoder_weights
-from strokeseg.wheels import Target, build_wheel, gather_wheels, own_target
+from strokeseg.wheels import Target, build_wheel, fetch_wheels, own_target, resolve
 
 CHECKOUT = Path(__file__).parents[1]
 LITE0 = "tu-tf_efficientnet_lite0"
@@ -55,8 +57,6 @@ def write_wheel(folder: Path, file_name: str, *requires: str) -> Path:
         archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
         archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tags}\n")
         archive.writestr(f"{info}/RECORD", "")
-        # As setuptools carries others about.
-        archive.writestr(f"{name}/_vendor/inner-1.dist-info/METADATA", "Name: inner\n")
     return path
 
 
@@ -114,25 +114,44 @@ class Site:
 
 
 def index_of(wheels: Sequence[Path]) -> dict[str, bytes]:
-    """The pages and files of a package index."""
-    files: dict[str, bytes] = {f"/files/{path.name}": path.read_bytes() for path in wheels}
-    for name in {path.name.split("-")[0] for path in wheels}:
-        links = "".join(
-            f'<a href="/files/{path.name}">{path.name}</a>\n'
-            for path in wheels
-            if path.name.startswith(f"{name}-")
-        )
-        files[f"/simple/{name}/"] = f"<html><body>{links}</body></html>".encode()
-    return files
+    """The pages and files of a package index, which gives metadata apart, as large ones do."""
+    files: dict[str, bytes] = {}
+    pages: dict[str, str] = {}
+    for path in wheels:
+        content = path.read_bytes()
+        name, version = path.name.split("-")[:2]
+        with zipfile.ZipFile(path) as wheel:
+            metadata = wheel.read(f"{name}-{version}.dist-info/METADATA")
+        files |= {f"/files/{path.name}": content, f"/files/{path.name}.metadata": metadata}
+        link = f"/files/{path.name}#sha256={hashlib.sha256(content).hexdigest()}"
+        apart = f'data-core-metadata="sha256={hashlib.sha256(metadata).hexdigest()}"'
+        page = f"/simple/{name}/"
+        pages[page] = f'{pages.get(page, "")}<a href="{link}" {apart}>{path.name}</a>\n'
+    bodies = {
+        page: f"<!DOCTYPE html><html><body>{links}</body></html>" for page, links in pages.items()
+    }
+    return {**files, **{page: body.encode() for page, body in bodies.items()}}
 
 
 def use_index(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Let pip know of no place but this index."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
+    """Let uv and pip know of no place but this index, and keep nothing of what they fetch."""
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", url)
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", url)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", url)
+
+
+def wheels_asked_for(site: Site) -> list[str]:
+    return sorted(path.removeprefix("/files/") for path in site.asked if path.endswith(".whl"))
+
+
+def wheels_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.whl")}
 
 
 @pytest.fixture
@@ -202,85 +221,133 @@ def test_conditions_pins_and_wheels_are_those_of_the_target(
     folder = tmp_path / "wheels"
     with Site(index_of(packages)).serving() as site:
         use_index(monkeypatch, f"{site.address}/simple")
-        found = gather_wheels(own_wheel, ["cluster"], pins, folder, target, silent)
+        requirements = resolve(own_wheel, ["cluster"], pins, target)
+        fetch_wheels(requirements, folder, target, silent)
     # `cluster` brings `search`, which brings delta, whose extra brings epsilon.
     expected = {*expected, "delta-1.0-py3-none-any.whl", "epsilon-1.0-py3-none-any.whl"}
-    assert found.faults == ()
     assert {path.name for path in folder.glob("*.whl")} == expected
-    assert {path.name for path in found.wheels.values()} == {*expected, own_wheel.name}
+    first, *others = requirements.splitlines()
+    assert first.startswith("strokeseg[cluster]==0.1.0 --hash=sha256:")
+    assert {line.split("==")[0] for line in others} == {name.split("-")[0] for name in expected}
+    assert all("--hash=sha256:" in line for line in others)
 
 
-def test_what_cannot_be_had_is_named_in_a_line_and_all_else_is_kept(
-    packages, own_wheel, pins, tmp_path, monkeypatch
+@pytest.mark.parametrize("version", ["2", "1.0"])
+def test_a_package_that_the_index_lacks_is_named_in_a_line(
+    packages, own_wheel, pins, tmp_path, monkeypatch, version
 ):
-    folder = tmp_path / "wheels"
-    pins.write_text(pins.read_text().replace("beta==1.0\n", "").replace("gamma==1.0", "gamma==9"))
+    # Of version 1.0 there is no wheel for Python 3.13.
+    target = Target(python="3.13" if version == "1.0" else "3.11", machine="x86_64")
+    pins.write_text(pins.read_text().replace("gamma==1.0", f"gamma=={version}"))
     with Site(index_of(packages)).serving() as site:
         use_index(monkeypatch, f"{site.address}/simple")
-        found = gather_wheels(own_wheel, ["search"], pins, folder, X86, silent)
-    beta, gamma = sorted(found.faults)
-    assert beta.startswith("beta: constraints.txt pins no version of it for Python 3.11 on x86_64")
-    assert gamma.startswith("gamma==9: pip cannot fetch it (No matching distribution")
-    assert "PIP_INDEX_URL" in gamma
-    assert "\n" not in beta + gamma
-    assert found.wheels.keys() == {"strokeseg", "alpha", "delta", "epsilon"}
+        with pytest.raises(UserError, match="cannot work them out") as caught:
+            resolve(own_wheel, [], pins, target)
+    assert "gamma" in str(caught.value) and f"=={version}" in str(caught.value)
+    assert "PIP_INDEX_URL" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_no_network_is_said_of_every_package(own_wheel, pins, tmp_path, monkeypatch):
+def test_without_a_network_the_index_is_named_in_a_line(own_wheel, pins, monkeypatch):
     with Site({}).serving() as site:
         address = site.address
     use_index(monkeypatch, f"{address}/simple")
-    found = gather_wheels(own_wheel, [], pins, tmp_path / "wheels", ARM, silent)
-    assert [fault.split(":")[0] for fault in found.faults] == ["alpha==2.0", "gamma==1.0"]
+    with pytest.raises(UserError, match="cannot work them out") as caught:
+        resolve(own_wheel, [], pins, ARM)
+    assert address in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wheel_that_came_damaged_is_refused_and_named(
+    packages, own_wheel, pins, tmp_path, monkeypatch
+):
+    folder = tmp_path / "wheels"
+    with Site(index_of(packages)).serving() as site:
+        use_index(monkeypatch, f"{site.address}/simple")
+        requirements = resolve(own_wheel, [], pins, X86)
+        site.files["/files/beta-1.0-py3-none-any.whl"] = b"damaged"
+        with pytest.raises(UserError, match=r"^beta==1\.0: pip cannot fetch it") as caught:
+            fetch_wheels(requirements, folder, X86, silent)
+    assert "\n" not in str(caught.value)
+    assert not list(folder.glob("beta*"))
+
+
+def test_a_full_disk_is_said_in_a_line(packages, own_wheel, pins, tmp_path, monkeypatch):
+    with Site(index_of(packages)).serving() as site:
+        use_index(monkeypatch, f"{site.address}/simple")
+        requirements = resolve(own_wheel, [], pins, X86)
+        with files_of_at_most(100), pytest.raises(UserError, match="File too large") as caught:
+            fetch_wheels(requirements, tmp_path / "wheels", X86, silent)
+    assert "\n" not in str(caught.value)
+
+
+@contextmanager
+def files_of_at_most(limit: int) -> Iterator[None]:
+    """What a write fails by here is a file too large, and there a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from strokeseg.wheels import Target, gather_wheels
-own, pins, folder = map(Path, sys.argv[1:])
+from strokeseg.wheels import Target, fetch_wheels
 target = Target(python="3.11", machine="x86_64")
-gather_wheels(own, [], pins, folder, target, lambda *_: None)
+fetch_wheels(sys.argv[1], Path(sys.argv[2]), target, lambda *_: None)
 """
 
 
-def test_after_a_kill_in_mid_file_only_what_is_missing_is_fetched(
+def test_after_a_kill_in_mid_file_only_what_is_missing_or_damaged_is_fetched(
     packages, own_wheel, pins, tmp_path, monkeypatch
 ):
     folder = tmp_path / "wheels"
-    stalled = "/files/beta-1.0-py3-none-any.whl"
+    alpha, beta, gamma = (
+        *("alpha-1.0-py3-none-any.whl", "beta-1.0-py3-none-any.whl"),
+        "gamma-1.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+    )
+    whole = {path.name: path.read_bytes() for path in packages}
     with Site(index_of(packages)).serving() as site:
         use_index(monkeypatch, f"{site.address}/simple")
-        site.stalled.add(stalled)
+        requirements = resolve(own_wheel, [], pins, X86)
+        site.stalled.add(f"/files/{beta}")
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, own_wheel, pins, folder],
+            [sys.executable, "-c", KILLED, requirements, folder],
             env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
             start_new_session=True,
         )
         deadline = time.monotonic() + 60
-        while len(list(folder.glob("*.whl"))) < 2 or stalled not in site.asked:
+        while wheels_in(folder) != {alpha: whole[alpha], gamma: whole[gamma]} or (
+            beta not in wheels_asked_for(site)
+        ):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert not list(folder.glob("beta*"))
         site.released.set()
+        assert not (folder / beta).exists()
+        (folder / gamma).write_bytes(whole[gamma][:-1])
         site.asked.clear()
-        found = gather_wheels(own_wheel, [], pins, folder, X86, silent)
-        assert [path for path in site.asked if path.startswith("/files/")] == [stalled]
-    assert found.faults == ()
-    assert sorted(path.name.split("-")[0] for path in folder.iterdir()) == [
-        *("alpha", "beta", "gamma")
-    ]
+        fetch_wheels(requirements, folder, X86, silent)
+        assert wheels_asked_for(site) == [beta, gamma]
+    assert wheels_in(folder) == {name: whole[name] for name in (alpha, beta, gamma)}
 
 
-def test_the_wheel_of_strokeseg_is_the_checkouts_and_always_the_same(tmp_path, monkeypatch):
+def test_the_wheel_of_strokeseg_holds_the_checkouts_code_and_nothing_older(tmp_path, monkeypatch):
     # With this environment's own setuptools, since a test asks no index for another.
-    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")
-    first, second = (build_wheel(CHECKOUT, tmp_path / name) for name in ("first", "second"))
-    assert first.read_bytes() == second.read_bytes()
-    with zipfile.ZipFile(first) as wheel:
+    monkeypatch.setenv("UV_NO_BUILD_ISOLATION", "1")
+    checkout = tmp_path / "checkout"
+    shutil.copytree(CHECKOUT / "strokeseg", checkout / "strokeseg")
+    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, checkout)
+    stale = checkout / "build" / "lib" / "strokeseg" / "removed.py"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("")
+    with zipfile.ZipFile(build_wheel(checkout, tmp_path / "wheels")) as wheel:
         names = {name for name in wheel.namelist() if name.startswith("strokeseg/")}
     assert names == {
         path.relative_to(CHECKOUT).as_posix()
@@ -338,6 +405,29 @@ def test_a_whole_folder_says_what_to_do_and_holds_what_it_sums_up(launch, tmp_pa
     done = launch(prefetch.main, folder, "--only", "weights", "--space", space)
     assert done.code == 1
     assert f"{weights}: must hold plain tensors" in done.err
+
+
+@pytest.mark.parametrize("options", [["--python", "3.9"], ["--machine", "ppc64le"]])
+def test_another_python_or_machine_is_refused_with_those_that_can_be_had(launch, tmp_path, options):
+    done = launch(prefetch.main, tmp_path / "offline", *options)
+    assert done.code == 2
+    (line,) = done.error_lines
+    assert options[1] in line and ("3.13" in line or "aarch64" in line)
+    assert not (tmp_path / "offline").exists()
+
+
+def test_a_place_that_takes_no_files_is_refused_in_a_line(launch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = launch(prefetch.main, blocked / "offline", "--only", "weights")
+    assert (done.code, len(done.error_lines)) == (2, 1)
+    space = write_space(tmp_path, LITE0)
+    folder = tmp_path / "offline"
+    with files_of_at_most(100_000):
+        done = launch(prefetch.main, folder, "--only", "weights", "--space", space)
+    assert done.code == 1
+    assert f"{folder / 'weights' / LITE0}.safetensors: cannot be written" in done.err
+    assert not list((folder / "weights").iterdir())
 
 
 @pytest.fixture(scope="module")
