@@ -2,8 +2,8 @@
 
 Steps of a U-Net on 16 slices of 4 x 96 x 96, on one CPU thread, or on the GPU where there is one;
 float32 and the device's 16-bit type in turn. Also torch.compile of one network: the seconds that
-compiling takes, and the number of steps after which it has paid. On a GPU also what a CUDA graph
-of the network would save: its kernels are launched at once, not one by one.
+compiling takes, and the number of steps after which it has paid. On a GPU steps are launched kernel
+by kernel here; benchmarks/recording.py has those of a trial.
 
 python -m benchmarks.precision
 """
@@ -58,9 +58,6 @@ def run(options: Options) -> PartResult:
             )
         encoder, depth = ENCODERS[0]
         figures += compiling(encoder, depth, device, reduced, options)
-        if device.type == "cuda":
-            for encoder, depth in ENCODERS:
-                figures.append(graphing(encoder, depth, device, reduced, options))
     return PartResult(
         title="What do 16 bits and compiling bring?",
         method=(
@@ -99,23 +96,6 @@ def compiling(
         Figure(name=f"{encoder} compiled, steps as fast", unit="times", values=(plain / compiled,)),
         Figure(name="steps until compiling has paid", unit="steps", values=(pays,)),
     ]
-
-
-def graphing(
-    encoder: str, depth: int, device: torch.device, kind: torch.dtype | None, options: Options
-) -> Figure:
-    """Tell how many times as fast steps are with the network captured as a CUDA graph."""
-    network = build_network(encoder=encoder, encoder_depth=depth, channels=4).to(device)
-    plain = seconds_a_step(step_of(network, network, device, kind), device, options)
-    sample = torch.randn(BATCH, 4, SIDE, SIDE, device=device)
-    sample = sample.contiguous(memory_format=torch.channels_last)
-    fresh = build_network(encoder=encoder, encoder_depth=depth, channels=4).to(device)
-    # What autocast keeps of the weights must not outlive a capture.
-    with torch.autocast(device.type, kind, enabled=kind is not None, cache_enabled=False):
-        graphed = torch.cuda.make_graphed_callables(fresh, (sample,))
-    captured = seconds_a_step(step_of(fresh, graphed, device, kind), device, options)
-    name = f"{encoder} as a CUDA graph, steps as fast"
-    return Figure(name=name, unit="times", values=(plain / captured,))
 
 
 def step_of(

@@ -7,6 +7,7 @@ together. The *native* grid is that of the files; with a *reference* sequence, t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,13 @@ def read_scan(
     images: dict[str, Volume] = {}
     native_grids: dict[str, Grid] = {}
     lesion = None
-    for sequence in sequences:
-        if sequence in files:
-            with collecting(found):
-                native = read_volume(files[sequence])
-                native_grids[sequence] = native.grid
-                images[sequence] = _without_background(native, file_and_sequence(files, sequence))
+    given = [sequence for sequence in sequences if sequence in files]
+    # Decompression, which is most of it, keeps nobody from running.
+    with ThreadPoolExecutor(max(1, len(given))) as pool:
+        waiting = {name: pool.submit(_read_sequence, files, name) for name in given}
+    for sequence, reading in waiting.items():
+        with collecting(found):
+            native_grids[sequence], images[sequence] = reading.result()
     if mask is not None:
         with collecting(found):
             lesion = read_lesion(mask, lesion_labels)
@@ -84,9 +86,12 @@ def read_scan(
     return Scan(images=images, lesion=lesion, native_grid=native_grids[base])
 
 
-def _without_background(native: Volume, name: str) -> Volume:
+def _read_sequence(files: Mapping[str, Path], sequence: str) -> tuple[Grid, Volume]:
+    """Return a file's grid, and its volume in RAS+ order without background."""
+    native = read_volume(files[sequence])
     ras = to_ras(native)
-    return Volume(voxels=without_background(ras.voxels, name), grid=ras.grid)
+    voxels = without_background(ras.voxels, file_and_sequence(files, sequence))
+    return native.grid, Volume(voxels=voxels, grid=ras.grid)
 
 
 def read_lesion(path: Path, lesion_labels: LesionLabels) -> Volume:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-from kornia.enhance import adjust_gamma
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
@@ -96,7 +95,7 @@ def draw_blur(draws: Draws, strength: float, channels: int) -> Tensor:
 
 
 def blur(images: Tensor, sigma_voxels: Tensor) -> Tensor:
-    """Blur the channels of images (B, C, H, W) by Gaussians, in place.
+    """Blur the channels of images (B, C, H, W) by Gaussians, maybe in place.
 
     Background takes part as the 0 that it is, the mean of the brain.
 
@@ -104,9 +103,13 @@ def blur(images: Tensor, sigma_voxels: Tensor) -> Tensor:
         images: Float32 in plain contiguous memory.
         sigma_voxels: (B, C), 0 to 1; channels of 0 are left alone.
     """
-    # Looking for the channels makes a GPU wait, but blurring all of them costs a CPU up to ten
-    # times as much.
     chosen = sigma_voxels > 0
+    if images.is_cuda:
+        # To look for the channels, the CPU would have to wait for the GPU.
+        kernels = get_gaussian_kernel1d(7, sigma_voxels.clamp_min(1e-3).flatten()[:, None])
+        blurred = filter2d_separable(images.flatten(0, 1)[:, None], kernels, kernels)
+        return torch.where(chosen[..., None, None], blurred.view_as(images), images)
+    # To blur all of them costs a CPU up to ten times as much.
     kernels = get_gaussian_kernel1d(7, sigma_voxels[chosen][:, None])
     if len(kernels):
         blurred = filter2d_separable(images[chosen][:, None], kernels, kernels)
@@ -148,4 +151,4 @@ def bend_intensities(images: Tensor, *, field: Tensor, gamma: Tensor) -> Tensor:
     lowest = images.amin(dim=(2, 3), keepdim=True)
     signal = (images - lowest) * field
     highest = signal.amax(dim=(2, 3), keepdim=True).clamp_min(1e-6)
-    return torch.addcmul(lowest, adjust_gamma(signal / highest, gamma), highest)
+    return torch.addcmul(lowest, (signal / highest).pow(gamma), highest)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import torch
 from kornia.geometry import create_meshgrid
-from kornia.geometry.transform import get_affine_matrix2d, remap, warp_grid
+from kornia.geometry.transform import get_affine_matrix2d, warp_grid
 from torch import Tensor
+from torch.nn import functional
 
 from strokeseg.learning.draws import Draws
 from strokeseg.learning.smooth_field import control_shape, smooth_field
@@ -121,9 +122,15 @@ def deform(images: Tensor, masks: Tensor, places: Tensor) -> tuple[Tensor, Tenso
         masks: Floating point.
         places: (B, H, W, 2) of the input, one for each of the output; beyond the input is 0.
     """
-    x, y = places.unbind(dim=-1)
-    # kornia's places in voxels fit align_corners=True only; its default would magnify a bit.
+    height, width = images.shape[2:]
+    # What torch calls -1 and 1 are here the middles of the first and the last voxel. kornia's remap
+    # would do the same, but with numbers that it sends to a GPU in every step.
+    middles = [
+        2 * place / (side - 1) - 1
+        for place, side in zip(places.unbind(dim=-1), (width, height), strict=True)
+    ]
+    grid = torch.stack(middles, dim=-1)
     return (
-        remap(images, x, y, mode="bilinear", align_corners=True),
-        remap(masks, x, y, mode="nearest", align_corners=True),
+        functional.grid_sample(images, grid, mode="bilinear", align_corners=True),
+        functional.grid_sample(masks, grid, mode="nearest", align_corners=True),
     )

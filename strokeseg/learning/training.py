@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -42,6 +43,7 @@ from strokeseg.learning.objective import (
 )
 from strokeseg.learning.pictures import SeenSlice, telling_slices
 from strokeseg.learning.precision import Stepper, reduced_type
+from strokeseg.learning.recording import Recording, ready_for_recording, set_rate
 from strokeseg.learning.sampling import cut_batches, draw_epoch
 from strokeseg.learning.schedule import rate_factor
 from strokeseg.learning.slice_set import SliceSet
@@ -151,9 +153,12 @@ class Training:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        ready_for_recording(self._optimiser, self._device)
         kind = precision or reduced_type(self._device, self.network)
         reduced = None if kind is torch.float32 else kind
         self._stepper = Stepper(self._optimiser, self._device, reduced)
+        self._draws = torch.Generator(self._device)
+        self._recording = self._new_recording()
 
     def run(self) -> Iterator[EpochResult]:
         """Train epoch by epoch, from the one after the last that was finished.
@@ -196,7 +201,9 @@ class Training:
         """Go on from a state that a training of the same configuration left."""
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
+        ready_for_recording(self._optimiser, self._device)
         self._stepper.restore(state["precision"])
+        self._recording = self._new_recording()
         self._epoch = int(state["epoch"])
 
     def seen_slices(self) -> dict[str, SeenSlice]:
@@ -248,7 +255,7 @@ class Training:
     def _train(self, epoch: int) -> tuple[dict[str, float], float, int]:
         """Train on one draw: mean losses, seconds waited for slices, slices."""
         draw, changes, dropout = np.random.SeedSequence([self._seed, epoch]).spawn(3)
-        generator = torch.Generator(self._device).manual_seed(_seed_of(changes))
+        self._draws.manual_seed(_seed_of(changes))
         torch.manual_seed(_seed_of(dropout) + self._world.rank)
         plan = self._draw_batches(np.random.default_rng(draw))
         first_step = (epoch - 1) * len(plan)
@@ -261,9 +268,13 @@ class Training:
                 asked = time.perf_counter()
                 images, masks = next(batches)
                 data_seconds += time.perf_counter() - asked
-                images, masks = self._augment(images, masks, len(batch), generator)
                 factor = rate_factor(first_step + step, self._epochs * len(plan))
-                losses = self._step(images, masks, len(batch), factor * self._config.learning_rate)
+                set_rate(self._optimiser, factor * self._config.learning_rate)
+                take = partial(self._step, count=len(batch))
+                if self._recording is None:
+                    losses = take(images, masks)
+                else:
+                    losses = self._recording.take(take, images, masks)
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + loss * len(batch)
                 # A look at the loss waits for the device, so do not look after every step.
@@ -277,29 +288,26 @@ class Training:
         drawn = draw_epoch(has_lesion, self._slices, self._config.lesion_share, generator)
         return cut_batches(drawn, self._config.batch_size, least=max(2, self._world.size))
 
-    def _augment(
-        self, images: Tensor, masks: Tensor, count: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _new_recording(self) -> Recording | None:
+        # Processes that train together wait for each other in every step.
+        if self._device.type != "cuda" or self._world.size > 1:
+            return None
+        return Recording(self._draws, self._device)
+
+    def _step(self, images: Tensor, masks: Tensor, count: int) -> dict[str, Tensor]:
+        """Learn from a batch of `count` slices, of which this process has its share."""
         world = self._world
-        return augment(
+        images, masks = augment(
             images,
             masks,
             self._config.augmentation,
-            generator,
+            self._draws,
             mirror=self._mirror,
             share=Share(rank=world.rank, workers=world.size, count=count),
         )
-
-    def _step(
-        self, images: Tensor, masks: Tensor, count: int, learning_rate: float
-    ) -> dict[str, Tensor]:
-        """Learn from a batch of `count` slices, of which this process has its share."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate
         with self._stepper.autocast():
             # Convolutions of a U-Net run 1.2 to 1.6 times as fast channels-last, on CPUs too.
             logits = self._learning(images.contiguous(memory_format=torch.channels_last))
-        world = self._world
         loss, terms = self._loss(world.whole(logits, count), world.whole(masks, count))
         # Each process has the gradient of its own rows, and the mean over processes is taken.
         self._stepper.step(loss * world.size, self.network.parameters())

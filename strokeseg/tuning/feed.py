@@ -136,10 +136,8 @@ def _shared_memory_left(store_bytes: float) -> list[float]:
     """
     here = ray.get_runtime_context().get_node_id()
     others = [
-        ray.remote(_shared_memory)
-        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False))
-        .remote()
-        for name in (node["NodeID"] for node in ray.nodes() if node["Alive"])
+        ray.remote(_shared_memory).options(num_cpus=0, scheduling_strategy=strategy).remote()
+        for name, strategy in _every_node()
         if name != here
     ]
     # Ray goes elsewhere when shared memory is smaller than the store.
@@ -211,15 +209,22 @@ def _load_blocks(
 def _fetch_everywhere(mirrors: tuple[Mirror, ...], folder: Path) -> None:
     """Fetch a folder on every node: Ray Data reads its files wherever it likes."""
     task = ray.remote(fetch)
-    waiting = [
-        task.options(
-            num_cpus=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(mirrors, [folder])
+    ray.get(
+        [
+            task.options(num_cpus=0, scheduling_strategy=strategy).remote(mirrors, [folder])
+            for _, strategy in _every_node()
+        ]
+    )
+
+
+def _every_node() -> list[tuple[str, NodeAffinitySchedulingStrategy]]:
+    """Return the name of each node, and what sends a task there."""
+    return [
+        # The task of a node that has died, which is known only after a while, goes elsewhere.
+        (node["NodeID"], NodeAffinitySchedulingStrategy(node["NodeID"], soft=True))
         for node in ray.nodes()
         if node["Alive"]
     ]
-    ray.get(waiting)
 
 
 def _combine(block: pa.Table) -> pa.Table:

@@ -44,7 +44,7 @@ _TRAINING_SHARE = 0.6
 _MOST_TENANTS = 8
 _STEPS_AN_EPOCH = 8
 _WARM_EPOCHS = 2
-_SECONDS = 4.0
+_SECONDS = 2.0
 _PATIENCE_SECONDS = 120.0
 
 
@@ -69,17 +69,21 @@ class Need:
     device_bytes: int
 
 
+_measured: dict[str, tuple[Need, list[Crowd]]] = {}
+
+
 def measured_share(
-    nodes: Sequence[Node], space: Space, trials: int, shape: tuple[int, int, int], axis: str
+    nodes: Sequence[Node], space: Space, trials: int, shape: tuple[int, int, int]
 ) -> float | None:
     """Return the share of a GPU that each trial should get.
+
+    What was measured once in this process is not measured again.
 
     Args:
         nodes: What the cluster has.
         space: What the trials will try.
         trials: Trials to run.
         shape: Channels, height and width of the slices.
-        axis: The axis that they were cut along.
 
     Returns:
         1, 1/2, 1/4 or 1/8; nothing where there are no GPUs.
@@ -97,7 +101,10 @@ def measured_share(
     if most < 2:
         _log.info("packing: %d trials on %d GPUs with %d CPUs each: one a GPU", trials, gpus, cpus)
         return 1.0
-    need, crowds = measure_tenants(space, shape, axis, most, device="cuda")
+    same = repr((greediest(space), space.default_config(), shape, most))
+    if same not in _measured:
+        _measured[same] = measure_tenants(space, shape, most, device="cuda")
+    need, crowds = _measured[same]
     best = best_crowd(crowds)
     _log.info(
         "packing: the greediest trial takes %.1f of %.1f GB; %s: %g GPUs a trial",
@@ -137,14 +144,13 @@ def greediest(space: Space) -> list[TrialConfig]:
 
 
 def measure_tenants(
-    space: Space, shape: tuple[int, int, int], axis: str, most: int, *, device: str
+    space: Space, shape: tuple[int, int, int], most: int, *, device: str
 ) -> tuple[Need, list[Crowd]]:
     """Let tenants train on one GPU of this cluster.
 
     Args:
         space: What the trials will try.
         shape: Channels, height and width of a slice.
-        axis: The axis of the slices.
         most: Tenants at most.
         device: `cuda`; `cpu` measures the same where Ray only believes that there is a GPU.
 
@@ -156,18 +162,17 @@ def measure_tenants(
     """
     config = space.default_config()
     with _one_gpu(most) as place:
-        tenants = [_tenant(place, most, shape, axis, device)]
+        # They start side by side, which takes longer than all that is measured.
+        tenants = [_tenant(place, most, shape, device) for _ in range(most)]
         need: Need = ray.get(tenants[0].need.remote(greediest(space)))
         fit = int(_TRAINING_SHARE * need.device_bytes / max(1, need.tenant_bytes))
         crowds: list[Crowd] = []
         number = 1
         while number == 1 or number <= min(most, fit):
-            tenants += [
-                _tenant(place, most, shape, axis, device) for _ in range(number - len(tenants))
-            ]
+            crowd = tenants[:number]
             try:
-                ray.get([tenant.begin.remote(config) for tenant in tenants])
-                rates = ray.get([tenant.train.remote(_SECONDS) for tenant in tenants])
+                ray.get([tenant.begin.remote(config) for tenant in crowd])
+                rates = ray.get([tenant.train.remote(_SECONDS) for tenant in crowd])
             except TrialFailure as failure:
                 # So many do not fit after all: they train nothing.
                 _log.warning("packing, %d side by side: %s", number, failure)
@@ -195,22 +200,21 @@ def _one_gpu(cpus: int) -> Iterator[ray.util.placement_group.PlacementGroup]:
 
 
 def _tenant(
-    place: object, share: int, shape: tuple[int, int, int], axis: str, device: str
+    place: object, share: int, shape: tuple[int, int, int], device: str
 ) -> ray.actor.ActorHandle:
     strategy = PlacementGroupSchedulingStrategy(
         placement_group=place, placement_group_bundle_index=0
     )
     kind = ray.remote(_Tenant).options(num_cpus=1, num_gpus=1 / share, scheduling_strategy=strategy)
-    return kind.remote(shape, axis, device)
+    return kind.remote(shape, device)
 
 
 class _Tenant:
     """A process that trains on noise."""
 
-    def __init__(self, shape: tuple[int, int, int], axis: str, device: str) -> None:
+    def __init__(self, shape: tuple[int, int, int], device: str) -> None:
         torch.set_num_threads(1)
         self._shape = shape
-        self._axis = axis
         self._device = torch.device(device)
         self._epochs: Iterator[EpochResult] = iter(())
 
@@ -253,7 +257,8 @@ class _Tenant:
             config,
             slices,
             slices.keep(np.arange(count) == 0),
-            axis=self._axis,
+            # Where slices may be mirrored.
+            axis="axial",
             encoder_weights=None,
             epochs=sys.maxsize,
             slices_per_epoch=count,

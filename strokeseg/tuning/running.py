@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 
 import ray
@@ -12,6 +13,7 @@ from ray import tune
 
 from strokeseg.config import SearchConfig, Show
 from strokeseg.experiment import Experiment, trials_in
+from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.mirror import fetch
 from strokeseg.tuning.allotment import Allotment, allot, cluster_nodes
@@ -67,7 +69,7 @@ def run_study(
         show=show,
         mirrors=experiment.mirrors,
     )
-    allotment = _allotment(study, data, axis, gpus_per_trial, workers_per_trial, show=monitor.show)
+    allotment = _allotment(study, data, gpus_per_trial, workers_per_trial, show=monitor.show)
     settings = TrialSettings(
         axis=axis,
         epochs=budget.epochs,
@@ -109,7 +111,6 @@ def run_study(
 def _allotment(
     study: Study,
     data: PreparedSlices,
-    axis: str,
     gpus_per_trial: float | Auto | None,
     workers_per_trial: int | None,
     *,
@@ -119,8 +120,9 @@ def _allotment(
     trials = max(study.ledger.remaining(), study.ledger.to_confirm())
     if gpus_per_trial == AUTO:
         show("measuring how many trials should share a GPU")
-        shape = first_shape(data.folder, axis)
-        gpus_per_trial = measured_share(nodes, study.space, trials, shape, axis)
+        # The largest, so that all axes' searches measure the same, once.
+        shape = max((first_shape(data.folder, name) for name in AXES), key=prod)
+        gpus_per_trial = measured_share(nodes, study.space, trials, shape)
     return allot(nodes, trials, gpus_per_trial, workers_per_trial)
 
 

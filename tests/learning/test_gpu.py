@@ -11,6 +11,7 @@ from torch import nn
 from strokeseg.config import TrialConfig
 from strokeseg.learning.augment import augment
 from strokeseg.learning.networks import build_network
+from strokeseg.learning.recording import Recording
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 
@@ -59,6 +60,107 @@ def test_augmentation_does_to_slices_on_a_gpu_what_it_does_on_a_cpu() -> None:
         inside = changed[(changed != 0).all(dim=1, keepdim=True).expand_as(changed)]
         found[device] = (float(rows.mean()), float(rows.std()), float(inside.std()))
     assert found["cuda"] == pytest.approx(found["cpu"], rel=0.1)
+
+
+def _weights(training: Training) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in training.network.parameters()])
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_recorded_steps_learn_what_live_ones_learn(
+    toy_slices: Callable[..., SliceSet], precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices = toy_slices()
+
+    def trained() -> tuple[Training, EpochResult]:
+        # Their last batch is smaller than the others.
+        training = Training(
+            *(_network(), slices, slices, _CONFIG),
+            epochs=2,
+            slices_per_epoch=52,
+            device="cuda",
+            precision=precision,
+        )
+        return training, list(training.run())[-1]
+
+    played = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda graph: (played.append(graph), replay(graph))
+    )
+    recorded, there = trained()
+    assert len(played) == 2 * 6 - 3
+    monkeypatch.setattr(Recording, "take", lambda _, step, images, masks: step(images, masks))
+    live, here = trained()
+    assert len(played) == 2 * 6 - 3
+    assert there.losses == pytest.approx(here.losses, rel=0.02)
+    assert there.learning_rate == here.learning_rate
+    moved = (
+        _weights(live) - torch.cat([w.flatten() for w in _network().cuda().parameters()])
+    ).norm()
+    assert (_weights(recorded) - _weights(live)).norm() < 0.1 * moved
+
+
+def test_a_network_drops_out_anew_in_every_recorded_step(
+    toy_slices: Callable[..., SliceSet],
+) -> None:
+    network = _network()
+    seen: list[torch.Tensor] = []
+
+    class Noted(nn.Module):
+        def forward(self, logits: torch.Tensor) -> torch.Tensor:
+            dropped = nn.functional.dropout(torch.ones(64, device=logits.device), training=True)
+            if not seen:
+                seen.append(torch.zeros(2, 64, device=logits.device))
+            seen[0].copy_(torch.stack([seen[0][1], dropped]))
+            return logits
+
+    slices = toy_slices()
+    config = _CONFIG.model_copy(update={"augmentation": 0.0})
+    training = Training(
+        *(nn.Sequential(network, Noted()), slices, slices, config),
+        epochs=1,
+        slices_per_epoch=64,
+        device="cuda",
+    )
+    next(training.run())
+    assert not torch.equal(*seen[0])
+
+
+def test_a_network_that_waits_for_the_gpu_is_trained_all_the_same(
+    toy_slices: Callable[..., SliceSet], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Waiting(nn.Module):
+        def forward(self, logits: torch.Tensor) -> torch.Tensor:
+            return logits * (2.0 if logits.mean().item() > 1e9 else 1.0)
+
+    slices = toy_slices()
+    training = Training(
+        *(nn.Sequential(_network(), Waiting()), slices, slices, _CONFIG),
+        epochs=10,
+        slices_per_epoch=64,
+        device="cuda",
+    )
+    assert list(training.run())[-1].dice > 0.7
+    (warning,) = [record for record in caplog.records if "recorded" in record.message]
+    assert warning.levelname == "WARNING"
+
+
+def test_a_training_that_is_over_leaves_the_gpu_to_the_next_one(
+    toy_slices: Callable[..., SliceSet],
+) -> None:
+    slices = toy_slices()
+    held = []
+    for _ in range(3):
+        training = Training(
+            *(_network(), slices, slices, _CONFIG), epochs=1, slices_per_epoch=64, device="cuda"
+        )
+        next(training.run())
+        # As soon as nobody refers to it, not when garbage is looked for.
+        del training
+        held.append(torch.cuda.memory_allocated())
+    # What libraries keep to work in is there from the first time on.
+    assert held[2] - held[1] < 2**20
 
 
 def test_an_interrupted_training_goes_on_from_its_state(

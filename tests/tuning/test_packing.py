@@ -38,7 +38,7 @@ space = Space(dimensions={
     "encoder_depth": Dimension(value=3),
     "batch_size": Dimension(choices=(2, 4)),
 }, first=())
-need, crowds = packing.measure_tenants(space, (4, 32, 32), "axial", 2, device="cpu")
+need, crowds = packing.measure_tenants(space, (4, 32, 32), 2, device="cpu")
 end = time.monotonic() + 30
 while (free := ray.available_resources()).get("GPU") != 1 and time.monotonic() < end:
     time.sleep(0.1)
@@ -75,7 +75,7 @@ def test_tenants_are_doubled_for_as_long_as_that_pays(rates: list[float], best: 
 def test_nothing_is_measured_where_nothing_can_be_shared(
     nodes: list[Node], trials: int, share: float | None, shipped_space: Callable[[Path], Space]
 ) -> None:
-    assert measured_share(nodes, shipped_space(BASE), trials, SHAPE, "axial") == share
+    assert measured_share(nodes, shipped_space(BASE), trials, SHAPE) == share
 
 
 def test_the_greediest_points_are_the_deepest_with_the_largest_batches(

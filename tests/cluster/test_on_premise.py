@@ -1,0 +1,149 @@
+"""A cluster of three hosts over ssh: launched, searched on, struck, brought home and taken down."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import Host, hosts_on_a_switch, missing
+from on_premise import Cluster, reports
+
+from strokeseg import prepare
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment, open_experiment, trial_state
+from strokeseg.imaging.slices import AXES
+from strokeseg.leaderboard import read_leaderboard
+from strokeseg.learning.bundle import open_bundle
+from strokeseg.learning.checkpoint import load_state
+
+_NODES = ("head", "first", "second")
+_PATIENCE_SECONDS = 400.0
+TRIALS, EPOCHS = 4, 24
+EXPERIMENT = f"""\
+data: {{phantom: {{cases: 6, spacing_mm: 6.0}}}}
+splits: {{folds: 2, test_share: 0.0}}
+search:
+  {{space: space.yaml, trials: {TRIALS}, epochs: {EPOCHS}, grace_epochs: {EPOCHS},
+   slices_per_epoch: 96, confirm_trials: 0, transfer_trials: 0}}
+ensemble: {{candidates_per_axis: 1}}
+"""
+SPACE = """\
+parameters:
+  encoder: {value: resnet18}
+  encoder_depth: {value: 3}
+  batch_size: {value: 8}
+  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
+"""
+
+
+@pytest.fixture
+def hosts() -> Iterator[dict[str, Host]]:
+    if reason := missing():
+        pytest.skip(f"hosts of namespaces cannot be made here: {reason}")
+    # Ray's sockets need short names.
+    with (
+        tempfile.TemporaryDirectory(prefix="hosts-", dir="/tmp") as place,
+        hosts_on_a_switch((*_NODES, "laptop"), Path(place) / "h") as made,
+    ):
+        yield made
+
+
+def wait_for(what: str, done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.2)
+
+
+def epochs(experiment: Experiment) -> Counter[int]:
+    """How many epochs each trial has reported."""
+    return Counter(trial for trial, _ in reports(experiment, "axial"))
+
+
+def histories(experiment: Experiment) -> dict[int, list[dict[str, Any]]]:
+    """What each trial that has not ended remembers of its epochs, their seconds among it."""
+    found = {}
+    for trial in range(TRIALS):
+        with suppress(UserError):
+            state = load_state(trial_state(experiment.trials_folder("axial"), trial))
+            found[trial] = state["history"]
+    return found
+
+
+def trains(host: Host) -> bool:
+    return host.run("pgrep", "--full", "ray::ImplicitFunc", check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_search_over_three_hosts_outlives_one_of_them(hosts: dict[str, Host]) -> None:
+    cluster = Cluster(hosts, _NODES, "laptop")
+    shared = cluster.laptop.home.parent / "shared"
+    config = shared / "three" / "experiment.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(EXPERIMENT)
+    (config.parent / "space.yaml").write_text(SPACE)
+    experiment = open_experiment(str(config), str(shared / "runs"))
+    cluster.up()
+
+    strangers = hosts["head"].run(
+        *("ray", "job", "list", "--address", "http://127.0.0.1:8265"),
+        check=False,
+        HOME=str(hosts["laptop"].home / "strokeseg"),
+        RAY_AUTH_MODE="disabled",
+    )
+    assert strangers.returncode != 0
+    assert "oken" in strangers.stdout
+
+    options = f"--experiment {config} --storage {shared / 'runs'}"
+    cluster.submit(Path(prepare.__file__), [*options.split(), "--address", "auto"])
+    assert experiment.prepared_folder.is_dir()
+    run = f"strokeseg run {options} --on validation"
+    job = f"ray job submit --submission-id three -- {run}"
+    with cluster.watched(job) as terminal:
+        wait_for("the first epoch", lambda: epochs(experiment))
+        terminal.interrupt()
+        assert "Job 'three' submitted" in terminal.text()
+    assert "RUNNING" in cluster.exec("ray job status three")
+
+    wait_for("all trials", lambda: len(epochs(experiment)) == TRIALS)
+    struck = next(host for name in ("first", "second") if trains(host := hosts[name]))
+    struck.kill()
+    before = histories(experiment)
+    assert len(before) > 1
+    continued: set[int] = set()
+
+    def all_went_on() -> bool:
+        for trial, known in histories(experiment).items():
+            first = before.get(trial, [])
+            # Not begun anew: no epoch takes exactly as long as another one did.
+            assert known[: len(first)] == first
+            if len(known) > len(first):
+                continued.add(trial)
+        ended = {trial for trial in before if epochs(experiment)[trial] == EPOCHS}
+        return set(before) <= continued | ended
+
+    wait_for("the next epoch of every trial", all_went_on)
+    # One that was at its end may have ended unseen.
+    assert continued >= {trial for trial, known in before.items() if len(known) < EPOCHS - 4}
+
+    said = cluster.exec("ray job logs --follow three", check=False)
+    wait_for("the end", lambda: "RUNNING" not in cluster.exec("ray job status three"))
+    assert "succeeded" in cluster.exec("ray job status three").lower(), said
+    rows = read_leaderboard(experiment.leaderboard_csv("axial"))
+    assert [(row.state, row.epochs_run) for row in rows] == [("COMPLETE", EPOCHS)] * TRIALS
+    assert set(reports(experiment, "axial").values()) == {1}
+
+    members = open_bundle(cluster.fetch(experiment.bundle_zip)).record.members
+    assert set(members) == set(AXES)
+    cluster.down()
+    left = next(hosts[name] for name in ("first", "second") if hosts[name] is not struck)
+    key = ("-o", "StrictHostKeyChecking=no", left.address)
+    cluster.laptop.run("ssh", *key, "strokeseg/.venv/bin/ray stop")
+    for host in (hosts["head"], left):
+        assert host.run("pgrep", "--full", "raylet", check=False).returncode == 1
