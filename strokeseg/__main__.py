@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "write the ensemble as one portable bundle",
     "predict": "segment new cases with a bundle",
     "run": "all of the above, in order, for all axes",
+    "prefetch": "gather wheels and weights for a cluster without a network",
 }
 
 

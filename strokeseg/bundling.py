@@ -33,6 +33,7 @@ from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.learning.slicewise import predict_volume
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.model_card import described_data, model_card
+from strokeseg.phrases import count
 from strokeseg.preparation.record import Preparation, changed_files
 from strokeseg.record_types import Summary
 from strokeseg.summary import VOTE, current_summary, read_choice
@@ -56,18 +57,18 @@ class Parity:
     """What was compared.
 
     Attributes:
-        cases: Names of the cases.
+        cases: How many; a bundle travels, and names none.
         largest_difference: In probability, over all members and voxels.
     """
 
-    cases: tuple[str, ...]
+    cases: int
     largest_difference: float
 
     def __str__(self) -> str:
         """Say it in a sentence."""
         return (
             f"ONNX: at most {self.largest_difference:.1e} from PyTorch in probability, on "
-            f"{', '.join(self.cases)}"
+            f"{count(self.cases, 'validation case')}"
         )
 
 
@@ -151,7 +152,7 @@ def export_members(
             _difference(name, axis, member, files[name], record, tuple(prepared.values()))
         )
     show(len(places), len(places), "")
-    return files, Parity(cases=tuple(prepared), largest_difference=max(differences))
+    return files, Parity(cases=len(prepared), largest_difference=max(differences))
 
 
 def parity_cases(

@@ -190,8 +190,8 @@ def _size_rows(summary: Summary) -> list[tuple[str, ...]]:
 
 
 def _failures(failed: Sequence[str]) -> list[str]:
-    # Without the reasons: they name files of the machine that scored.
-    return [f"Could not be scored, and are in no mean: {', '.join(failed)}."] if failed else []
+    # Without names and reasons, which tell of patients and of the machine that scored.
+    return [f"Could not be scored, and in no mean: {count(len(failed), 'case')}."] if failed else []
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -118,7 +118,7 @@ def test_a_case_gets_all_its_files(tmp_path: Path) -> None:
     sidecar = json.loads(files.sidecar.read_text())
     assert sidecar["Type"] == "Lesion" and sidecar["LesionCount"] == 1
     assert sidecar["LesionVolumeMl"] == sidecar["LargestLesionMl"] == pytest.approx(0.12)
-    assert sidecar["Sources"] == [str(path) for path in case.images.values()]
+    assert sidecar["Sources"] == [path.name for path in case.images.values()]
     assert sidecar["Rule"]["between"] == "hard" and "numpy" in sidecar["Versions"]
 
 

@@ -68,14 +68,15 @@ def mask_sidecar(sources: Sequence[Path], **details: Any) -> dict[str, Any]:
     """Say what a predicted mask is.
 
     Args:
-        sources: The files that it was made of.
+        sources: The files that it was made of; their folders' names may say whose they are, and
+            stay out.
         details: Further entries.
     """
     return {
         "Type": "Lesion",
         "Manual": False,
         "SpatialReference": "orig",
-        "Sources": [str(path.absolute()) for path in sources],
+        "Sources": [path.name for path in sources],
         **details,
     }
 

@@ -27,7 +27,7 @@ def test_files_of_a_case_lie_where_bids_wants_them(tmp_path, case, start):
 
 def test_a_sidecar_says_what_a_mask_is_made_of(tmp_path):
     sidecar = mask_sidecar([tmp_path / "t1.nii"], LesionVolumeMl=1.5)
-    assert sidecar["Type"] == "Lesion" and sidecar["Sources"] == [str(tmp_path / "t1.nii")]
+    assert sidecar["Type"] == "Lesion" and sidecar["Sources"] == ["t1.nii"]
     assert sidecar["LesionVolumeMl"] == 1.5
 
 

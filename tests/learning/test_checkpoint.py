@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_damaged_members_are_refused_by_name(
     assert str(member_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"x" * 100])
+@pytest.mark.parametrize("content", [None, b"", b"x" * 100, pickle.dumps(print, protocol=2)])
 def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "state.pt"
     if content is not None:
