@@ -16,7 +16,7 @@ test: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -q
+	$(VENV)/bin/pytest -q --numprocesses 2 --dist loadfile --durations 25
 
 install: $(VENV)/.installed
 
