@@ -1,5 +1,6 @@
 # make demo   environment, installation, and the whole pipeline on simulated cases
-# make test   environment, installation, and every check that CI runs
+# make test   environment, installation, and every check that CI runs, but for
+# make audit  known weaknesses of what constraints.txt pins, asked of PyPI's advisories; needs uv
 #
 # PYTHON chooses the interpreter (3.10 to 3.13), VENV the place of the environment. uv is used
 # where it is present, pip where it is not.
@@ -7,7 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test install
+.PHONY: demo test audit install
 
 demo: install
 	$(VENV)/bin/strokeseg run
@@ -17,6 +18,9 @@ test: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest -q --numprocesses 2 --dist loadfile --durations 25
+
+audit:
+	uvx --quiet pip-audit@2.10.1 --no-deps --disable-pip --progress-spinner off --requirement constraints.txt
 
 install: $(VENV)/.installed
 
