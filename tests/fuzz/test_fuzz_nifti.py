@@ -15,7 +15,7 @@ from mutations import mutated
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 50, pytest.param(1000, marks=pytest.mark.slow)
+FEW, MANY = 30, pytest.param(1000, marks=pytest.mark.slow)
 _HEADER_BYTES = 352
 # Where a header's fields lie, and how each of their numbers is stored.
 _FIELDS = {
