@@ -92,7 +92,9 @@ held.mkdir()
 notes = []
 with our_study(folder, trials, 2) as (ledger, searcher, monitor, experiment):
     study = SimpleNamespace(ledger=ledger)
-    allotment = _allotment(study, None, "axial", None, None, show=notes.append)
+    allotment = _allotment(
+        study, None, None, None, one_at_a_time=False, show=notes.append
+    )
     found["first"] = cluster_gpus()
     # What the head alone can tell is asked there.
     seen = ray.get(ray.remote(reachable_nodes).options(num_cpus=0, num_gpus=1).remote())
