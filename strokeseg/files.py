@@ -7,6 +7,7 @@ when it is complete, so that a reader, or a run after a crash, never meets half 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -19,8 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from strokeseg.errors import UserError, shown
+from strokeseg.errors import StorageError, UserError, shown
 
+_STORAGE_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}
 _HASH_BLOCK_BYTES = 1 << 20
 # Of JSON and CSV: the records of 10,000 cases have a third of it. As values they take ten or
 # twenty times as much memory.
@@ -92,7 +94,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     shutil.rmtree(outgoing, ignore_errors=True)
 
 
-def unwritable(path: Path, error: Exception) -> UserError:
+def unwritable(path: Path, error: Exception) -> StorageError:
     """Say that `path` cannot be written, and what to do about it.
 
     Args:
@@ -100,10 +102,19 @@ def unwritable(path: Path, error: Exception) -> UserError:
         error: An `OSError`, or what a library makes of one.
     """
     reason = error.strerror if isinstance(error, OSError) else None
-    return UserError(
+    return StorageError(
         f"{path}: cannot be written ({reason or str(error).partition(chr(10))[0]}); "
         "free or permit the place, or choose another"
     )
+
+
+def storage_fault(error: BaseException | None) -> OSError | None:
+    """Return the full or read-only disk behind an exception, if that is what it comes of."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _STORAGE_FAULTS:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ import torch
 from ray import tune
 
 from strokeseg.config import TrialConfig
-from strokeseg.errors import UserError
+from strokeseg.errors import StorageError, UserError
 from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
 from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import load_state, save_member, save_state
@@ -101,8 +101,9 @@ def run_trial(
     space may ask for: a trial fetches those of its own.
 
     Whatever the trial raises, a loss that is not finite, a device out of memory, a broken
-    batch, is reported as its `failure`: it would raise the same again. Tune tries again only
-    what ended without a word, since its process was lost.
+    batch, is reported as its `failure`: it would raise the same again. A place that cannot be
+    written to ends the search, and no trial. Tune tries again only what ended without a word,
+    since its process was lost.
     """
     # OpenMP keeps the number of threads by thread, and Tune gives every trial a new one.
     allotment = settings.allotment
@@ -117,6 +118,9 @@ def run_trial(
                 proposal, slices_of(feed), _weights_for(proposal, weights), settings, world
             ):
                 tune.report(metrics)
+    except StorageError as error:
+        # No fault of this trial, which goes on where it stopped once the place is mended.
+        tune.report({"unwritable": str(error)})
     except (TrialFailure, UserError) as failure:
         tune.report({"failure": str(failure)})
     except _FAILURES as error:
