@@ -140,6 +140,9 @@ def _read_kept(path: Path, key: str) -> CaseResult | None:
     if values["key"] != key:
         return None
     rows = tuple(row_of(row) for row in values["rows"])
+    # The file's name is the case's.
+    if {row.case for row in rows} != {path.stem} or VOTE not in {row.method for row in rows}:
+        raise UserError(f"{path}: must hold the scores of its case; remove it to score anew")
     return CaseResult(
         rows=rows, mean_disagreement=values["mean_disagreement"], auroc=values["auroc"]
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import ray
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 
 from strokeseg.config import SearchConfig, Show
+from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trials_in
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
@@ -171,5 +173,14 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=RETRIES_OF_A_LOST_PROCESS),
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except RuntimeError as error:
+        # Tune knows of workers that die, but not of Ray's ending them for want of memory.
+        if not isinstance(error.__cause__ or error.__context__, OutOfMemoryError):
+            raise
+        raise UserError(
+            "a node ran low on memory, so Ray ended trials there; ask for fewer trials at once, or "
+            "end what else runs there, and the same command goes on from there"
+        ) from None
     shutil.rmtree(scratch, ignore_errors=True)
