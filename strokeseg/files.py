@@ -15,14 +15,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from strokeseg.errors import StorageError, UserError, shown
 
-_STORAGE_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}
+_STORAGE_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
 _HASH_BLOCK_BYTES = 1 << 20
 # Of JSON and CSV: the records of 10,000 cases have a third of it. As values they take ten or
 # twenty times as much memory.
@@ -51,7 +51,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A read-only disk refuses even to remove what is not there; what it is, was said already.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from ray import tune
 from strokeseg.config import TrialConfig
 from strokeseg.errors import StorageError, UserError
 from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
+from strokeseg.files import storage_fault
 from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import load_state, save_member, save_state
 from strokeseg.learning.member_record import MemberRecord
@@ -124,6 +125,10 @@ def run_trial(
     except (TrialFailure, UserError) as failure:
         tune.report({"failure": str(failure)})
     except _FAILURES as error:
+        if fault := storage_fault(error):
+            where = fault.filename or settings.trials_folder
+            tune.report({"unwritable": f"{where}: cannot be written ({fault.strerror})"})
+            return
         # Anything else is our bug: Tune tries it again, then fails the trial with its last line.
         _log.exception("trial %s failed", proposal["number"])
         tune.report({"failure": f"{type(error).__name__}: {error}"})
