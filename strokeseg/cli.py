@@ -33,7 +33,7 @@ from rich.table import Table
 from strokeseg.config import Show
 from strokeseg.errors import UserError, printable
 from strokeseg.experiment import Experiment, open_experiment
-from strokeseg.files import unwritable
+from strokeseg.files import storage_fault, unwritable
 from strokeseg.mirror import publish
 from strokeseg.watching import watching
 
@@ -141,6 +141,18 @@ def run_command(work: Callable[[], int], address: str | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        # Whoever else writes, Ray Tune, TensorBoard, a log, says it in words of its own.
+        fault = storage_fault(error)
+        if fault is None:
+            raise
+        where = f"{fault.filename}: " if fault.filename else ""
+        print(
+            f"error: {where}cannot be written ({fault.strerror}); free or permit the place, and "
+            "the same command goes on from there",
+            file=sys.stderr,
+        )
+        return MENDABLE
 
 
 @contextmanager
@@ -158,14 +170,25 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A file of a log that says nothing of a full disk: whatever else writes does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        if storage_fault(sys.exc_info()[1]) is None:
+            super().handleError(record)
+
+    def close(self) -> None:
+        # What it could not write, it tries again.
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send the chatter of Ray, Optuna and Python's warnings to a file, which rotates."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
-            path, maxBytes=_LOG_BYTES, backupCount=_OLD_LOGS, encoding="utf-8"
-        )
+        handler = _LogFile(path, maxBytes=_LOG_BYTES, backupCount=_OLD_LOGS, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s: %(message)s"))

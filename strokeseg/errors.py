@@ -18,6 +18,10 @@ class CaseError(UserError):
     """One case cannot be used; the others may go on."""
 
 
+class StorageError(UserError):
+    """Results cannot be written to their place; once that is mended, all goes on."""
+
+
 _LONGEST = 160
 _MOST_LISTED = 10
 

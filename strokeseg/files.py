@@ -7,6 +7,7 @@ when it is complete, so that a reader, or a run after a crash, never meets half 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -14,13 +15,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from strokeseg.errors import UserError, shown
+from strokeseg.errors import StorageError, UserError, shown
 
+_STORAGE_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
 _HASH_BLOCK_BYTES = 1 << 20
 # Of JSON and CSV: the records of 10,000 cases have a third of it. As values they take ten or
 # twenty times as much memory.
@@ -49,7 +51,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A read-only disk refuses even to remove what is not there; what it is, was said already.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -92,7 +96,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     shutil.rmtree(outgoing, ignore_errors=True)
 
 
-def unwritable(path: Path, error: Exception) -> UserError:
+def unwritable(path: Path, error: Exception) -> StorageError:
     """Say that `path` cannot be written, and what to do about it.
 
     Args:
@@ -100,10 +104,19 @@ def unwritable(path: Path, error: Exception) -> UserError:
         error: An `OSError`, or what a library makes of one.
     """
     reason = error.strerror if isinstance(error, OSError) else None
-    return UserError(
+    return StorageError(
         f"{path}: cannot be written ({reason or str(error).partition(chr(10))[0]}); "
         "free or permit the place, or choose another"
     )
+
+
+def storage_fault(error: BaseException | None) -> OSError | None:
+    """Return the full or read-only disk behind an exception, if that is what it comes of."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _STORAGE_FAULTS:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

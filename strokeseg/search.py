@@ -172,6 +172,8 @@ def search_axis(
 
 def _check_ended(experiment: Experiment, axis: str, ledger: Ledger) -> None:
     done = f"{ledger.trials - ledger.remaining()} of {ledger.trials} trials are done"
+    if reason := ledger.halted:
+        raise UserError(f"{reason}. {done}; the same command goes on from there")
     if reason := ledger.hopeless():
         raise UserError(
             f"{experiment.leaderboard_csv(axis)}: every trial failed for one reason: {reason}; "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,19 @@ def test_the_hash_of_values_minds_neither_order_nor_kind_of_sequence() -> None:
 def test_text_is_utf_8(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "Größe")
     assert (tmp_path / "a").read_bytes() == "Größe".encode()
+
+
+def test_a_read_only_disk_is_named_and_not_hidden_by_what_cannot_be_removed(tmp_path: Path) -> None:
+    script = (
+        f"mount -t tmpfs -o ro tmpfs {tmp_path} && {sys.executable} -c '"
+        "from pathlib import Path; from strokeseg.files import write_text;"
+        f'write_text(Path("{tmp_path}/note"), "")'
+        "'"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert "StorageError" in done.stderr.splitlines()[-1]
+    assert "note: cannot be written (Read-only file system)" in done.stderr.splitlines()[-1]

@@ -77,6 +77,7 @@ class Ledger:
         self._failures = Failures(self._trials)
         seconds_before = float(study.user_attrs.get(_SEARCHED_SECONDS, 0.0))
         self._hours = Hours(budget.max_hours, seconds_before, clock)
+        self._halted: str | None = None
         self._clock = clock
         self._noted = clock()
 
@@ -118,7 +119,7 @@ class Ledger:
 
     def ask(self) -> Proposal | None:
         """Return the next trial to run, or nothing: for now, or for good (see `is_done`)."""
-        if self.out_of_time() is not None or self.hopeless() is not None:
+        if self._halted or self.out_of_time() is not None or self.hopeless() is not None:
             return None
         while self._entries.orphans:
             number = self._entries.orphans.pop(0)
@@ -136,7 +137,7 @@ class Ledger:
     def may_ask_again(self) -> bool:
         """Whether there may be a next trial when one that runs has ended."""
         # Even after hopeless failures: a trial that still runs may yet prove them wrong.
-        return bool(self._entries.running) and not self.is_done()
+        return bool(self._entries.running) and not self.is_done() and not self._halted
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
         """Take down an epoch; return whether the trial shall stop here.
@@ -153,13 +154,22 @@ class Ledger:
         if self._decide(number):
             return True
         # Whoever runs when the search's own end comes stays an orphan and may go on later.
-        return self.out_of_time() is not None or (
+        return bool(self._halted or self.out_of_time()) or (
             self.reached_target() is not None and self._tally[number].confirms is None
         )
 
     def fail(self, number: int, reason: str) -> None:
         """Take down that a trial failed, and why."""
         self._end(number, TrialState.FAIL, " ".join(reason.split()))
+
+    def halt(self, reason: str) -> None:
+        """Let all trials stop where they are, to go on when the search does."""
+        self._halted = self._halted or reason
+
+    @property
+    def halted(self) -> str | None:
+        """Why the search cannot go on for now, if it cannot."""
+        return self._halted
 
     def last_epoch(self, number: int) -> int:
         """Return the last epoch that a trial reported, 0 before the first."""

@@ -81,6 +81,9 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     ) -> str:
         """Report an epoch, or the reason of a failure, and pass on what follows from it."""
         number = self._searcher.numbers[trial.trial_id]
+        if result.get("unwritable"):
+            self._ledger.halt(result["unwritable"])
+            return str(TrialScheduler.STOP)
         if result.get("failure"):
             self._ledger.fail(number, result["failure"])
             return str(TrialScheduler.STOP)

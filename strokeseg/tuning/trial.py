@@ -21,8 +21,9 @@ import torch
 from ray import tune
 
 from strokeseg.config import TrialConfig
-from strokeseg.errors import UserError
+from strokeseg.errors import StorageError, UserError
 from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
+from strokeseg.files import storage_fault
 from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import load_state, save_member, save_state
 from strokeseg.learning.member_record import MemberRecord
@@ -101,8 +102,9 @@ def run_trial(
     space may ask for: a trial fetches those of its own.
 
     Whatever the trial raises, a loss that is not finite, a device out of memory, a broken
-    batch, is reported as its `failure`: it would raise the same again. Tune tries again only
-    what ended without a word, since its process was lost.
+    batch, is reported as its `failure`: it would raise the same again. A place that cannot be
+    written to ends the search, and no trial. Tune tries again only what ended without a word,
+    since its process was lost.
     """
     # OpenMP keeps the number of threads by thread, and Tune gives every trial a new one.
     allotment = settings.allotment
@@ -117,9 +119,16 @@ def run_trial(
                 proposal, slices_of(feed), _weights_for(proposal, weights), settings, world
             ):
                 tune.report(metrics)
+    except StorageError as error:
+        # No fault of this trial, which goes on where it stopped once the place is mended.
+        tune.report({"unwritable": str(error)})
     except (TrialFailure, UserError) as failure:
         tune.report({"failure": str(failure)})
     except _FAILURES as error:
+        if fault := storage_fault(error):
+            where = fault.filename or settings.trials_folder
+            tune.report({"unwritable": f"{where}: cannot be written ({fault.strerror})"})
+            return
         # Anything else is our bug: Tune tries it again, then fails the trial with its last line.
         _log.exception("trial %s failed", proposal["number"])
         tune.report({"failure": f"{type(error).__name__}: {error}"})
