@@ -53,12 +53,12 @@ def count_lesions(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Le
         prediction: The same shape.
     """
     (true, true_count), (predicted, predicted_count) = _labels(truth), _labels(prediction)
-    both = np.nonzero(truth & prediction)
+    both = np.flatnonzero(truth & prediction)
     return LesionCounts(
         true=true_count,
         predicted=predicted_count,
-        missed=true_count - len(np.unique(true[both])),
-        false=predicted_count - len(np.unique(predicted[both])),
+        missed=true_count - len(np.unique(true.ravel()[both])),
+        false=predicted_count - len(np.unique(predicted.ravel()[both])),
     )
 
 

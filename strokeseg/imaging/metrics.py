@@ -126,7 +126,7 @@ def score_masks(
     # Everything but accuracy and the diagonal is decided inside the box that holds both.
     box = union_box(true, predicted)
     true_box, predicted_box = np.ascontiguousarray(true[box]), np.ascontiguousarray(predicted[box])
-    true_count, predicted_count = int(true_box.sum()), int(predicted_box.sum())
+    true_count, predicted_count = (int(np.count_nonzero(m)) for m in (true_box, predicted_box))
     hits = int(np.count_nonzero(true_box & predicted_box))
     lesions = count_lesions(true_box, predicted_box)
     empty = _Empty(policy, nothing=true_count == predicted_count == 0)
@@ -195,6 +195,7 @@ def _diagonal_mm(shape: tuple[int, ...], spacing_mm: Spacing) -> float:
 
 def _as_bool(mask: NDArray[np.generic]) -> NDArray[np.bool_]:
     flags = mask.astype(bool)
-    if mask.dtype.kind not in "bui" or not np.array_equal(flags, mask):
+    # Of numbers that none is negative and none is above 1, all are 0 or 1.
+    if mask.dtype.kind not in "bui" or (mask.size and not 0 <= mask.min() <= mask.max() <= 1):
         raise ValueError(f"a mask must hold the integers 0 and 1 only, got {mask.dtype} values")
     return flags
