@@ -12,6 +12,7 @@ average symmetric surface distance; medpy for what a border is and for the perce
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,10 +89,19 @@ def union_box(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[slic
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Border:
-    """A border as a mask (X, Y, Z), and as the places (N, 3) of its voxels there."""
+    """A border in a grid with room for a neighbour of every voxel.
+
+    Attributes:
+        mask: (X + 2, Y + 2, Z + 2) bool.
+        voxels: (N,) places of its voxels in the flattened grid.
+    """
 
     mask: NDArray[np.bool_]
-    places: NDArray[np.intp]
+    voxels: NDArray[np.intp]
+
+    def places(self, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Places (N, 3) of voxels in the grid."""
+        return np.stack(np.unravel_index(voxels, self.mask.shape), axis=1)
 
 
 def _border(mask: NDArray[np.bool_]) -> _Border:
@@ -102,23 +112,42 @@ def _border(mask: NDArray[np.bool_]) -> _Border:
     inside = np.ones(len(voxels), dtype=bool)
     for stride in padded.strides:
         inside &= flat[voxels - stride] & flat[voxels + stride]
-    places = np.stack(np.unravel_index(voxels[~inside], padded.shape), axis=1) - 1
-    border = np.zeros_like(mask)
-    border[tuple(places.T)] = True
-    return _Border(mask=border, places=places)
+    flat[voxels[inside]] = False
+    return _Border(mask=padded, voxels=voxels[~inside])
 
 
 def _distances(start: _Border, target: _Border, spacing_mm: Spacing) -> NDArray[np.float64]:
     """Distance of every voxel of one border to the other border, in no order."""
-    # Voxels of both borders are no distance away and need no search.
-    apart = start.places[~target.mask[tuple(start.places.T)]]
-    distances = np.zeros(len(start.places), dtype=np.float64)
-    if len(start.places) + len(target.places) < _TREE_BELOW_SHARE * start.mask.size:
-        tree = KDTree(
-            target.places * spacing_mm, _LEAF_SIZE, balanced_tree=False, compact_nodes=False
-        )
-        distances[: len(apart)] = tree.query(apart * spacing_mm)[0]
+    # Most voxels are on the other border or next to it, and need no search.
+    left, flat = start.voxels, target.mask.ravel()
+    parts: list[NDArray[np.float64]] = []
+    for step_mm, step in _steps(spacing_mm, target.mask.strides):
+        there = flat[left + step]
+        parts.append(np.full(np.count_nonzero(there), step_mm))
+        left = left[~there]
+    places = start.places(left)
+    if len(start.voxels) + len(target.voxels) < _TREE_BELOW_SHARE * start.mask.size:
+        goals = target.places(target.voxels) * spacing_mm
+        tree = KDTree(goals, _LEAF_SIZE, balanced_tree=False, compact_nodes=False)
+        parts.append(np.asarray(tree.query(places * spacing_mm)[0]))
     else:
         transformed = ndimage.distance_transform_edt(~target.mask, sampling=spacing_mm)
-        distances[: len(apart)] = transformed[tuple(apart.T)]
-    return distances
+        parts.append(transformed[tuple(places.T)])
+    return np.concatenate(parts)
+
+
+def _steps(spacing_mm: Spacing, strides: tuple[int, ...]) -> list[tuple[float, int]]:
+    """Steps to a voxel's neighbours that are nearer than all voxels beyond, and none at all.
+
+    Args:
+        spacing_mm: Voxel size along the axes.
+        strides: How far neighbours along the axes lie apart in the flattened grid.
+
+    Returns:
+        Lengths in mm and in the flattened grid, the shortest first.
+    """
+    steps = [
+        (float(np.linalg.norm(np.multiply(step, spacing_mm))), int(np.dot(step, strides)))
+        for step in product((-1, 0, 1), repeat=len(strides))
+    ]
+    return sorted(step for step in steps if step[0] <= 2 * min(spacing_mm))
