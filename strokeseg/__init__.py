@@ -4,4 +4,11 @@ Import direction: commands -> tuning -> learning -> imaging -> errors. `config` 
 learning and above, `experiment` the commands and `tuning.study`.
 """
 
+import os
+
+# Nobody is told what is computed here, unless somebody asks for it: ONNX Runtime (from 1.29 on) would
+# send names and hashes of models to its makers, Ray the size of a cluster. Both look when imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
 __version__ = "0.1.0"
