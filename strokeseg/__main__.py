@@ -37,8 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"error: no command {command!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    # Imported only now: torch and Ray take seconds that --help need not wait for.
-    code: int = importlib.import_module(f"strokeseg.{command}").main(rest)
+    try:
+        # Imported only now: torch and Ray take seconds that --help need not wait for.
+        code: int = importlib.import_module(f"strokeseg.{command}").main(rest)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return code
 
 

@@ -34,6 +34,7 @@ from strokeseg.config import Show
 from strokeseg.errors import UserError, printable
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.files import storage_fault, unwritable
+from strokeseg.interrupts import check_interrupt, heeding_interrupts
 from strokeseg.mirror import publish
 from strokeseg.watching import watching
 
@@ -130,7 +131,7 @@ def run_command(work: Callable[[], int], address: str | None = None) -> int:
         address: The Ray cluster that it joins, in place of the environment's RAY_ADDRESS.
     """
     try:
-        with ExitStack() as ends:
+        with heeding_interrupts(), ExitStack() as ends:
             ends.enter_context(_environment(**({"RAY_ADDRESS": address} if address else {})))
             before = _ENDS.set(ends)
             ends.callback(_ENDS.reset, before)
@@ -216,12 +217,17 @@ def progress(title: str) -> Iterator[Show]:
 
     Yields:
         A function to call with how much is done, of how much, and a note such as what is
-        best so far.
+        best so far. It raises KeyboardInterrupt where something swallowed an earlier one.
     """
     if sys.stderr.isatty():
         with _bar() as bar:
             task = bar.add_task(title, total=None, note="")
-            yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+
+            def show(done: int, total: int, note: str) -> None:
+                check_interrupt()
+                bar.update(task, completed=done, total=total, note=note)
+
+            yield show
         return
     yield _PlainProgress(title)
 
@@ -250,6 +256,7 @@ class _PlainProgress:
         self._first_done: int | None = None
 
     def __call__(self, done: int, total: int, note: str) -> None:
+        check_interrupt()
         now = time.monotonic()
         ended = done >= total
         if self._ended or (not ended and now - self._shown < _PLAIN_SECONDS):

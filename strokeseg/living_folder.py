@@ -17,6 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from strokeseg.interrupts import holding_interrupts
+
 _LOCK, _CONTENT = "lock", "in"
 _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.1
@@ -41,8 +43,9 @@ def living_folder(place: Path, prefix: str) -> Iterator[Path]:
         yield content
     finally:
         # What others still write there, such as ending children, must not outlive it.
-        _remove(home)
-        lock.release()
+        with holding_interrupts():
+            _remove(home)
+            lock.release()
 
 
 def _sweep(place: Path, prefix: str) -> None:

@@ -14,10 +14,8 @@ import io
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
@@ -29,6 +27,7 @@ from ray.data import DataContext
 from rich.console import Console
 
 from strokeseg.errors import UserError
+from strokeseg.interrupts import holding_interrupts
 from strokeseg.joining import check_nodes, find_cluster
 from strokeseg.living_folder import living_folder
 from strokeseg.watching import watching
@@ -103,49 +102,36 @@ def _started(how: Mapping[str, Any]) -> Iterator[None]:
     # The errors of its own that Ray prints to standard output have no other way to the log.
     ray._private.worker.print_to_stdstream = _log_errors
     try:
-        with redirect_stderr(said), _keeping_interrupts():
-            ray.init(log_to_driver=False, configure_logging=False, **how)
-    except (ConnectionError, RuntimeError) as error:
-        if how["address"] == _HERE:
-            raise
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"Ray's address {how['address']}: the cluster cannot be joined ({reason}); see with "
-            "ray status whether it is up, and with ray --version whether it is of one version"
-        ) from None
-    # Ray adds a handler of its own for the terminal while it starts.
-    ray_logger.handlers = handlers
-    _log.info("%s", said.getvalue())
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_options.preserve_order = True
-    try:
+        try:
+            # Ray swallows a Ctrl-C while it starts.
+            with redirect_stderr(said), holding_interrupts():
+                ray.init(log_to_driver=False, configure_logging=False, **how)
+        except (ConnectionError, RuntimeError) as error:
+            if how["address"] == _HERE:
+                raise
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"Ray's address {how['address']}: the cluster cannot be joined ({reason}); see "
+                "with ray status whether it is up, and with ray --version whether it is of one "
+                "version"
+            ) from None
+        # Ray adds a handler of its own for the terminal while it starts.
+        ray_logger.handlers = handlers
+        _log.info("%s", said.getvalue())
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.execution_options.preserve_order = True
         yield
     finally:
-        # Its folder goes next, and processes that are still ending would write there.
-        ray.shutdown(wait_for_processes=True)
+        # Its folder goes next, and processes that are still ending would write there. Whoever
+        # presses Ctrl-C twice would otherwise leave both.
+        with holding_interrupts():
+            ray.shutdown(wait_for_processes=True)
 
 
 def _log_errors(data: Mapping[str, Any], ignore_prefix: bool) -> None:
     _log.warning("Ray: %s", "\n".join(data["lines"]))
-
-
-@contextmanager
-def _keeping_interrupts() -> Iterator[None]:
-    """Raise a Ctrl-C that comes while Ray starts only when it has: Ray swallows it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        ray.shutdown()
-        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.gains import further_runs, gain_by_transfer, gain_over_default
 from strokeseg.imaging.slices import AXES
+from strokeseg.interrupts import check_interrupt
 from strokeseg.leaderboard import (
     LeaderboardRow,
     ranked,
@@ -167,6 +168,7 @@ def search_axis(
                 )
         write_leaderboard(experiment.leaderboard_csv(axis), ledger.rows())
         _check_ended(experiment, axis, ledger)
+        check_interrupt()
         return ledger.rows()
 
 

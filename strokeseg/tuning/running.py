@@ -16,6 +16,7 @@ from strokeseg.config import SearchConfig, Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trials_in
 from strokeseg.imaging.slices import AXES
+from strokeseg.interrupts import lending_interrupts_to_tune
 from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
 from strokeseg.mirror import fetch
 from strokeseg.tuning.allotment import Allotment, allot
@@ -32,6 +33,7 @@ from strokeseg.tuning.trial import TrialSettings, run_trial
 _QUIET_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -105,15 +107,15 @@ def run_study(
         tune.with_parameters(run_trial, feed=feed, weights=weights, settings=settings),
         tune.PlacementGroupFactory([bundle] * allotment.workers),
     )
-    try:
-        _fit(
-            trainable, ledger, searcher, monitor, allotment, experiment.search_folder(axis) / "tune"
-        )
-    finally:
-        ledger.close()
-    monitor.tidy()
-    # Weights lie where their trials ran.
-    fetch(experiment.mirrors, [trials_folder])
+    scratch = experiment.search_folder(axis) / "tune"
+    with lending_interrupts_to_tune():
+        try:
+            _fit(trainable, ledger, searcher, monitor, allotment, scratch)
+        finally:
+            ledger.close()
+        monitor.tidy()
+        # Weights lie where their trials ran.
+        fetch(experiment.mirrors, [trials_folder])
     return ledger.rows()
 
 
