@@ -235,7 +235,9 @@ def test_ctrl_c_at_any_point_leaves_nothing_behind(
             _, err = run.process.communicate(timeout=PATIENCE_SECONDS)
             waited.append(time.monotonic() - struck)
             told.append(f"{at:.1f} s{', twice' if second else ''}: {run.process.returncode}")
-            assert run.process.returncode == 130, (at, err)
+            # A second one, while Python itself ends, is what shells call 130, too.
+            ends = (130, -signal.SIGINT) if second else (130,)
+            assert run.process.returncode in ends, (at, err)
             assert "Traceback" not in err or second, (at, err)
         _wait_until_nothing_is_left(run, at, told)
     print(f"interrupted {len(told)} times of a run of {whole:.0f} s, ended in {max(waited):.1f} s")

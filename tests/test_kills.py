@@ -1,0 +1,141 @@
+"""`kill -9` at any point of a command that writes results: the next one gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import strokeseg.run
+
+# How often each command; docs/reliability.md says what more than these have found.
+KILLS = int(os.environ.get("STROKESEG_KILLS", "2"))
+PATIENCE_SECONDS = 300
+EXPERIMENT = """\
+data: {phantom: {cases: 8, spacing_mm: 6.0}}
+splits: {folds: 2, test_share: 0.4}
+search:
+  {space: space.yaml, trials: 2, epochs: 1, grace_epochs: 1, slices_per_epoch: 8,
+   confirm_trials: 0, transfer_trials: 0}
+"""
+SPACE = """\
+parameters:
+  encoder: {value: resnet18}
+  encoder_depth: {value: 3}
+  batch_size: {value: 8}
+  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
+"""
+# What a command makes, under the experiment's folder.
+MAKES = {
+    "prepare": ("prepared",),
+    "promote": ("ensemble-candidates", "ensemble"),
+    "evaluate": ("evaluation",),
+    "report": ("report",),
+    "export": ("bundle.zip",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A finished experiment.
+
+    Attributes:
+        options: What its commands are given.
+        folder: Its folder of results.
+    """
+
+    options: tuple[str, ...]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, launch: Callable[..., Any], local_ray: None
+) -> Place:
+    root = tmp_path_factory.mktemp("kills")
+    config = root / "killed" / "experiment.yaml"
+    config.parent.mkdir()
+    config.write_text(EXPERIMENT)
+    (config.parent / "space.yaml").write_text(SPACE)
+    options = ("--experiment", str(config), "--storage", str(root / "runs"))
+    outcome = launch(strokeseg.run.main, *options)
+    assert outcome.code == 0, outcome.err
+    return Place(options=options, folder=root / "runs" / "killed")
+
+
+def _files(place: Place, names: tuple[str, ...]) -> dict[str, str]:
+    """All files below, hidden ones too, and what is in them."""
+    found = {}
+    for name in names:
+        path = place.folder / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                found[str(file.relative_to(place.folder))] = digest
+    return found
+
+
+def _remove(place: Place, names: tuple[str, ...]) -> None:
+    for name in names:
+        path = place.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _begin(command: str, place: Place) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"strokeseg.{command}", *place.options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", MAKES)
+def test_the_next_run_gives_the_same_bytes(
+    command: str, finished: Place, launch: Callable[..., Any]
+) -> None:
+    makes = MAKES[command]
+    main = import_module(f"strokeseg.{command}").main
+    before = _files(finished, makes)
+    assert {name.split("/")[0] for name in before} >= {makes[-1]}
+    _remove(finished, makes)
+    begun = time.monotonic()
+    whole_run = _begin(command, finished)
+    assert whole_run.wait(PATIENCE_SECONDS) == 0
+    whole = time.monotonic() - begun
+    undisturbed = _files(finished, makes)
+    assert undisturbed == before
+
+    draw = random.Random(command)
+    struck = 0
+    for number in range(KILLS):
+        _remove(finished, makes)
+        process = _begin(command, finished)
+        # Nothing is written before a command's libraries are there.
+        time.sleep(draw.uniform(0.2, 1.0) * whole)
+        if process.poll() is None:
+            struck += 1
+            # The command alone, or as in a power cut all that it started and can be reached.
+            if number % 2:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        outcome = launch(main, *finished.options)
+        assert outcome.code == 0, outcome.err
+        assert _files(finished, makes) == undisturbed, (number, outcome.out)
+    print(f"{command}: {struck} of {KILLS} struck a run of {whole:.1f} s")
