@@ -2,7 +2,7 @@
 # make test   environment, installation, and every check that CI runs, but for
 # make audit  known weaknesses of what constraints.txt pins, asked of PyPI's advisories; needs uv
 #
-# PYTHON chooses the interpreter (3.10 to 3.13), VENV the place of the environment. uv is used
+# PYTHON chooses the interpreter (3.11 to 3.13), VENV the place of the environment. uv is used
 # where it is present, pip where it is not.
 
 PYTHON ?= python3

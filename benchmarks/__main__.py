@@ -16,7 +16,7 @@ import argparse
 import os
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def main() -> None:
     failed: list[str] = []
     for name in [] if given.only_write else given.parts or PARTS:
         tell(f"{name} ...")
-        load, started, date = os.getloadavg(), time.perf_counter(), datetime.now(timezone.utc)
+        load, started, date = os.getloadavg(), time.perf_counter(), datetime.now(UTC)
         try:
             result = import_module(f"benchmarks.{name}").run(options)
         except RuntimeError as error:

@@ -33,7 +33,7 @@ from strokeseg.wheels import GLIBC_MINOR, Target, build_wheel, fetch_wheels, own
 
 # What the nodes of a cluster run, the search and all around it.
 EXTRAS = ("cluster", "predict", "search")
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
