@@ -1,8 +1,9 @@
 """Seconds a case of `strokeseg predict`, with PyTorch and with onnxruntime, by one bundle.
 
 Whole processes in turn, the start of Python and the opening of the bundle included, on the same
-cases and on the CPU. Reading, preparing, the way back and the derivatives are the same for both.
-At the end the masks are compared, voxel by voxel.
+cases and on the CPU; with PyTorch on a GPU too, where there is one, which computes in 16 bits.
+Reading, preparing, the way back and the derivatives are the same for all. At the end each one's
+masks are compared with those of PyTorch on the CPU: the voxels that differ, and each case's Dice.
 
 python -m benchmarks.predict --bundle runs/siss-like/bundle.zip --input ../shared/data/siss-like
 """
@@ -18,10 +19,16 @@ from statistics import median
 
 import nibabel
 import numpy as np
+import torch
 
 from benchmarks.part import Options, tell, timed
 
-_RUNTIMES = ("torch", "onnx")
+_FIRST = "torch"
+_WAYS = {
+    _FIRST: ("--runtime", "torch", "--device", "cpu"),
+    "onnxruntime": ("--runtime", "onnx"),
+    "torch on a GPU": ("--runtime", "torch", "--device", "cuda"),
+}
 
 
 def main() -> None:
@@ -33,25 +40,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--lock", type=Path, help="file to lock around each timed command")
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {runtime: [] for runtime in _RUNTIMES}
+    ways = [way for way, given in _WAYS.items() if "cuda" not in given or torch.cuda.is_available()]
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(prefix="predict-") as place:
         for _ in range(options.repeats):
-            for runtime in _RUNTIMES:
-                output = Path(place) / runtime
-                command = [sys.executable, "-m", "strokeseg.predict", "--overwrite"]
-                command += ["--bundle", str(options.bundle.absolute()), "--runtime", runtime]
+            for way in ways:
+                output = Path(place) / way
+                command = [sys.executable, "-m", "strokeseg.predict", "--overwrite", *_WAYS[way]]
+                command += ["--bundle", str(options.bundle.absolute())]
                 command += ["--input", str(options.input.absolute()), "--output", str(output)]
-                if runtime == "torch":
-                    command += ["--device", "cpu"]
                 took = timed(command, Options(lock=options.lock)).seconds
-                seconds[runtime].append(took / _count_cases(output))
-                tell(f"{runtime}: {seconds[runtime][-1]:.2f} s a case")
-        differing, voxels = _compare(*(Path(place) / runtime for runtime in _RUNTIMES))
-    for runtime, values in seconds.items():
-        spread = f"{min(values):.2f} to {max(values):.2f}"
-        print(f"{runtime}: {median(values):.2f} s a case ({spread}, {len(values)} runs)")
-    ratio = median(seconds["torch"]) / median(seconds["onnx"])
-    print(f"onnxruntime is {ratio:.2f} times as fast; {differing} of {voxels} voxels differ")
+                seconds[way].append(took / _count_cases(output))
+                tell(f"{way}: {seconds[way][-1]:.2f} s a case")
+        for way, values in seconds.items():
+            spread = f"{min(values):.2f} to {max(values):.2f}, {len(values)} runs"
+            print(f"{way}: {median(values):.2f} s a case ({spread})")
+            if way != _FIRST:
+                ratio = median(seconds[_FIRST]) / median(values)
+                told = _compare(Path(place) / _FIRST, Path(place) / way)
+                print(f"  {ratio:.2f} times as fast as {_FIRST}; {told}")
 
 
 def _count_cases(output: Path) -> int:
@@ -59,17 +66,21 @@ def _count_cases(output: Path) -> int:
         return len(list(csv.DictReader(file)))
 
 
-def _compare(first: Path, second: Path) -> tuple[int, int]:
-    """Count the voxels of all masks that differ, and all voxels."""
+def _compare(first: Path, second: Path) -> str:
+    """Tell how much the masks in two folders differ."""
     differing = voxels = 0
+    dices = []
     for path in first.rglob("*_mask.nii.gz"):
-        masks = [
-            np.asarray(nibabel.load(root / path.relative_to(first)).dataobj)
+        one, other = (
+            np.asarray(nibabel.load(root / path.relative_to(first)).dataobj) > 0
             for root in (first, second)
-        ]
-        differing += int(np.count_nonzero(masks[0] != masks[1]))
-        voxels += masks[0].size
-    return differing, voxels
+        )
+        differing += int(np.count_nonzero(one != other))
+        voxels += one.size
+        if lesion := int(one.sum() + other.sum()):
+            dices.append(2 * int(np.count_nonzero(one & other)) / lesion)
+    lowest = f"{min(dices):.4f}" if dices else "-"
+    return f"{differing} of {voxels} voxels differ, the lowest Dice is {lowest}"
 
 
 if __name__ == "__main__":

@@ -181,6 +181,9 @@ def _metric_rows(vote: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _size_rows(summary: Summary) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for size in summary["by_size"]:
+        # Of a bin whose only cases failed, there are no more than others' masks.
+        if VOTE not in size["methods"]:
+            continue
         high = size["high_ml"]
         dice = size["methods"][VOTE]["dice"]
         interval = _interval(dice["low"], dice["high"])

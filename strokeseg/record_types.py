@@ -70,11 +70,15 @@ class _Method(TypedDict):
     missed_cases: _Count
 
 
+class _Dice(TypedDict):
+    dice: _Mean
+
+
 class _Size(TypedDict):
     low_ml: _Finite
     high_ml: _Number
     cases: _Count
-    methods: dict[str, dict[Literal["dice"], _Mean]]
+    methods: dict[str, _Dice]
 
 
 class _Test(TypedDict):

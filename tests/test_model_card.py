@@ -103,6 +103,15 @@ def test_the_card_gives_the_scores_with_their_intervals_and_by_size(
     assert "intervals over so few as 1 patient are too narrow" in card
 
 
+def test_a_size_of_which_only_a_rival_has_masks_is_left_out(make_card: Callable[..., str]) -> None:
+    summary = _summary("test")
+    (large,) = summary["by_size"]
+    small = {"low_ml": 0.0, "high_ml": 50.0, "cases": 1, "methods": {"nnU-Net": {"dice": {}}}}
+    card = make_card(summary={**summary, "by_size": [small, large]})
+    assert "| above 50 | 2 |" in card
+    assert "0 to 50" not in card
+
+
 def test_the_card_tells_the_data_the_members_and_the_rule(
     ensemble: EnsembleRecord, make_card: Callable[..., str]
 ) -> None:
