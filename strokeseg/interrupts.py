@@ -27,7 +27,7 @@ def heeding_interrupts() -> Iterator[None]:
     has it ignore Ctrl-C, as shells do in the background.
     """
     before = signal.getsignal(signal.SIGINT)
-    if not _in_main_thread() or before is signal.SIG_IGN:
+    if not _hears(before):
         yield
         return
     signal.signal(signal.SIGINT, _interrupt)
@@ -62,7 +62,7 @@ def lending_interrupts_to_tune() -> Iterator[None]:
 def holding_interrupts() -> Iterator[None]:
     """Hold a Ctrl-C that comes during the block back until its end, which must not wait long."""
     before = signal.getsignal(signal.SIGINT)
-    if not _in_main_thread() or before is signal.SIG_IGN:
+    if not _hears(before):
         yield
         return
     held: list[int] = []
@@ -84,6 +84,10 @@ def check_interrupt() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _came.set()
     raise KeyboardInterrupt
+
+
+def _hears(handler: object) -> bool:
+    return _in_main_thread() and handler is not signal.SIG_IGN
 
 
 def _in_main_thread() -> bool:
