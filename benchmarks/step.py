@@ -1,10 +1,10 @@
 """Training slices a second of a trial against a bare loop, and the wait for slices.
 
-The trial is strokeseg's Training over slices in mapped memory, streamed from Parquet, and held on
-the device; the bare loop is what is left when everything but the steps is taken away: batches of
-one tensor that lies on the device, the same network, precision, loss and AdamW, no schedule, no
-checks, no augmentation on either side. On the GPU where there is one, else on one CPU thread.
-Both sides take turns, epoch by epoch.
+The trial is strokeseg's Training over slices in mapped memory, unpacked on the disk, streamed from
+Parquet, and held on the device; the bare loop is what is left when everything but the steps is
+taken away: batches of one tensor that lies on the device, the same network, precision, loss and
+AdamW, no schedule, no checks, no augmentation on either side. On the GPU where there is one, else
+on one CPU thread. Both sides take turns, epoch by epoch.
 
 python -m benchmarks.step
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.config import TrialConfig
 from strokeseg.imaging.table import slices_to_table
+from strokeseg.imaging.unpacked import unpack
 from strokeseg.learning.losses import MixedLoss
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.precision import Stepper, reduced_type
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
-from strokeseg.learning.stores import FiledSlices
+from strokeseg.learning.stores import FiledSlices, UnpackedSlices
 from strokeseg.learning.training import Training
 
 ENCODERS = (("resnet18", 5), ("tu-tf_efficientnet_lite0", 4))
@@ -64,7 +66,7 @@ def count(options: Options) -> int:
 
 
 def feeds(folder: Path, device: torch.device, options: Options) -> dict[str, SliceSet]:
-    """Make slices of noise with a square lesion in half of them, in each of the three stores."""
+    """Make slices of noise with a square lesion in half of them, in each kind of store."""
     generator = np.random.default_rng(0)
     each = count(options) // CASES
     images = generator.normal(size=(CASES, each, 4, SIDE, SIDE)).astype(np.float16)
@@ -83,7 +85,15 @@ def feeds(folder: Path, device: torch.device, options: Options) -> dict[str, Sli
         lesion_voxels=mapped.lesion_voxels,
         holds_brain=mapped.holds_brain,
     )
-    return {"mapped": mapped, "streamed": filed, "held": mapped.on(device)}
+    with unpack(files, [each] * CASES, mapped.store.shape, folder) as file:
+        path = Path(f"/proc/self/fd/{file.fileno()}")
+        unpacked = UnpackedSlices(path, len(mapped), mapped.store.shape)
+    return {
+        "mapped": mapped,
+        "unpacked": replace(filed, store=unpacked),
+        "streamed": filed,
+        "held": mapped.on(device),
+    }
 
 
 def compare(

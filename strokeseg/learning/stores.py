@@ -2,7 +2,8 @@
 
 A *store* holds slices of one axis, all of one size, and knows them by their *row*. It holds
 them on a device, in memory that was mapped (Ray's object store, as all trials of a node see
-it), or in files. All three give the same batches; only the time that they take differs.
+it), unpacked in one file, or in Parquet files. All give the same batches; only the time that
+they take differs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strokeseg.imaging.slice_file import SliceFile
+from strokeseg.imaging.unpacked import read_unpacked
 
 # Files that are kept open; more would meet the limits of common systems.
 _OPEN_FILES = 256
@@ -141,6 +143,40 @@ class FiledSlices:
         return _FILE_READERS
 
 
+class UnpackedSlices:
+    """Slices in a file as `imaging.unpacked` makes it.
+
+    Args:
+        path: The file; it may lose its name once it is open.
+        count: Its slices.
+        shape: Channels, height and width of every slice.
+
+    Raises:
+        OSError: When there is no such file.
+    """
+
+    def __init__(self, path: Path, count: int, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self._count = count
+        self._file = path.open("rb", buffering=0)
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return self._count
+
+    def fetch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Read the rows into place; see `Store`."""
+        images, masks = _room_for(len(rows), self.shape, device)
+        image_rows, mask_rows = images.numpy(), masks.numpy()
+        for place, row in enumerate(rows.tolist()):
+            read_unpacked(self._file.fileno(), row, image_rows[place], mask_rows[place, 0])
+        return images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
+
+    def readers(self, device: torch.device) -> int:
+        """As for mapped slices, but a disk serves several threads better than one."""
+        return 1 if device.type == "cpu" else _FILE_READERS
+
+
 class HeldSlices:
     """Slices on a device.
 
@@ -199,13 +235,21 @@ def _copy_together(
         shape: Channels, height and width of every slice.
         device: Where the batch shall be.
     """
-    # Pinned where a GPU is to fetch it.
-    pinned = device.type == "cuda"
-    images = torch.empty((len(rows), *shape), dtype=torch.float16, pin_memory=pinned)
-    masks = torch.empty((len(rows), 1, *shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+    images, masks = _room_for(len(rows), shape, device)
     image_rows, mask_rows = images.numpy(), masks.numpy()
     parts = np.searchsorted(starts, rows, side="right") - 1
     # Indexing one tensor of float16 takes three times as long as these copies of whole rows.
     for place, (part, row) in enumerate(zip(parts, rows - starts[parts], strict=True)):
         image_rows[place], mask_rows[place, 0] = read(part, row)
     return images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
+
+
+def _room_for(
+    count: int, shape: tuple[int, int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return an empty batch in memory, pinned where a GPU is to fetch it."""
+    pinned = device.type == "cuda"
+    return (
+        torch.empty((count, *shape), dtype=torch.float16, pin_memory=pinned),
+        torch.empty((count, 1, *shape[1:]), dtype=torch.uint8, pin_memory=pinned),
+    )

@@ -2,9 +2,9 @@
 
 Ray Data reads an axis's Parquet once a study into the nodes' object stores. The *blocks* there
 are mapped by all trials of a node, without a copy. Where they fit a trial's share of its GPU,
-the trial holds them there; where they do not fit the object stores, it reads slices from the
-files as it needs them. Which of the three is decided from sizes, before the first trial, and
-all three give the same batches.
+the trial holds them there; where they do not fit the object stores, each node unpacks them on its
+disk, or, where that has no room either, its trials read them from Parquet as they need them.
+Which of these it is is decided from sizes, before the first trial, and all give the same batches.
 
 Nothing is read by Ray while trials run: a read that waits for a CPU while trials hold all of
 them would wait for ever, in silence.
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +32,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from strokeseg.errors import UserError
 from strokeseg.imaging.slice_file import SliceFile
 from strokeseg.imaging.table import table_to_arrays
+from strokeseg.imaging.unpacked import unpacked_bytes
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.stores import FiledSlices, MappedSlices, Store
+from strokeseg.learning.stores import FiledSlices, MappedSlices, Store, UnpackedSlices
 from strokeseg.mirror import Mirror, fetch
 from strokeseg.tuning.allotment import cluster_nodes
+from strokeseg.tuning.unpacking import disk_room, unpacked_here
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SHARED_MEMORY = Path("/dev/shm")
 _STORE_SHARE = 0.6
@@ -56,6 +62,7 @@ class Feed:
         facts: Of an Arrow table with `case`, `lesion_voxels` and `brain_voxels` of every slice.
         blocks: Of Arrow tables with all slices; nothing where they are read from the files.
         on_gpu: Whether trials hold all slices on their GPU.
+        unpacked: Whether nodes unpack the files on their disks.
         mirrors: Where the files may have to be fetched from.
     """
 
@@ -65,6 +72,7 @@ class Feed:
     facts: ray.ObjectRef
     blocks: tuple[ray.ObjectRef, ...]
     on_gpu: bool
+    unpacked: bool = False
     mirrors: tuple[Mirror, ...] = ()
 
 
@@ -105,18 +113,25 @@ def open_feed(
         raise UserError(f"{folder}: slices must be of one size, got {sorted(shapes)}")
     (shape,) = shapes
     files, counts = [path for path, _ in facts], [len(fact) for _, fact in facts]
-    channels, height, width = shape
-    needed = sum(counts) * (2 * channels + 1) * height * width
+    needed = sum(counts) * unpacked_bytes(shape)
     store = min((node.object_store_bytes for node in cluster_nodes()), default=0)
     room = min([_STORE_SHARE * store, *_shared_memory_left(store)])
     on_gpu = gpus > 0 and needed <= _GPU_SHARE * min(1.0, gpus) * gpu_bytes(min(1.0, gpus))
     fits = needed <= room
-    way = "held on each trial's GPU" if on_gpu else "mapped from shared memory"
+    unpacked = not fits and not on_gpu and needed <= min(_on_every_node(disk_room))
+    if on_gpu:
+        way = "held on each trial's GPU"
+    elif fits:
+        way = "mapped from shared memory"
+    elif unpacked:
+        way = "unpacked on each node's disk"
+    else:
+        way = "streamed from the Parquet files, as disks have no room to unpack them"
     _log.info(
         "feed: %d %s slices of %d x %d x %d, %.2f GB; the smallest object store has %.2f GB, with "
         "room for %.2f GB: %s",
         *(sum(counts), axis, *shape, needed / 1e9, store / 1e9, room / 1e9),
-        way if fits or on_gpu else "streamed from the Parquet files",
+        way,
     )
     return Feed(
         files=tuple(files),
@@ -125,6 +140,7 @@ def open_feed(
         facts=ray.put(pa.concat_tables([fact for _, fact in facts]).combine_chunks()),
         blocks=_load_blocks(folder, files, mirrors) if fits else (),
         on_gpu=on_gpu,
+        unpacked=unpacked,
         mirrors=mirrors,
     )
 
@@ -134,16 +150,19 @@ def _shared_memory_left(store_bytes: float) -> list[float]:
 
     Others fill it, too, and Ray dies when it finds no more of it than it counted on at its start.
     """
+    # Ray goes elsewhere when shared memory is smaller than the store.
+    return [float(free) for total, free in _on_every_node(_shared_memory) if total >= store_bytes]
+
+
+def _on_every_node(ask: Callable[[], T]) -> list[T]:
+    """Return what a function finds on each node, this one first."""
     here = ray.get_runtime_context().get_node_id()
     others = [
-        ray.remote(_shared_memory).options(num_cpus=0, scheduling_strategy=strategy).remote()
+        ray.remote(ask).options(num_cpus=0, scheduling_strategy=strategy).remote()
         for name, strategy in _every_node()
         if name != here
     ]
-    # Ray goes elsewhere when shared memory is smaller than the store.
-    return [
-        float(free) for total, free in [_shared_memory(), *ray.get(others)] if total >= store_bytes
-    ]
+    return [ask(), *ray.get(others)]
 
 
 def _shared_memory() -> tuple[int, int]:
@@ -262,6 +281,13 @@ def _store_of(feed: Feed) -> tuple[Store, NDArray[np.int64] | None]:
         else:
             return mapped(tables)
     fetch(feed.mirrors, [Path(path) for path in feed.files])
+    if feed.unpacked:
+        path = unpacked_here(feed.facts.hex(), feed.files, feed.counts, feed.shape)
+        # Whoever held the file may have been killed meanwhile.
+        with suppress(FileNotFoundError):
+            if path is not None:
+                return UnpackedSlices(path, sum(feed.counts), feed.shape), None
+        _log.warning("this node has no unpacked slices; reading the Parquet files instead")
     return FiledSlices([Path(path) for path in feed.files], feed.counts, feed.shape), None
 
 

@@ -1,8 +1,9 @@
-"""A choice of slices, and the three ways in which they are stored."""
+"""A choice of slices, and the ways in which they are stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import hold_brain
 from strokeseg.imaging.table import slices_to_table
+from strokeseg.imaging.unpacked import unpack
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
-from strokeseg.learning.stores import FiledSlices, MappedSlices
+from strokeseg.learning.stores import FiledSlices, MappedSlices, UnpackedSlices
 
 CPU = torch.device("cpu")
 
@@ -94,10 +96,13 @@ def test_all_stores_give_the_same_batches(
         lesion_voxels=mapped.lesion_voxels,
         holds_brain=mapped.holds_brain,
     )
+    with unpack(files, [12, 12, 12], mapped.store.shape, tmp_path) as file:
+        path = Path(f"/proc/self/fd/{file.fileno()}")
+        unpacked = replace(filed, store=UnpackedSlices(path, 36, mapped.store.shape))
     generator = np.random.default_rng(0)
     plan = [generator.integers(24, size=5) for _ in range(30)]
     expected = list(mapped.select(["case2", "case0"]).batches(plan, CPU))
-    for slices in (mapped, filed, mapped.on(device), filed.on(device)):
+    for slices in (mapped, filed, unpacked, mapped.on(device), filed.on(device)):
         given = slices.select(["case2", "case0"]).batches(plan, device)
         for (images, masks), (first, second) in zip(given, expected, strict=True):
             assert images.device.type == masks.device.type == device.type

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,16 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import ray
 import torch
 
 import strokeseg.prepare
 import strokeseg.search
 from strokeseg.errors import UserError
-from strokeseg.learning.stores import FiledSlices, MappedSlices
+from strokeseg.learning.stores import FiledSlices, MappedSlices, UnpackedSlices
 from strokeseg.living_folder import living_folder
 from strokeseg.tuning import feed as feed_module
+from strokeseg.tuning import unpacking
 from strokeseg.tuning.feed import Feed, open_feed, slices_of
 
 EXPERIMENT = """\
@@ -122,36 +126,78 @@ def place(prepared: Place, tmp_path: Path) -> Place:
     return Place(config=prepared.config, storage=tmp_path / "runs")
 
 
-def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call every object store too small."""
+def too_small(monkeypatch: pytest.MonkeyPatch, *, disks: bool) -> None:
+    """Call every object store too small, and every disk or none."""
     monkeypatch.setattr(feed_module, "_STORE_SHARE", 0.0)
+    monkeypatch.setattr(feed_module, "disk_room", lambda: 0.0 if disks else 1e18)
 
 
 def opened(place: Place, cases: tuple[str, ...] = ()) -> Feed:
     return open_feed(place.slices, "axial", cases, gpus=0)
 
 
-def test_mapped_and_streamed_slices_are_the_same(
+def test_mapped_unpacked_and_streamed_slices_are_the_same(
     prepared: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "strokeseg")
     mapped = slices_of(opened(prepared))
-    streaming(monkeypatch)
+    too_small(monkeypatch, disks=False)
+    unpacked = slices_of(opened(prepared))
+    too_small(monkeypatch, disks=True)
     streamed = slices_of(opened(prepared))
-    assert isinstance(mapped.store, MappedSlices) and isinstance(streamed.store, FiledSlices)
+    assert isinstance(mapped.store, MappedSlices)
+    assert isinstance(unpacked.store, UnpackedSlices)
+    assert isinstance(streamed.store, FiledSlices)
     # A block a case, and not one a slice.
     assert len(mapped.store.images) <= 6
-    assert mapped.cases.tolist() == streamed.cases.tolist()
     assert mapped.lesion_voxels.sum() > 0
     rows = np.random.default_rng(0).permutation(len(mapped))
-    for one, other in zip(mapped.gather(rows, "cpu"), streamed.gather(rows, "cpu"), strict=True):
-        assert torch.equal(one, other)
+    expected = mapped.gather(rows, "cpu")
+    for others in (unpacked, streamed):
+        assert others.cases.tolist() == mapped.cases.tolist()
+        for one, other in zip(expected, others.gather(rows, "cpu"), strict=True):
+            assert torch.equal(one, other)
     images, masks = mapped.gather(np.arange(len(mapped)), "cpu")
     assert masks.sum(dim=(1, 2, 3)).tolist() == mapped.lesion_voxels.tolist()
     assert (images != 0).any(dim=3).any(dim=2).any(dim=1).tolist() == mapped.holds_brain.tolist()
     said = [record.getMessage() for record in caplog.records if "feed:" in record.getMessage()]
-    assert len(said) == 2
-    assert "mapped from shared memory" in said[0] and "streamed from the Parquet" in said[1]
+    assert len(said) == 3
+    assert "mapped from shared memory" in said[0] and "unpacked on each node's disk" in said[1]
+    assert "streamed from the Parquet" in said[2]
+
+
+def test_all_trials_of_a_node_read_one_unpacked_file_which_goes_with_them(
+    prepared: Place, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_small(monkeypatch, disks=False)
+    feed = opened(prepared)
+
+    class Trial:
+        def file(self) -> tuple[int, int]:
+            file = os.stat(slices_of(feed).store._file.fileno())  # type: ignore[attr-defined]
+            return file.st_ino, file.st_nlink
+
+    trials = [ray.remote(Trial).options(num_cpus=1).remote() for _ in range(2)]
+    (one, names), other = ray.get([trial.file.remote() for trial in trials])
+    assert other == (one, names)
+    assert names == 0
+    assert one in inodes_in_use()
+    for trial in trials:
+        ray.kill(trial)
+    deadline = time.monotonic() + 60
+    while one in inodes_in_use():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def inodes_in_use() -> set[int]:
+    """Of the files without a name that processes of this machine hold open."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if "(deleted)" in str(link.readlink()):
+                found.add(link.stat().st_ino)
+    return found
 
 
 def test_a_search_scores_the_same_whichever_way_its_slices_come(
@@ -163,14 +209,15 @@ def test_a_search_scores_the_same_whichever_way_its_slices_come(
     # Two trials at once hold both of Ray's CPUs all the time: had a trial to wait for Ray to read,
     # it would wait for ever.
     scores = []
-    for way in ("mapped", "streamed"):
+    for way in ("mapped", "unpacked", "streamed"):
+        if way != "mapped":
+            too_small(monkeypatch, disks=way == "streamed")
         storage = Path(shutil.copytree(prepared.storage, tmp_path / way))
         place = Place(config=prepared.config, storage=storage)
         outcome = launch(strokeseg.search.main, *place.options)
         assert outcome.code == 0, outcome.err
         scores.append(place.scores())
-        streaming(monkeypatch)
-    assert scores[0] == scores[1]
+    assert scores[0] == scores[1] == scores[2]
     assert len(scores[0]) == 2
 
 
@@ -192,10 +239,11 @@ def test_two_workers_score_a_trial_as_one_does(
     assert float(two["dice"]) == pytest.approx(float(one["dice"]), abs=0.03)
 
 
-def test_a_file_that_goes_while_trials_stream_fails_them_with_its_name(
-    place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("unpacked", [True, False], ids=["unpacking", "streaming"])
+def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
+    place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, unpacked: bool
 ) -> None:
-    streaming(monkeypatch)
+    too_small(monkeypatch, disks=not unpacked)
     gone = sorted((place.slices / "axis=axial").glob("fold=1/*.parquet"))[0]
     whole = open_feed
 
@@ -216,7 +264,7 @@ def test_a_file_that_goes_while_trials_stream_fails_them_with_its_name(
     ("megabytes", "fill", "way"),
     [
         pytest.param(1, "nothing", MappedSlices, id="too small: Ray's store lies on the disk"),
-        pytest.param(300, "before", FiledSlices, id="full before the slices are read"),
+        pytest.param(300, "before", UnpackedSlices, id="full before the slices are read"),
         pytest.param(300, "after", MappedSlices, id="full when they are"),
     ],
 )
@@ -227,6 +275,8 @@ def test_slices_come_whatever_is_left_of_shared_memory(
     command = ["unshare", "--mount", "bash", "-c", f'{mounted} && exec "$@"', "bash"]
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this needs a mount namespace of its own")
+    if way is UnpackedSlices and unpacking.file_system(Path("/tmp")) == "tmpfs":
+        way = FiledSlices
     with living_folder(Path("/tmp"), "sst-") as short:
         done = subprocess.run(
             [*command, sys.executable, "-c", READ, fill, str(prepared.slices)],
