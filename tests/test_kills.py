@@ -21,7 +21,7 @@ import pytest
 import strokeseg.run
 
 # How often each command; docs/reliability.md says what more than these have found.
-KILLS = int(os.environ.get("STROKESEG_KILLS", "2"))
+KILLS = int(os.environ.get("STROKESEG_KILLS", "1"))
 PATIENCE_SECONDS = 300
 EXPERIMENT = """\
 data: {phantom: {cases: 8, spacing_mm: 6.0}}
@@ -131,7 +131,7 @@ def test_the_next_run_gives_the_same_bytes(
         if process.poll() is None:
             struck += 1
             # The command alone, or as in a power cut all that it started and can be reached.
-            if number % 2:
+            if draw.random() < 0.5:
                 process.kill()
             else:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -139,4 +139,5 @@ def test_the_next_run_gives_the_same_bytes(
         outcome = launch(main, *finished.options)
         assert outcome.code == 0, outcome.err
         assert _files(finished, makes) == undisturbed, (number, outcome.out)
+    assert struck or KILLS < 10
     print(f"{command}: {struck} of {KILLS} struck a run of {whole:.1f} s")
