@@ -8,6 +8,7 @@ raises it again at its next sign of progress and at its end.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -44,10 +45,12 @@ def lending_interrupts_to_tune() -> Iterator[None]:
     """Let a search of Ray Tune's hear the first Ctrl-C, note it, and take the next ones back.
 
     Tune ends its search when it hears one, and then, but only then, puts back whoever heard
-    before it.
+    before it. Where Ctrl-C is ignored, Tune is not to hear it either.
     """
     before = signal.getsignal(signal.SIGINT)
-    if not _in_main_thread():
+    hears = _hears(before)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "0" if hears else "1"
+    if not hears:
         yield
         return
     try:
@@ -87,8 +90,5 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _hears(handler: object) -> bool:
-    return _in_main_thread() and handler is not signal.SIG_IGN
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and handler is not signal.SIG_IGN

@@ -109,17 +109,46 @@ def test_a_ctrl_c_waits_for_what_must_not_be_cut_short() -> None:
     assert reached == ["all of it"]
 
 
+@pytest.mark.usefixtures("default_interrupts")
 def test_a_command_that_is_to_ignore_ctrl_c_does() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def work() -> int:
         signal.raise_signal(signal.SIGINT)
         return 0
 
-    try:
-        assert cli.run_command(work) == 0
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert cli.run_command(work) == 0
+
+
+@pytest.mark.usefixtures("default_interrupts", "local_ray")
+def test_a_search_that_is_to_ignore_ctrl_c_does(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rounds = []
+
+    class Interrupting(tune.Callback):
+        def on_trial_result(self, **info: object) -> None:
+            rounds.append(info)
+            signal.raise_signal(signal.SIGINT)
+
+    def trainable(config: dict[str, object]) -> None:
+        for _ in range(3):
+            tune.report({"dice": 0.5})
+
+    tuner = tune.Tuner(
+        trainable,
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path), verbose=0, callbacks=[Interrupting()]
+        ),
+    )
+
+    def work() -> int:
+        with lending_interrupts_to_tune():
+            tuner.fit()
+        return 0
+
+    assert cli.run_command(work) == 0
+    assert len(rounds) == 3
+    check_interrupt()
 
 
 @pytest.mark.usefixtures("default_interrupts", "local_ray")
