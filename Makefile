@@ -17,7 +17,7 @@ test: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -q --durations 25 --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/pytest -q --durations 25
 
 audit:
 	uvx --quiet pip-audit@2.10.1 --no-deps --disable-pip --progress-spinner off --requirement constraints.txt

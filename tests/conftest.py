@@ -54,13 +54,6 @@ Main = Callable[[Sequence[str]], int]
 Launch = Callable[..., Outcome]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that take long where several processes share the files."""
-    if hasattr(config, "workerinput"):
-        slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session")
 def launch() -> Launch:
     """Run a command's `main` in this process with its output caught."""

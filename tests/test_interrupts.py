@@ -24,8 +24,10 @@ from strokeseg.interrupts import (
     lending_interrupts_to_tune,
 )
 
-INTERRUPTS = int(os.environ.get("STROKESEG_INTERRUPTS", "3"))
+INTERRUPTS = int(os.environ.get("STROKESEG_INTERRUPTS", "2"))
 PATIENCE_SECONDS = 60
+# About a run on two idle CPUs: what is drawn beyond its end strikes nothing.
+RUN_SECONDS = 100.0
 EXPERIMENT = """\
 data: {phantom: {cases: 8, spacing_mm: 6.0}}
 splits: {folds: 2, test_share: 0.25}
@@ -199,7 +201,7 @@ class Run:
             *(sys.executable, "-m", "strokeseg", "run"),
             *("--experiment", str(config), "--storage", str(self.storage)),
         ]
-        self.process = self.begin()
+        self.process: subprocess.Popen[str]
 
     def begin(self) -> subprocess.Popen[str]:
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -236,10 +238,6 @@ class Run:
 @pytest.mark.slow
 def test_ctrl_c_at_any_point_leaves_nothing_behind(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    begun = time.monotonic()
-    _, err = run.process.communicate(timeout=600)
-    whole = time.monotonic() - begun
-    assert run.process.returncode == 0, err
     draw = random.Random(7)
     told = []
     waited = []
@@ -248,7 +246,7 @@ def test_ctrl_c_at_any_point_leaves_nothing_behind(tmp_path: Path) -> None:
         # Every other one finds what the one before it has done, and so meets other steps.
         if number % 2 == 0:
             shutil.rmtree(run.storage, ignore_errors=True)
-        at = draw.uniform(0.1, whole)
+        at = draw.uniform(0.1, RUN_SECONDS)
         run.begin()
         try:
             run.process.communicate(timeout=at)
@@ -267,12 +265,13 @@ def test_ctrl_c_at_any_point_leaves_nothing_behind(tmp_path: Path) -> None:
             assert run.process.returncode in ends, (at, err)
             assert "Traceback" not in err or second, (at, err)
         _wait_until_nothing_is_left(run, at, told)
-    print(f"interrupted {len(told)} times of a run of {whole:.0f} s, ended in {max(waited):.1f} s")
+    assert told
+    print(f"interrupted {len(told)} times, ended in {max(waited, default=0.0):.1f} s at most")
     run.begin()
     _, err = run.process.communicate(timeout=600)
     assert run.process.returncode == 0, err
     assert (run.storage / "small" / "bundle.zip").is_file()
-    _wait_until_nothing_is_left(run, whole, told)
+    _wait_until_nothing_is_left(run, RUN_SECONDS, told)
     run.temporary.rmdir()
 
 
