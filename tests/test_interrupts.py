@@ -236,6 +236,7 @@ class Run:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200 + 180 * INTERRUPTS)
 def test_ctrl_c_at_any_point_leaves_nothing_behind(tmp_path: Path) -> None:
     run = Run(tmp_path)
     draw = random.Random(7)

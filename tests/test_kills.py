@@ -106,6 +106,7 @@ def _begin(command: str, place: Place) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200 + 90 * KILLS)
 @pytest.mark.parametrize("command", MAKES)
 def test_the_next_run_gives_the_same_bytes(
     command: str, finished: Place, launch: Callable[..., Any]

@@ -150,6 +150,7 @@ def strike(search: Search, what: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200 + 90 * KILLS)
 def test_kills_lose_nothing_and_run_nothing_twice(place: tuple[str, ...], tmp_path: Path) -> None:
     dice = random.Random(20151106)
     search = Search(place, tmp_path / "search.log")
