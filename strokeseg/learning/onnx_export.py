@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 import torch
@@ -37,38 +39,70 @@ class _Probability(nn.Module):
 def onnx_bytes(member: Member) -> bytes:
     """Return a member as the content of an ONNX file.
 
+    A network's graph is traced once in a process, which takes seconds; networks of the same
+    architecture differ by their weights only.
+
     Args:
         member: On the CPU.
     """
-    batch, height, width = _EXAMPLE
-    example = torch.zeros(batch, len(member.record.channels), height, width)
-    shapes = {0: Dim("batch"), 2: 32 * Dim("h"), 3: 32 * Dim("w")}
-    # What it warns of concerns its own makers.
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                _Probability(_with_fixed_padding(member.network)).eval(),
-                (example,),
-                input_names=[IMAGE],
-                output_names=[PROBABILITY],
-                dynamic_shapes=(shapes,),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        quiet.setLevel(level)
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
+    network = _Probability(_with_fixed_padding(member.network)).eval()
+    config = member.record.config
+    # Names alone would not tell a changed network, nor its parts every habit of an encoder.
+    architecture = (config.encoder, config.encoder_depth, repr(network))
+    with _quiet():
+        if architecture not in _graphs:
+            _graphs[architecture] = _trace(network, channels=len(member.record.channels))
+        program = copy.copy(_graphs[architecture])
+        program.model = program.model.clone()
+        program.apply_weights(network.state_dict())
+        program.optimize()
     model = program.model_proto
     _forget_where(model.graph)
     model.metadata_props.add(key=METADATA_KEY, value=member.record.model_dump_json())
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+# By architecture, without weights.
+_graphs: dict[tuple[str, int, str], torch.onnx.ONNXProgram] = {}
+
+
+def _trace(network: nn.Module, channels: int) -> torch.onnx.ONNXProgram:
+    """Return a network's graph as it is before any optimisation, without its weights."""
+    batch, height, width = _EXAMPLE
+    shapes = {0: Dim("batch"), 2: 32 * Dim("h"), 3: 32 * Dim("w")}
+    program = torch.onnx.export(
+        network,
+        (torch.zeros(batch, channels, height, width),),
+        input_names=[IMAGE],
+        output_names=[PROBABILITY],
+        dynamic_shapes=(shapes,),
+        dynamo=True,
+        external_data=False,
+        optimize=False,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    initializers = program.model.graph.initializers
+    for name in network.state_dict().keys() & initializers.keys():
+        initializers[name].const_value = None
+    program.exported_program = None
+    return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporter says: it concerns its own makers."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _with_fixed_padding(network: nn.Module) -> nn.Module:

@@ -77,6 +77,21 @@ def test_networks_whose_padding_depends_on_the_size_export_too(
     assert expert.slice_size == (64, 64)
 
 
+def test_networks_of_one_architecture_keep_their_own_weights(
+    member_record: Callable[..., MemberRecord],
+) -> None:
+    images = _slices(2, 64, 64)
+    maps = []
+    for seed in (1, 2):
+        network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=seed)
+        member = Member(network=network.eval(), record=member_record())
+        expert = onnx_expert(Path("axial-0.onnx"), onnx_bytes(member), "axial", _record(_AXIAL))
+        maps.append(expert.ask(images))
+        ours = torch_expert("member", member).ask(images)
+        np.testing.assert_allclose(maps[-1], ours, atol=2e-5)
+    assert np.abs(maps[0] - maps[1]).max() > 100 * 2e-5
+
+
 def test_equal_members_give_equal_bytes_that_name_no_path(
     ensemble_folder: Path, onnx_files: dict[str, bytes]
 ) -> None:
