@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -48,6 +49,42 @@ class Outcome:
         lines = self.err.splitlines()
         starts = [index for index, line in enumerate(lines) if line.startswith("error:")]
         return lines[starts[0] :] if starts else []
+
+
+_LONG_SECONDS = 60
+_SLOW_TIMEOUT_SECONDS = 1200
+
+
+class _Log:
+    """Says at once what failed or took long: a run that is cut off says nothing at its end."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+        self._begun = time.monotonic()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.failed and report.duration < _LONG_SECONDS:
+            return
+        reasons = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
+        minutes = (time.monotonic() - self._begun) / 60
+        self._reporter.ensure_newline()
+        self._reporter.write_line(
+            f"{minutes:.0f} min: {report.nodeid} {report.when} {report.outcome} after "
+            f"{report.duration:.0f} s {' | '.join(reasons[:3])}"
+        )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        config.pluginmanager.register(_Log(reporter))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_SECONDS))
 
 
 Main = Callable[[Sequence[str]], int]

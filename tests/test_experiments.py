@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from strokeseg import predict, prepare, run, search
+from strokeseg import predict, prepare, search
 from strokeseg.imaging.phantoms import write_phantoms
 
 
@@ -53,50 +53,34 @@ def test_isles2015_asks_for_weights_that_are_not_there_before_the_first_trial(
 
 
 @pytest.fixture(scope="module")
-def tiny_run(tmp_path_factory):
-    """A whole run in seconds of training: its bundle knows little, but it is a bundle."""
-    folder = tmp_path_factory.mktemp("orientation")
-    experiment = folder / "experiments" / "tiny"
-    experiment.mkdir(parents=True)
-    (experiment / "space.yaml").write_text(
-        "parameters:\n  encoder: {value: resnet18}\n  encoder_depth: {value: 3}\n"
-        "  learning_rate: {value: 3.0e-3}\n"
-    )
-    (experiment / "experiment.yaml").write_text(
-        "data: {phantom: {cases: 8, spacing_mm: 5.0}}\n"
-        "splits: {folds: 2, test_share: 0.25}\n"
-        "search: {space: space.yaml, trials: 1, epochs: 3, slices_per_epoch: 192,\n"
-        "  confirm_trials: 0}\n"
-    )
-    assert run.main(["--experiment", str(experiment), "--storage", str(folder)]) == 0
-    return folder / "tiny"
+def bundle(tmp_path_factory, write_untrained_bundle):
+    """Random networks mark about half of a brain, in no pattern that looks alike when turned."""
+    return write_untrained_bundle(tmp_path_factory.mktemp("orientation"))
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "PIR", "SLA"])
 def test_a_case_gets_its_mask_in_whatever_orientation_its_files_are(
-    tiny_run, tmp_path, orientation
+    bundle, phantom_cases, tmp_path, orientation
 ):
     """The same scan, its axes turned: the mask must be the same one, turned alike."""
     masks = {}
     for name in ("LPS", orientation):
         images = ["--case", "case"]
         for sequence in ("T1", "T2", "DWI", "Flair"):
-            source = next(tiny_run.glob(f"cases/1/*MR_{sequence}.*/*.nii"))
+            source = next(phantom_cases.glob(f"1/*MR_{sequence}.*/*.nii"))
             turned = _turn(nibabel.load(source, mmap=False), name)
             path = tmp_path / f"{name}-{sequence}.nii.gz"
             nibabel.save(turned, path)
             images += ["--image", f"{'FLAIR' if sequence == 'Flair' else sequence}={path}"]
         output = tmp_path / name
-        code = predict.main(
-            ["--bundle", str(tiny_run / "bundle.zip"), "--output", str(output), *images]
-        )
-        assert code == 0
+        assert predict.main(["--bundle", str(bundle), "--output", str(output), *images]) == 0
         mask = nibabel.load(next(output.rglob("*case*mask.nii.gz")))
         assert nibabel.aff2axcodes(mask.affine) == tuple(name)
         masks[name] = _turn(mask, "RAS")
     first, second = masks["LPS"], masks[orientation]
-    assert np.asarray(first.dataobj).any()
-    np.testing.assert_array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
+    marked = np.asarray(first.dataobj)
+    assert all(not np.array_equal(marked, np.flip(marked, axis)) for axis in range(3))
+    np.testing.assert_array_equal(marked, np.asarray(second.dataobj))
     np.testing.assert_allclose(first.affine, second.affine, atol=1e-4)
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -67,11 +68,11 @@ def test_the_two_commands_of_the_set_up_are_targets_that_run_the_demo_and_the_te
     assert "planned/bin/pytest" in planned
 
 
-def test_every_experiment_and_option_that_the_readme_names_is_there():
+def test_every_experiment_and_option_that_the_readme_names_is_there(launch):
     for name in re.findall(r"--experiment ([a-z0-9-]+)", README):
         assert (CHECKOUT / "experiments" / name / "experiment.yaml").is_file()
     helps = "".join(
-        run(f"strokeseg {command} --help", CHECKOUT).stdout
+        launch(import_module(f"strokeseg.{command}").main, "--help").out
         for command in ("prepare", "search", "evaluate", "export", "predict", "run")
     )
     for option in set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - {

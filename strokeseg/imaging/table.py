@@ -104,6 +104,14 @@ def slices_to_table(
     return pa.table(columns, schema=slice_schema(channels, (height, width), metadata))
 
 
+def in_one_piece(table: pa.Table) -> pa.Table:
+    """Copy a table so that each of its columns is one piece of memory.
+
+    It stands here since it runs in processes of Ray Data, which need not load PyTorch for it.
+    """
+    return table.combine_chunks()
+
+
 def table_to_arrays(
     table: pa.Table | pa.RecordBatch,
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:

@@ -31,7 +31,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from strokeseg.errors import UserError
 from strokeseg.imaging.slice_file import SliceFile
-from strokeseg.imaging.table import table_to_arrays
+from strokeseg.imaging.table import in_one_piece, table_to_arrays
 from strokeseg.imaging.unpacked import unpacked_bytes
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.stores import FiledSlices, MappedSlices, Store, UnpackedSlices
@@ -215,7 +215,7 @@ def _load_blocks(
     # Given a list of files, Ray Data looks for what it needs to read them over HTTP.
     dataset = ray.data.read_parquet(str(folder), partitioning=None).select_columns(_COLUMNS)
     # One piece a block: a trial would have to map every slice by itself.
-    whole = dataset.map_batches(_combine, batch_format="pyarrow", batch_size=None)
+    whole = dataset.map_batches(in_one_piece, batch_format="pyarrow", batch_size=None)
     try:
         return tuple(whole.materialize().to_arrow_refs())
     except RayError:
@@ -244,10 +244,6 @@ def _every_node() -> list[tuple[str, NodeAffinitySchedulingStrategy]]:
         for node in ray.nodes()
         if node["Alive"]
     ]
-
-
-def _combine(block: pa.Table) -> pa.Table:
-    return block.combine_chunks()
 
 
 @lru_cache(maxsize=1)
