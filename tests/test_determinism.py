@@ -17,8 +17,8 @@ EXPERIMENT = """\
 data: {phantom: {cases: 6, spacing_mm: 6.0}}
 splits: {folds: 2, test_share: 0.2}
 search:
-  {space: space.yaml, trials: 3, epochs: 2, grace_epochs: 1, slices_per_epoch: 32,
-   confirm_trials: 1, confirm_seeds: 1, transfer_trials: 1}
+  {space: space.yaml, trials: 2, epochs: 2, grace_epochs: 1, slices_per_epoch: 16,
+   confirm_trials: 1, confirm_seeds: 1, transfer_trials: 0}
 ensemble: {candidates_per_axis: 2}
 """
 SPACE = """\

@@ -302,7 +302,7 @@ def test_another_machine_waits_while_a_lease_is_fresh(server: Server, tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_from_the_bucket(
+def test_a_killed_search_goes_on_from_the_bucket_to_the_bundle(
     server: Server, config: Path, tmp_path: Path
 ) -> None:
     uri = f"s3://{BUCKET}/runs"
@@ -323,16 +323,11 @@ def test_a_killed_search_goes_on_from_the_bucket(
     before = server.files.open_input_file(f"{BUCKET}/runs/tiny/search/axial/journal.log").read()
     _forget(tmp_path)
 
-    for axis in ("axial", "coronal", "sagittal"):
-        _run("search", *place, "--axis", axis)
+    # What the first machine had begun, the second one ends, and does all the rest.
+    _run("run", *place, "--device", "cpu")
     journal = server.files.open_input_file(f"{BUCKET}/runs/tiny/search/axial/journal.log").read()
     whole = before[: before.rfind(b"\n") + 1]
     assert whole and journal.startswith(whole), "the search began anew"
-    _forget(tmp_path)
-    _run("promote", *place, "--device", "cpu")
-    _run("evaluate", *place, "--device", "cpu")
-    _run("report", *place)
-    _run("export", *place)
     assert {"bundle.zip", "report/index.html", "evaluation/summary.json"} <= server.names(
         "runs/tiny"
     )

@@ -31,7 +31,7 @@ from strokeseg.tuning.journal import open_journal
 from strokeseg.tuning.trial import TrialSettings, train_trial
 
 # Twenty take seven minutes on two CPUs.
-KILLS = int(os.environ.get("STROKESEG_STRIKES", "5"))
+KILLS = int(os.environ.get("STROKESEG_STRIKES", "3"))
 TRIALS, MOST_EPOCHS_BETWEEN = 5, 6
 # The kills leave more than half of the search's epochs to run undisturbed.
 EPOCHS = -(-KILLS * MOST_EPOCHS_BETWEEN * 2 // TRIALS)

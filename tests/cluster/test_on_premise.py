@@ -1,4 +1,7 @@
-"""A cluster of three hosts over ssh: launched, searched on, struck, brought home and taken down."""
+"""A cluster of three hosts over ssh: launched, searched on, struck, brought home and taken down.
+
+`pytest -s` shows how long each part took.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from strokeseg.learning.checkpoint import load_state
 
 _NODES = ("head", "first", "second")
 _PATIENCE_SECONDS = 400.0
-TRIALS, EPOCHS = 4, 24
+TRIALS, EPOCHS = 3, 20
 EXPERIMENT = f"""\
 data: {{phantom: {{cases: 6, spacing_mm: 6.0}}}}
 splits: {{folds: 2, test_share: 0.0}}
@@ -55,10 +58,12 @@ def hosts() -> Iterator[dict[str, Host]]:
 
 
 def wait_for(what: str, done: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    """Wait for something, and say how long that took."""
+    begun = time.monotonic()
     while not done():
-        assert time.monotonic() < deadline, f"{what} did not come"
+        assert time.monotonic() < begun + _PATIENCE_SECONDS, f"{what} did not come"
         time.sleep(0.2)
+    print(f"{what}: after {time.monotonic() - begun:.1f} s")
 
 
 def epochs(experiment: Experiment) -> Counter[int]:

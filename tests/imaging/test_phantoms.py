@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 from nibabel.affines import apply_affine
 
@@ -241,6 +244,33 @@ def test_nothing_is_left_when_the_work_is_interrupted(tmp_path: Path, workers: i
             on_case=interrupt,
         )
     assert list(tmp_path.iterdir()) == []
+
+
+_MANY = """
+import sys
+from pathlib import Path
+from strokeseg.imaging.phantoms import write_phantoms
+if __name__ == "__main__":
+    say = lambda name: print(name, flush=True)
+    write_phantoms(
+        Path(sys.argv[1]) / "many", cases=500, spacing_mm=6, seed=0, workers=2, on_case=say
+    )
+"""
+
+
+def test_no_process_outlives_one_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "many.py"
+    script.write_text(_MANY)
+    command = [sys.executable, str(script), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline().strip().isdigit()
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert len(children) >= 2
+    _, alive = psutil.wait_procs(children, timeout=30)
+    for one in alive:
+        one.kill()
+    assert not alive
 
 
 def test_every_case_is_reported_once(tmp_path: Path) -> None:
