@@ -25,6 +25,8 @@ from strokeseg.learning.onnx_experts import IMAGE, PROBABILITY
 
 # None of these may be 0 or 1, which export would take for constants.
 _EXAMPLE = (2, 64, 96)
+# By architecture, without weights.
+_graphs: dict[tuple[str, int, str], torch.onnx.ONNXProgram] = {}
 
 
 class _Probability(nn.Module):
@@ -61,10 +63,6 @@ def onnx_bytes(member: Member) -> bytes:
     model.metadata_props.add(key=METADATA_KEY, value=member.record.model_dump_json())
     content: bytes = model.SerializeToString(deterministic=True)
     return content
-
-
-# By architecture, without weights.
-_graphs: dict[tuple[str, int, str], torch.onnx.ONNXProgram] = {}
 
 
 def _trace(network: nn.Module, channels: int) -> torch.onnx.ONNXProgram:
