@@ -21,7 +21,8 @@ from typing import Any
 
 from ray import tune
 
-from benchmarks.overhead import experiment_in, metrics_of, our_search
+from benchmarks.overhead import experiment_in, our_search
+from benchmarks.stand_in import metrics_of
 from strokeseg import cli
 from strokeseg.experiment import trial_state, trial_weights
 from strokeseg.files import write_text

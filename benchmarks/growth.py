@@ -32,7 +32,8 @@ import optuna
 import psutil
 from ray import tune
 
-from benchmarks.overhead import our_search, stand_in
+from benchmarks.overhead import our_search
+from benchmarks.stand_in import stand_in
 from benchmarks.watching import wrapped
 from strokeseg import cli, prepare
 from strokeseg.imaging.phantoms import SPACINGS_MM

@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +48,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from benchmarks.stand_in import metrics_of, stand_in
 from benchmarks.watching import wrapped
 from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.experiment import Experiment
@@ -284,28 +285,6 @@ def timing_proposals() -> Iterator[list[Proposal]]:
 
     with wrapped(Space, ask=timed):
         yield proposals
-
-
-def stand_in(proposal: Mapping[str, Any], *, epochs: int) -> None:
-    """Report as many epochs as a trial has, with the metrics of a trial."""
-    for epoch in range(1, epochs + 1):
-        tune.report(metrics_of(epoch))
-
-
-def metrics_of(epoch: int, dice: float = 0.5) -> dict[str, Any]:
-    """What `tuning.trial` reports of an epoch."""
-    return {
-        "epoch": epoch,
-        "dice": dice,
-        "learning_rate": 1e-3,
-        "losses": {"dice": 0.5, "cross_entropy": 0.1, "focal": 0.0},
-        "seconds": 10.0 * epoch,
-        "device_hours": 0.01 * epoch,
-        "slices_per_second": 100.0,
-        "wait_share": 0.0,
-        "memory_gb": 1.0,
-        "spread": 0.1,
-    }
 
 
 def propose(space: Any, trial: Any) -> None:

@@ -47,13 +47,12 @@ from ray import tune
 
 from benchmarks.overhead import (
     SPACE,
-    metrics_of,
     our_search,
     our_study,
-    stand_in,
     start_ray,
     timing_proposals,
 )
+from benchmarks.stand_in import metrics_of, stand_in
 from benchmarks.watching import ray_workers_mb, wrapped
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.samplers import make_sampler
