@@ -48,7 +48,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from benchmarks.stand_in import metrics_of, stand_in
+from benchmarks.stand_in import metrics_of, stand_in, warm_up
 from benchmarks.watching import wrapped
 from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.experiment import Experiment
@@ -149,7 +149,7 @@ def measure(search: str, trials: int, epochs: int, profile: Path | None) -> dict
     # What logging_to sends to a file in a command.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     start_ray(SLOTS)
-    warm_up()
+    warm_up(SLOTS)
     trainable = tune.with_resources(
         tune.with_parameters(stand_in, epochs=epochs), {"CPU": 1, "GPU": 1}
     )
@@ -202,18 +202,6 @@ class Proposal:
     seconds: float
     cpu_before: float
     cpu_after: float
-
-
-def warm_up() -> None:
-    """Start the workers, whose seconds would drown what is measured."""
-
-    @ray.remote(num_cpus=1)
-    def start() -> str:
-        # Long enough for each to get a worker of its own, which imports Tune.
-        time.sleep(2)
-        return tune.__name__
-
-    ray.get([start.remote() for _ in range(SLOTS)])
 
 
 def print_parts(trials: int, epochs: int, profile: Path | None) -> None:

@@ -34,6 +34,7 @@ from typing import Any
 import psutil
 
 from benchmarks.watching import own_mb, ray_workers_mb, wrapped
+from strokeseg.cli import logging_to
 from strokeseg.config import DataConfig, ExperimentConfig
 from strokeseg.experiment import Experiment
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
@@ -151,6 +152,7 @@ def measure(folder: Path) -> dict[str, float]:
             file_facts=timed_facts,
             refuse_resemblances=lambda leaks, table: None,
         ),
+        logging_to(folder / "prepare.log"),
         steps.ray_session(),
         watching_memory() as memory,
     ):

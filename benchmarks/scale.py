@@ -5,8 +5,8 @@ does for one trial after the other: its *serial seconds* a trial are all that it
 waiting for Ray, so whatever is measured on more GPUs than CPUs holds for GPUs elsewhere.
 
   study   our Ledger, StudySearcher, StudyScheduler, Monitor and Tuner under Ray with as many
-          simulated GPUs, each a process of about 100 MB: fill the memory with care. Wall time
-          includes the start of these processes, 5 s each on two cores; serial seconds do not
+          simulated GPUs, each a process of about 100 MB, which is there before the study
+          begins: fill the memory with care, and give each of them 2 s of two cores to start
   parts   our own part alone, called as Tune calls it with as many trials at once, without Ray
           and with random proposals; and, apart, what TPE takes to propose after so many trials
 
@@ -52,7 +52,7 @@ from benchmarks.overhead import (
     start_ray,
     timing_proposals,
 )
-from benchmarks.stand_in import metrics_of, stand_in
+from benchmarks.stand_in import metrics_of, stand_in, warm_up
 from benchmarks.watching import ray_workers_mb, wrapped
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.samplers import make_sampler
@@ -138,6 +138,7 @@ def measure_study(trials: int, gpus: int, epochs: int) -> dict[str, float]:
     """Run a study under Ray; return seconds, growth, and the megabytes of a worker."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     start_ray(gpus)
+    warm_up(gpus)
     trainable = tune.with_resources(
         tune.with_parameters(stand_in, epochs=epochs), {"CPU": 1, "GPU": 1}
     )
