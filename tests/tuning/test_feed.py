@@ -45,38 +45,43 @@ parameters:
   encoder_depth: {value: 3}
   learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
 """
-# In a Ray of its own: fills shared memory before or after the slices are read, and prints what a
-# worker finds.
+# In a Ray of its own: fills shared memory before or after the slices are read, or the disk too,
+# and prints what a worker finds.
 READ = """
-import hashlib, sys
+import hashlib, os, sys
 from pathlib import Path
 import numpy as np
 import ray
 from strokeseg.ray_session import ray_session
 from strokeseg.tuning.feed import open_feed, slices_of
 
-def fill():
-    with open("/dev/shm/full", "wb", buffering=0) as file:
+def fill(folder, left=0):
+    with open(f"{folder}/full", "wb", buffering=0) as file:
         try:
             while file.write(bytes(1 << 20)):
                 pass
         except OSError:
-            pass
+            file.truncate(file.tell() - left)
 
 @ray.remote
-def look(feed):
+def look(feed, fills):
+    if fills:
+        assert feed.unpacked
+        # Ray writes there, too.
+        fill(os.environ["TMPDIR"], 1 << 18)
     slices = slices_of(feed)
     images, masks = slices.gather(np.arange(len(slices)), "cpu")
     sums = [hashlib.sha256(part.numpy()).hexdigest() for part in (images, masks)]
     return type(slices.store).__name__, *sums
 
+when = sys.argv[1]
 with ray_session():
-    if sys.argv[1] == "before":
-        fill()
+    if when in ("before", "before, and the disk after"):
+        fill("/dev/shm")
     feed = open_feed(Path(sys.argv[2]), "axial", (), gpus=0)
-    if sys.argv[1] == "after":
-        fill()
-    print(*ray.get(look.remote(feed)))
+    if when == "after":
+        fill("/dev/shm")
+    print(*ray.get(look.remote(feed, when == "before, and the disk after")))
 """
 
 
@@ -266,18 +271,26 @@ def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
         pytest.param(1, "nothing", MappedSlices, id="too small: Ray's store lies on the disk"),
         pytest.param(300, "before", UnpackedSlices, id="full before the slices are read"),
         pytest.param(300, "after", MappedSlices, id="full when they are"),
+        pytest.param(
+            *(300, "before, and the disk after", FiledSlices),
+            id="full before, and the disk is before they are unpacked",
+        ),
     ],
 )
 def test_slices_come_whatever_is_left_of_shared_memory(
     prepared: Place, megabytes: int, fill: str, way: type
 ) -> None:
-    mounted = f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm"
-    command = ["unshare", "--mount", "bash", "-c", f'{mounted} && exec "$@"', "bash"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this needs a mount namespace of its own")
-    if way is UnpackedSlices and unpacking.file_system(Path("/tmp")) == "tmpfs":
-        way = FiledSlices
-    with living_folder(Path("/tmp"), "sst-") as short:
+    with living_folder(Path("/tmp"), "sst-") as folder:
+        # Ray wants short names. Nobody but the command sees what is mounted there.
+        place = Path("/mnt") if way is FiledSlices else folder
+        mounted = f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm"
+        if way is FiledSlices:
+            mounted += f" && {small_disk(place)}"
+        command = ["unshare", "--mount", "bash", "-c", f'{mounted} && exec "$@"', "bash"]
+        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("this needs a mount namespace of its own")
+        if way is UnpackedSlices and unpacking.file_system(Path("/tmp")) == "tmpfs":
+            way = FiledSlices
         done = subprocess.run(
             [*command, sys.executable, "-c", READ, fill, str(prepared.slices)],
             capture_output=True,
@@ -286,7 +299,7 @@ def test_slices_come_whatever_is_left_of_shared_memory(
             check=False,
             env={
                 **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-                "TMPDIR": str(short),
+                "TMPDIR": str(place),
                 "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "200000000",
             },
         )
@@ -296,6 +309,15 @@ def test_slices_come_whatever_is_left_of_shared_memory(
     slices = slices_of(opened(prepared))
     whole = slices.gather(np.arange(len(slices)), "cpu")
     assert sums == [hashlib.sha256(part.numpy()).hexdigest() for part in whole]
+
+
+def small_disk(place: Path) -> str:
+    """What a shell says to mount one there; in memory, but it does not look so to us."""
+    upper = f"{place}/upper,workdir={place}/work"
+    return (
+        f"mount -t tmpfs -o size=64m tmpfs {place} && mkdir {place}/upper {place}/work {place}/low "
+        f"&& mount -t overlay -o lowerdir={place}/low,upperdir={upper} overlay {place}"
+    )
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "garbled"])
