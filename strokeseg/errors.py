@@ -22,6 +22,10 @@ class StorageError(UserError):
     """Results cannot be written to their place; once that is mended, all goes on."""
 
 
+class DeviceError(UserError):
+    """A GPU does not compute; once it is mended or gone, all goes on."""
+
+
 _LONGEST = 160
 _MOST_LISTED = 10
 

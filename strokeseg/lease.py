@@ -1,18 +1,21 @@
 """One driver at a time for what lies on a storage, on whatever machines they run.
 
 A *lease* is an object that its *holder* writes again every some seconds. Who finds another
-holder's lease that is fresh by the storage's own clock must wait; a stale one is taken over. A
-file lock beside it keeps drivers of one machine apart, so a lease of one's own machine is free.
+holder's lease that is fresh by the storage's own clock must wait; a stale one is taken over, and
+its holder, should it wake up again, ends. A file lock beside it keeps drivers of one machine apart,
+so a lease of one's own machine is free.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from strokeseg.errors import UserError
 from strokeseg.mirror import Mirror
@@ -21,6 +24,7 @@ from strokeseg.watching import watching
 _BEAT_SECONDS = 5.0
 _STALE_SECONDS = 30.0
 _RACE_SECONDS = 1.0
+_ENDED_BY_OTHERS = 2
 
 
 @contextmanager
@@ -43,6 +47,9 @@ def leased(mirror: Mirror, path: Path) -> Iterator[None]:
 
     def beat() -> None:
         with suppress(UserError):
+            found = mirror.read(path)
+            if found is not None and found[0] != holder:
+                _end_without(mirror, found[0])
             mirror.write(path, holder)
 
     try:
@@ -50,6 +57,17 @@ def leased(mirror: Mirror, path: Path) -> Iterator[None]:
             yield
     finally:
         mirror.discard(path)
+
+
+def _end_without(mirror: Mirror, other: str) -> NoReturn:
+    """End at once, as if killed: what this process would still publish is another's by now."""
+    print(
+        f"error: {mirror.uri}: not heard of for {_STALE_SECONDS:.0f} s or more, and so "
+        f"{other.split(' ', maxsplit=1)[0]} has taken this study over; it goes on there",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(_ENDED_BY_OTHERS)
 
 
 def _refuse_other(mirror: Mirror, path: Path, holder: str) -> None:

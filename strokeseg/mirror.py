@@ -110,6 +110,14 @@ class Mirror:
             if pattern == "*":
                 storage.delete_folder(self._key(folder))
 
+    def forget(self, folder: Path) -> None:
+        """Remove files of a folder from here that this process has published; those there stay."""
+        with self._turn:
+            for key, status in list(self._local(folder)):
+                if self._known.get(key) == status:
+                    (self.folder / key).unlink(missing_ok=True)
+                    del self._known[key]
+
     def write(self, path: Path, text: str) -> None:
         """Write a small text to the storage only.
 
@@ -228,6 +236,13 @@ def discard(
     for mirror in mirrors:
         if folder.is_relative_to(mirror.folder):
             mirror.discard(folder, pattern, keep=keep)
+
+
+def forget(mirrors: Sequence[Mirror], folder: Path) -> None:
+    """Remove files of a folder from here that this process has published; those there stay."""
+    for mirror in mirrors:
+        if folder.is_relative_to(mirror.folder):
+            mirror.forget(folder)
 
 
 def fetched(place: Path | str | None, option: str) -> tuple[Path | None, Mirror | None]:

@@ -233,6 +233,28 @@ def test_what_was_not_published_yet_is_kept(server: Server, tmp_path: Path) -> N
     assert journal.read_text() == "1\n2\n"
 
 
+def test_what_was_published_can_be_forgotten_here_and_fetched_again(
+    server: Server, tmp_path: Path
+) -> None:
+    mirror = _mirror(server, tmp_path, "forgotten")
+    trial, other = mirror.folder / "trials" / "0001", mirror.folder / "trials" / "0002"
+    for folder in (trial, other):
+        folder.mkdir(parents=True)
+        (folder / "state.pt").write_text("epoch 1")
+    mirror.publish(mirror.folder)
+    (trial / "best.safetensors").write_text("not published yet")
+    mirror.forget(trial)
+    assert [path.name for path in trial.iterdir()] == ["best.safetensors"]
+    assert (other / "state.pt").exists()
+    # Nothing that goes on here takes it for removed.
+    mirror.publish(mirror.folder)
+    assert server.names("forgotten") == {
+        *("trials/0001/state.pt", "trials/0001/best.safetensors", "trials/0002/state.pt")
+    }
+    mirror.fetch(trial)
+    assert (trial / "state.pt").read_text() == "epoch 1"
+
+
 def test_a_folder_as_uri_is_mirrored(tmp_path: Path) -> None:
     mounted = tmp_path / "mounted"
     mounted.mkdir()
@@ -299,6 +321,32 @@ def test_another_machine_waits_while_a_lease_is_fresh(server: Server, tmp_path: 
     with leased(mirror, path):
         assert server.names("leased") >= {"axial.lease"}
     assert "axial.lease" not in server.names("leased")
+
+
+def test_whoever_slept_while_another_machine_took_the_lease_ends(
+    server: Server, tmp_path: Path
+) -> None:
+    mirror = _mirror(server, tmp_path, "taken")
+    hold = (
+        "import sys, time\nfrom strokeseg.lease import leased\n"
+        "from strokeseg.mirror import mirror_of\n"
+        "mirror = mirror_of(sys.argv[1])\n"
+        "with leased(mirror, mirror.folder / 'axial.lease'):\n    time.sleep(100)"
+    )
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", hold, mirror.uri], stderr=subprocess.PIPE, text=True
+    )
+    path = mirror.folder / "axial.lease"
+    _wait_for(lambda: mirror.read(path) is not None)
+    # Past its own second look.
+    time.sleep(3)
+    mirror.write(path, "elsewhere 0")
+    _, said = sleeper.communicate(timeout=PATIENCE_SECONDS)
+    assert sleeper.returncode == 2
+    assert said.startswith(f"error: {mirror.uri}: ") and "elsewhere has taken" in said
+    # It is the other's, and was not removed.
+    found = mirror.read(path)
+    assert found is not None and found[0] == "elsewhere 0"
 
 
 @pytest.mark.slow

@@ -106,5 +106,6 @@ class Stepper:
         if not state["reduced"]:
             self.kind = None
             self._scaler = torch.amp.GradScaler(self._device.type, enabled=False)
-        elif self._scaler.is_enabled():
+        elif self._scaler.is_enabled() and state["scaler"]:
+            # A scaler that scaled nothing, in bfloat16 on another GPU, has no state.
             self._scaler.load_state_dict(state["scaler"])

@@ -158,35 +158,52 @@ class Training:
         reduced = None if kind is torch.float32 else kind
         self._stepper = Stepper(self._optimiser, self._device, reduced)
         self._draws = torch.Generator(self._device)
+        # Processes that train together wait for each other in every step.
+        self._records = self._device.type == "cuda" and world.size == 1
         self._recording = self._new_recording()
 
     def run(self) -> Iterator[EpochResult]:
         """Train epoch by epoch, from the one after the last that was finished.
 
         An epoch in reduced precision whose numbers are not finite is repeated in full precision,
-        and so are all after it. torch's global generator is seeded anew for every epoch, for the
-        sake of networks with dropout.
+        and so are all after it. One for whose recorded steps a GPU has too little memory is
+        repeated without recording them. torch's global generator is seeded anew for every epoch,
+        for the sake of networks with dropout.
 
         Raises:
             TrialFailure: When a loss or a probability is not finite, or a batch does not fit the
                 device's memory.
         """
         while self._epoch < self._epochs:
+            before = None
             try:
-                before = None if self._stepper.kind is None else deepcopy(self.state())
+                if self._stepper.kind is not None or self._recording is not None:
+                    before = deepcopy(self.state())
                 result = self._run_epoch(self._epoch + 1)
             except NotFinite as failure:
-                if before is None:
+                if before is None or self._stepper.kind is None:
                     raise
                 _log.warning("%s in %s: float32 from here on", failure, self._stepper.kind)
                 self.restore({**before, "precision": {"reduced": False}})
                 continue
             except torch.OutOfMemoryError as error:
-                raise TrialFailure(
-                    f"batches of {self._config.batch_size} slices do not fit the device's memory"
-                ) from error
-            self._epoch = result.epoch
-            yield result
+                if before is None or self._recording is None:
+                    raise TrialFailure(
+                        f"batches of {self._config.batch_size} slices do not fit the device's "
+                        "memory"
+                    ) from error
+            else:
+                self._epoch = result.epoch
+                yield result
+                continue
+            # A recording keeps the memory of a whole step, beside that of an epoch's last one.
+            _log.warning(
+                "a recorded step leaves too little memory: steps are launched from here on"
+            )
+            self._records = False
+            assert before is not None
+            self.restore(before)
+            torch.cuda.empty_cache()
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs: plain values and tensors, not copies."""
@@ -289,10 +306,7 @@ class Training:
         return cut_batches(drawn, self._config.batch_size, least=max(2, self._world.size))
 
     def _new_recording(self) -> Recording | None:
-        # Processes that train together wait for each other in every step.
-        if self._device.type != "cuda" or self._world.size > 1:
-            return None
-        return Recording(self._draws, self._device)
+        return Recording(self._draws, self._device) if self._records else None
 
     def _step(self, images: Tensor, masks: Tensor, count: int) -> dict[str, Tensor]:
         """Learn from a batch of `count` slices, of which this process has its share."""

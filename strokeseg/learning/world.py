@@ -10,12 +10,15 @@ take the same decisions without asking each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from strokeseg.learning.batch_norm import share_statistics
+
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,19 @@ class World:
         whole = torch.stack(came, dim=1).flatten(0, 1)[:count]
         whole[self.share] = rows
         return whole
+
+    def agree(self, value: Known) -> Known:
+        """Return what rank 0 knows, whatever the others do.
+
+        Args:
+            value: Plain values and tensors on the CPU.
+        """
+        if self.size == 1:
+            return value
+        values = [value if self.rank == 0 else None]
+        distributed.broadcast_object_list(values, weights_only=True)
+        (known,) = values
+        return cast(Known, known)
 
     def add_up(self, numbers: Tensor) -> Tensor:
         """Return the sum over all ranks."""

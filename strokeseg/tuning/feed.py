@@ -192,7 +192,8 @@ def gpu_bytes(gpus: float) -> int:
     Raises:
         UserError: When torch cannot use it.
     """
-    found: int = ray.get(ray.remote(_gpu_bytes).options(num_cpus=0, num_gpus=gpus).remote())
+    # Said here, and not as an option of the task, it ends the task's process with it.
+    found: int = ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(_gpu_bytes).remote())
     if not found:
         raise UserError(
             "Ray counts GPUs, but torch finds none there; install a torch that fits their driver, "
@@ -263,7 +264,15 @@ def slices_of(feed: Feed) -> SliceSet:
         lesion_voxels=facts["lesion_voxels"].to_numpy().astype(np.int64),
         holds_brain=facts["brain_voxels"].to_numpy() > 0,
     )
-    return slices.on(torch.device("cuda")) if feed.on_gpu else slices
+    if not feed.on_gpu:
+        return slices
+    try:
+        return slices.on(torch.device("cuda"))
+    except torch.OutOfMemoryError:
+        # Another GPU than the one that was asked, or others use it, too.
+        _log.warning("this GPU has no room for the slices; they stay where they are")
+    torch.cuda.empty_cache()
+    return slices
 
 
 def _store_of(feed: Feed) -> tuple[Store, NDArray[np.int64] | None]:

@@ -74,12 +74,10 @@ def do_runs(
         configuration.name: ray.put(configuration.weights and configuration.weights.tensors)
         for configuration in configurations
     }
-    task = ray.remote(_do_run).options(
-        num_cpus=allotment.cpus,
-        num_gpus=allotment.gpus,
-        num_returns="streaming",
-        max_retries=RETRIES_OF_A_LOST_PROCESS,
-    )
+    # GPUs said here, and not as an option of the task, end its process with it: the next one may be
+    # given another GPU, and CUDA stays with its first.
+    kind = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus)(_do_run)
+    task = kind.options(num_returns="streaming", max_retries=RETRIES_OF_A_LOST_PROCESS)
     device = "cuda" if allotment.gpus else "cpu"
     streams = [
         task.remote(run, feed, weights[run.configuration], pool, allotment.cpus, device)

@@ -95,6 +95,7 @@ def run_study(
         preparation_hash=data.fingerprint,
         code_version=code_version,
         mirrors=experiment.mirrors,
+        driver_node=ray.get_runtime_context().get_node_id(),
     )
     monitor.show("reading the slices")
     cases = [case for fold in data.folds for case in fold]
@@ -163,7 +164,8 @@ def _fit(
             # Enough is enough: the searcher says itself when there is no more.
             num_samples=ledger.remaining() + ledger.to_confirm() + ledger.orphans,
             max_concurrent_trials=allotment.concurrent,
-            reuse_actors=True,
+            # A trial of several processes may end while its first one still waits for another.
+            reuse_actors=allotment.workers == 1,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(

@@ -81,8 +81,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     ) -> str:
         """Report an epoch, or the reason of a failure, and pass on what follows from it."""
         number = self._searcher.numbers[trial.trial_id]
-        if result.get("unwritable"):
-            self._ledger.halt(result["unwritable"])
+        if result.get("halt"):
+            self._ledger.halt(result["halt"])
             return str(TrialScheduler.STOP)
         if result.get("failure"):
             self._ledger.fail(number, result["failure"])

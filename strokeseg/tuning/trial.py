@@ -9,6 +9,7 @@ a trial goes on after any interruption and reports what the driver missed.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ import torch
 from ray import tune
 
 from strokeseg.config import TrialConfig
-from strokeseg.errors import StorageError, UserError
+from strokeseg.errors import DeviceError, StorageError, UserError
 from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
 from strokeseg.files import storage_fault
 from strokeseg.imaging.slices import pixel_mm
@@ -35,9 +36,10 @@ from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
 from strokeseg.learning.world import ALONE, World
-from strokeseg.mirror import Mirror, fetch, publish
+from strokeseg.mirror import Mirror, fetch, forget, publish
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.feed import Feed, slices_of
+from strokeseg.tuning.gpus import leave_broken_gpu, take_gpu
 from strokeseg.tuning.picture_events import replace_pictures
 from strokeseg.tuning.workers import world_of
 
@@ -70,6 +72,7 @@ class TrialSettings:
         preparation_hash: Fingerprint of the prepared data.
         code_version: Version of this code.
         mirrors: Where the trials' files are fetched from and published.
+        driver_node: Ray's name of the node whose working copy of a mirror the driver tidies.
     """
 
     axis: str
@@ -87,6 +90,7 @@ class TrialSettings:
     preparation_hash: str
     code_version: str
     mirrors: tuple[Mirror, ...] = ()
+    driver_node: str = ""
 
 
 def run_trial(
@@ -103,15 +107,20 @@ def run_trial(
 
     Whatever the trial raises, a loss that is not finite, a device out of memory, a broken
     batch, is reported as its `failure`: it would raise the same again. A place that cannot be
-    written to ends the search, and no trial. Tune tries again only what ended without a word,
-    since its process was lost.
+    written to, and a GPU that does not compute, end the search, and no trial. Tune tries again only
+    what ended without a word, since its process was lost.
     """
+    # Seconds that Tune gives a trial that it has stopped before the process takes the next one. A
+    # trial that comes too early ends with an error that the study never hears of.
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "600"
     # OpenMP keeps the number of threads by thread, and Tune gives every trial a new one.
     allotment = settings.allotment
     torch.set_num_threads(allotment.cpus)
     compute_deterministically(settings.deterministic)
     follow = partial(_follow, proposal, feed, weights, settings)
     try:
+        if allotment.gpus:
+            take_gpu()
         with world_of(
             allotment.workers, cpus=allotment.cpus, gpus=allotment.gpus, follow=follow
         ) as world:
@@ -119,19 +128,28 @@ def run_trial(
                 proposal, slices_of(feed), _weights_for(proposal, weights), settings, world
             ):
                 tune.report(metrics)
-    except StorageError as error:
-        # No fault of this trial, which goes on where it stopped once the place is mended.
-        tune.report({"unwritable": str(error)})
+    except (StorageError, DeviceError) as error:
+        # No fault of this trial, which goes on where it stopped once that is mended.
+        tune.report({"halt": str(error)})
     except (TrialFailure, UserError) as failure:
         tune.report({"failure": str(failure)})
     except _FAILURES as error:
         if fault := storage_fault(error):
             where = fault.filename or settings.trials_folder
-            tune.report({"unwritable": f"{where}: cannot be written ({fault.strerror})"})
+            tune.report({"halt": f"{where}: cannot be written ({fault.strerror})"})
             return
+        leave_broken_gpu()
         # Anything else is our bug: Tune tries it again, then fails the trial with its last line.
         _log.exception("trial %s failed", proposal["number"])
         tune.report({"failure": f"{type(error).__name__}: {error}"})
+    finally:
+        # Whatever ends the trial, Tune's stopping it, too.
+        if ray.get_runtime_context().get_node_id() != settings.driver_node:
+            forget(settings.mirrors, _folder(proposal, settings))
+
+
+def _folder(proposal: Mapping[str, Any], settings: TrialSettings) -> Path:
+    return trial_state(Path(settings.trials_folder), int(proposal["number"])).parent
 
 
 def _weights_for(
@@ -187,13 +205,8 @@ def train_trial(
     """
     number = int(proposal["number"])
     config = TrialConfig.model_validate(proposal["config"])
-    state_path = trial_state(Path(settings.trials_folder), number)
-    trial = state_path.parent
-    fetch(settings.mirrors, [trial])
-    saved = load_state(state_path) if state_path.exists() else {}
-    # A journal from a storage may know less than the trials left there: this number may be new.
-    if saved.get("config", proposal["config"]) != proposal["config"] or not saved:
-        saved = {"training": None, "history": []}
+    # Rank 0's, lest one that another node has yet to see lets ranks go on from different epochs.
+    saved = world.agree(_saved(proposal, settings) if world.rank == 0 else {})
     history: list[dict[str, Any]] = saved["history"]
     yield from history[int(proposal["reported_epoch"]) :]
     k_fold = settings.validation_fold is None
@@ -227,10 +240,21 @@ def train_trial(
                     "best": best,
                     "config": dict(proposal["config"]),
                 }
-                save_state(state_path, state)
+                save_state(trial_state(Path(settings.trials_folder), number), state)
                 events = trial_picture_events(Path(settings.tensorboard_folder), number)
-                publish(settings.mirrors, [trial, events])
+                publish(settings.mirrors, [_folder(proposal, settings), events])
             yield metrics
+
+
+def _saved(proposal: Mapping[str, Any], settings: TrialSettings) -> dict[str, Any]:
+    """Return a trial's state, or that of one that has yet to begin."""
+    path = trial_state(Path(settings.trials_folder), int(proposal["number"]))
+    fetch(settings.mirrors, [_folder(proposal, settings)])
+    saved = load_state(path) if path.exists() else {}
+    # A journal from a storage may know less than the trials left there: this number may be new.
+    if saved.get("config", proposal["config"]) != proposal["config"] or not saved:
+        return {"training": None, "history": []}
+    return saved
 
 
 def _training(

@@ -128,5 +128,8 @@ def _watch(ends: Sequence[ray.ObjectRef], over: threading.Event) -> None:
                 reason = str(error.cause)
             # Rank 0 may wait for this one for ever, in the midst of a step.
             if reason and not over.wait(_SECONDS_FOR_RANK_0):
-                tune.report({"failure": reason})
-                return
+                try:
+                    tune.report({"failure": reason})
+                finally:
+                    # Tune has taken note; rank 0 itself would wait on.
+                    os._exit(_LOST)

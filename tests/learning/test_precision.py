@@ -92,6 +92,16 @@ def test_a_resumed_training_keeps_its_precision(
         assert results == [_without_times(result) for result in expected[1:]]
 
 
+def test_a_training_in_bfloat16_goes_on_in_float16_where_that_is_what_there_is() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    state = Stepper(torch.optim.AdamW([weight], lr=0.1), CPU, torch.bfloat16).state()
+    stepper = Stepper(torch.optim.AdamW([weight], lr=0.1), CPU, torch.float16)
+    stepper.restore(state)
+    stepper.step(weight.sum(), [weight])
+    assert stepper.state()["scaler"]["scale"] == 2.0**16
+    assert float(weight.detach()) < 1
+
+
 def test_gradients_that_overflow_even_unscaled_are_told() -> None:
     weight = nn.Parameter(torch.ones(1))
     stepper = Stepper(torch.optim.AdamW([weight], lr=0.1), CPU, torch.float16)

@@ -100,6 +100,21 @@ def test_processes_together_learn_what_one_would_have(
         assert all(torch.equal(state[name], found[0][1][name]) for name in state)
 
 
+def _agreed(world: World, *states: dict[str, Any]) -> dict[str, Any]:
+    return world.agree(states[world.rank])
+
+
+def test_all_ranks_go_on_from_what_rank_0_knows(tmp_path: Path) -> None:
+    states = [
+        {"history": [{"epoch": epoch, "dice": 0.5}] * epoch, "training": {"w": torch.ones(epoch)}}
+        for epoch in (3, 2)
+    ]
+    assert ALONE.agree(states[1]) is states[1]
+    for found in _in_processes(2, _agreed, tmp_path, *states):
+        assert found["history"] == states[0]["history"]
+        assert torch.equal(found["training"]["w"], torch.ones(3))
+
+
 def _normalise(world: World, batch: torch.Tensor) -> dict[str, torch.Tensor]:
     layer = nn.Sequential(nn.BatchNorm2d(3))
     layer[0].weight.data = torch.tensor([1.0, 2.0, -1.0])
