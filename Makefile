@@ -1,5 +1,5 @@
 # make demo   environment, installation, and the whole pipeline on simulated cases
-# make test   environment, installation, and every check that CI runs, but for
+# make test   environment, installation, and every check that CI runs but the audit; an hour
 # make audit  known weaknesses of what constraints.txt pins, asked of PyPI's advisories; needs uv
 #
 # PYTHON chooses the interpreter (3.11 to 3.13), VENV the place of the environment. uv is used

@@ -7,7 +7,8 @@
 # with another environment active), as must the storage, which is `runs` unless --storage says
 # otherwise. All arguments go to `strokeseg run`. More nodes, other GPUs, a partition: options of
 # sbatch before the script's name win over the lines below:
-#   sbatch --nodes=4 --gpus-per-node=8 --partition=gpu cluster/slurm.sh --experiment isles2015
+#   sbatch --nodes=4 --gpus-per-node=8 --partition=gpu cluster/slurm.sh \
+#     --experiment isles2015 --data /data/SISS2015_Training
 # Over time, cancelled, or a node lost? The same sbatch line goes on from there.
 #
 # The job makes its own token, which goes to the nodes in the environment and ends with the job; its

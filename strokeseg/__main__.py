@@ -14,10 +14,10 @@ COMMANDS = {
     "search": "search hyperparameters along one axis",
     "promote": "make the best trials of the axes an ensemble",
     "evaluate": "score the ensemble on the locked test cases in 3D",
-    "report": "write what was searched and scored as Markdown",
+    "report": "write what was searched and scored as a page, and as Markdown",
     "export": "write the ensemble as one portable bundle",
     "predict": "segment new cases with a bundle",
-    "run": "all of the above, in order, for all axes",
+    "run": "prepare to export, in order, for all axes",
     "prefetch": "gather wheels and weights for a cluster without a network",
 }
 

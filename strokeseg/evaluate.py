@@ -152,7 +152,7 @@ def evaluate(
     """
     preparation = read_preparation(experiment)
     record = _read_record(experiment, preparation)
-    cases = _cases_of(experiment, preparation, on)
+    cases = cases_to_score(experiment, preparation, on)
     rivals = rivals or {}
     check_rivals(rivals, _own_methods(record))
     publish(experiment.mirrors, [experiment.ensemble_folder])
@@ -264,14 +264,20 @@ def _read_record(experiment: Experiment, preparation: Preparation) -> EnsembleRe
     return record
 
 
-def _cases_of(experiment: Experiment, preparation: Preparation, on: str) -> list[Case]:
+def cases_to_score(experiment: Experiment, preparation: Preparation, on: str) -> list[Case]:
+    """Return the cases of a side, `test` or `validation`.
+
+    Raises:
+        UserError: When there are none.
+    """
     side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
     cases = [preparation.cases[name] for name in preparation.names(side)]
     if not cases:
         raise UserError(
             f"{experiment.splits_json}: there is no {on} patient; for a test set choose "
-            "splits.test_share or splits.test_patients under another experiment name, or score "
-            "the patients that chose the trials with --on validation"
+            "splits.test_share or splits.test_patients, or name it in the manifest's column fold "
+            "where the data bring their own folds, under another experiment name, or score the "
+            "patients that chose the trials with --on validation"
         )
     return cases
 

@@ -2,9 +2,9 @@
 
 Run it in a checkout on a machine that has a network. FOLDER/wheels then holds strokeseg and all
 that it needs, in the versions of constraints.txt; FOLDER/weights the encoders that the search
-spaces may want pretrained, as --weights-dir reads them; beside them lie the experiments and search
-spaces that ship. SHA256SUMS has the checksums of all, and README.txt, which is printed too, the two
-commands to give over there.
+spaces may want pretrained, as --weights-dir reads them; beside them lie the experiments,
+search spaces and launch files that ship. SHA256SUMS has the checksums of all, and README.txt, which
+is printed too, the two commands to give over there.
 
 The same command goes on where it was interrupted. What cannot be had is named in a line each, all
 else is kept, and the exit code is 1.
@@ -37,7 +37,8 @@ PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
-_SHIPPED = ("experiments/*/experiment.yaml", "search_spaces/*.yaml")
+_SPACES = "search_spaces/*.yaml"
+_SHIPPED = ("experiments/*/experiment.yaml", _SPACES, "cluster/slurm.sh", "cluster/on-premise.yaml")
 _SEQUENCES = 4
 _README, _SUMS, _REQUIREMENTS = "README.txt", "SHA256SUMS", "requirements.txt"
 
@@ -84,7 +85,7 @@ def _work(options: argparse.Namespace) -> int:
     except OSError as error:
         raise unwritable(folder, error) from None
     if options.only != "wheels":
-        spaces = options.space or sorted(_CHECKOUT.glob(_SHIPPED[1]))
+        spaces = options.space or sorted(_CHECKOUT.glob(_SPACES))
         faults += _gather_weights(folder / "weights", spaces)
     if options.only != "weights":
         try:
@@ -170,12 +171,13 @@ def _instructions(folder: Path, target: Target) -> str:
     if wheels:
         head += f"; CPython {target.python}, Linux {target.machine}, glibc 2.{GLIBC_MINOR} or newer"
         check += (
-            f" && python{target.python} -m venv venv && venv/bin/pip install --no-index "
+            f" && python{target.python} -m venv .venv && .venv/bin/pip install --no-index "
             f"--find-links wheels --require-hashes --requirement {_REQUIREMENTS}"
         )
-        run = f"venv/bin/{run}"
+        run = f".venv/bin/{run}"
     where = "Copy this folder to where all nodes see it, and there, in it:"
-    return f"{head}\n\n{where}\n\n    {check}\n    {run}\n"
+    slurm = "Under Slurm the second is sbatch cluster/slurm.sh, with the same options."
+    return f"{head}\n\n{where}\n\n    {check}\n    {run}\n\n{slurm}\n"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ resembles it most.
 Running it again does nothing when nothing has changed, and says what has when something did.
 
     strokeseg prepare
-    strokeseg prepare --experiment siss-like --data /data/SISS2015_Training
+    strokeseg prepare --experiment isles2015 --data /data/SISS2015_Training
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Steps that are done are skipped, so that the same command goes on after an interruption.
 
     strokeseg run
-    strokeseg run --experiment siss-like --data /data/SISS2015_Training --trials 40
+    strokeseg run --experiment isles2015 --data /data/SISS2015_Training --trials 20
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
-from strokeseg.evaluate import add_side_option, evaluate, print_summary
+from strokeseg.evaluate import add_side_option, cases_to_score, evaluate, print_summary
 from strokeseg.export import export
 from strokeseg.imaging.slices import AXES
 from strokeseg.preparation.record import read_preparation
@@ -60,6 +60,8 @@ def _work(options: argparse.Namespace, command: str) -> int:
     ):
         prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
         preparation = read_preparation(experiment)
+        # Else it would be found hours later.
+        cases_to_score(experiment, preparation, options.on)
         for axis in AXES:
             rows = search_axis(experiment, axis, preparation, options)
             print_leaderboard(axis, rows)

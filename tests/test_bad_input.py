@@ -413,6 +413,17 @@ def test_a_wrong_option_of_search_is_an_error_before_the_first_trial(
     assert prepared.left() == before
 
 
+def test_a_run_that_could_score_nobody_in_the_end_searches_nothing(
+    prepared: Bench, launch: Launch
+) -> None:
+    before = prepared.left()
+    outcome = launch(strokeseg.run.main, *prepared.options)
+    assert outcome.code == 2
+    (line,) = outcome.error_lines
+    assert "there is no test patient" in line and "--on validation" in line
+    assert prepared.left() == before
+
+
 @pytest.mark.parametrize("more", [("--trials", "0"), ()])
 def test_nobody_waits_for_the_preparation_to_hear_of_a_typing_error(
     bench: Bench, launch: Launch, local_ray: None, more: tuple[str, ...]

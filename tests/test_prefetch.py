@@ -395,6 +395,8 @@ def test_a_whole_folder_says_what_to_do_and_holds_what_it_sums_up(launch, tmp_pa
     commands = [line.strip() for line in done.out.splitlines() if line.startswith("    ")]
     assert len(commands) == 2
     assert commands[1].endswith("--weights-dir weights")
+    sums = (folder / "SHA256SUMS").read_text()
+    assert "cluster/slurm.sh" in done.out and "cluster/slurm.sh" in sums
     check = subprocess.run(commands[0], shell=True, cwd=folder, check=False)
     assert check.returncode == 0
     weights = folder / "weights" / f"{LITE0}.safetensors"
@@ -521,7 +523,7 @@ def test_what_was_gathered_installs_and_segments_without_a_network(
     bundle = write_untrained_bundle(tmp_path / "bundle")
     arguments = f"--bundle {bundle} --input {phantom_cases} --output {tmp_path / 'masks'}"
     segmented = subprocess.run(
-        [*shell, f"venv/bin/strokeseg predict {arguments}"],
+        [*shell, f".venv/bin/strokeseg predict {arguments}"],
         cwd=folder,
         env=environment,
         capture_output=True,

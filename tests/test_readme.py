@@ -11,7 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 
+import nibabel
 import pytest
+
+import strokeseg.prepare
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text()
@@ -72,12 +75,43 @@ def test_every_experiment_and_option_that_the_readme_names_is_there(launch):
         assert (CHECKOUT / "experiments" / name / "experiment.yaml").is_file()
     helps = "".join(
         launch(import_module(f"strokeseg.{command}").main, "--help").out
-        for command in ("prepare", "search", "evaluate", "export", "predict", "run")
+        for command in ("prepare", "search", "evaluate", "export", "predict", "run", "prefetch")
     )
     for option in set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - {
         "--help",
         "--logdir",
         "--universal",
     }:
-        of_uv = {"--python-version", "--extra", "--no-header", "--no-annotate"}
-        assert option in helps or option in of_uv, option
+        of_others = {"--python-version", "--extra", "--no-header", "--no-annotate"}
+        of_others |= {"--head", "--num-cpus"}
+        assert option in helps or option in of_others, option
+
+
+def test_the_experiment_that_the_readme_shows_prepares_its_cases(
+    tmp_path, phantom_cases, launch, local_ray
+):
+    (config,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    (manifest,) = re.findall(r"```csv\n(.*?)```", README, flags=re.DOTALL)
+    folder = tmp_path / "experiments" / "mine"
+    folder.mkdir(parents=True)
+    assert "[1, 1, 1]" in config
+    (folder / "experiment.yaml").write_text(config.replace("[1, 1, 1]", "[6, 6, 6]"))
+    header, *shown = list(csv.reader(manifest.splitlines()))
+    tags = {"DWI": "MR_DWI", "ADC": "MR_T2", "FLAIR": "MR_Flair", "mask": "OT"}
+    rows = []
+    # As many patients as its folds and test set need, named as it names them.
+    folders = sorted(path for path in phantom_cases.iterdir() if path.is_dir())
+    for number, case in enumerate(folders, start=1):
+        row = [cell.replace("p01", f"p{number:02d}") for cell in shown[0]]
+        for column, tag in tags.items():
+            (source,) = case.glob(f"VSD.*.{tag}.*/*.nii*")
+            target = folder / row[header.index(column)]
+            target.parent.mkdir(exist_ok=True)
+            nibabel.save(nibabel.load(source), target)
+        rows.append(row)
+    assert rows[1][:2] == shown[1][:2]
+    (folder / "cases.csv").write_text("\n".join(map(",".join, [header, *rows])))
+    options = ("--experiment", folder, "--storage", tmp_path / "runs")
+    done = launch(strokeseg.prepare.main, *options)
+    assert done.code == 0, done.err
+    assert f"Prepared {len(rows)} cases" in done.out

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from strokeseg.errors import UserError
-from strokeseg.imaging.cases import Case, natural_order
+from strokeseg.imaging.cases import Case, is_case_name, natural_order
 from strokeseg.imaging.layouts.nifti_files import nifti_files, only_file
 
 # A folder of SISS: VSD.Brain.XX.O.MR_Flair.70019, truth VSD.Brain_3more.XX.O.OT.70021.
@@ -31,7 +31,8 @@ def find_siss_cases(folder: Path, sequences: Sequence[str], *, masks: bool = Tru
         The cases in natural order of their names; the patient is the case.
 
     Raises:
-        UserError: When there is no such folder, no case in it, or a case name twice.
+        UserError: When there is no such folder, no case in it, or a case name twice or one that
+            cannot name files.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; check the path")
@@ -44,6 +45,11 @@ def find_siss_cases(folder: Path, sequences: Sequence[str], *, masks: bool = Tru
     cases: dict[str, Path] = {}
     for case_folder in folders:
         name = case_folder.name or case_folder.resolve().name
+        if not is_case_name(name):
+            raise UserError(
+                f"{case_folder}: a case's folder must be named with letters, digits, blanks and "
+                ". _ + - only; rename it"
+            )
         if name in cases:
             raise UserError(
                 f"{folder}: two cases are named {name} ({cases[name]} and {case_folder}); "

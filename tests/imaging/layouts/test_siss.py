@@ -113,3 +113,11 @@ def test_two_sets_with_the_same_case_names_are_refused(tmp_path):
     siss_case(tmp_path / "testing" / "1")
     with pytest.raises(UserError, match="two cases are named 1"):
         find_siss_cases(tmp_path, SEQUENCES)
+
+
+def test_a_folder_whose_name_cannot_name_files_is_refused_at_once(tmp_path):
+    folder = siss_case(tmp_path / "12 (2)")
+    with pytest.raises(UserError, match=rf"{tmp_path}.*12 \(2\).*rename it"):
+        find_siss_cases(tmp_path, SEQUENCES)
+    with pytest.raises(UserError, match="rename it"):
+        find_siss_cases(folder, SEQUENCES)
