@@ -84,13 +84,15 @@ PYTHON
 }
 
 # RAY_ADDRESS is for the driver: a head refuses to start under it.
-srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" env --unset=RAY_ADDRESS \
+# Since Slurm 22.05 steps do not inherit the job's CPUs for each task.
+srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --nodelist="$head" env --unset=RAY_ADDRESS \
     ray start --head --node-ip-address="$ip" --port="$port" --temp-dir="$temporary" \
     --include-dashboard=false "${common[@]}" &
 steps+=($!)
 patiently "Ray's head" answers
 if [ "$nodes" -gt 1 ]; then
-    srun --overlap --nodes=$((nodes - 1)) --ntasks=$((nodes - 1)) --exclude="$head" \
+    srun --overlap --nodes=$((nodes - 1)) --ntasks=$((nodes - 1)) \
+        --cpus-per-task="$SLURM_CPUS_PER_TASK" --exclude="$head" \
         ray start --address="$RAY_ADDRESS" "${common[@]}" &
     steps+=($!)
 fi

@@ -108,16 +108,21 @@ class Experiment:
     def earlier_search_folders(self, axis: str) -> list[Path]:
         """Studies of an axis that a changed space has ended, oldest first."""
         found = (self.folder / "search" / "earlier").glob(f"{axis}-*")
-        return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
+        return sorted((folder for folder in found if _number_of(folder)), key=_number_of)
 
     def next_earlier_search_folder(self, axis: str) -> Path:
         """Where the axis's study goes when a changed space ends it."""
-        number = len(self.earlier_search_folders(axis)) + 1
+        earlier = self.earlier_search_folders(axis)
+        number = _number_of(earlier[-1]) + 1 if earlier else 1
         return self.folder / "search" / "earlier" / f"{axis}-{number}"
 
     def journal(self, axis: str) -> Path:
         """Optuna's journal: the truth about an axis's study."""
         return journal_in(self.search_folder(axis))
+
+    def study_json(self, axis: str) -> Path:
+        """How the axis's study is searched, options of the command line included."""
+        return self.search_folder(axis) / "study.json"
 
     def leaderboard_csv(self, axis: str) -> Path:
         """A row a trial of an axis."""
@@ -285,6 +290,12 @@ def open_experiment(name: str, storage: str, data: str | None = None) -> Experim
         data_path=_data_path(config, path, folder, data if cases is None else str(cases)),
         mirrors=tuple(one for one in (mirror, cases_mirror) if one),
     )
+
+
+def _number_of(earlier: Path) -> int:
+    """The number at the end of a folder's name, 0 where a user has given it another one."""
+    number = earlier.name.rpartition("-")[2]
+    return int(number) if number.isascii() and number.isdigit() else 0
 
 
 def _find_config(name: str) -> Path:

@@ -21,7 +21,7 @@ from strokeseg import cli
 from strokeseg.bundling import accompanying_files, export_members, parity_cases
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.learning.bundle import exported_record, write_bundle
+from strokeseg.learning.bundle import check_place, exported_record, write_bundle
 from strokeseg.nnunet_dataset import write_nnunet_dataset
 from strokeseg.preparation.record import read_preparation
 
@@ -72,6 +72,7 @@ def export(experiment: Experiment, path: Path) -> None:
         UserError: When nothing is promoted, no validation case can be read, the runtimes
             disagree, or the bundle cannot be written.
     """
+    check_place(path)
     folder = experiment.ensemble_folder
     if not folder.exists():
         raise UserError(

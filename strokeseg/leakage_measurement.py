@@ -83,6 +83,7 @@ def _pool(
         unseen_cases=unseen,
         channels=len(experiment.config.data.sequences),
         fingerprint=data.fingerprint,
+        mirrors=experiment.mirrors,
     )
 
 

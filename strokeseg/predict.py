@@ -216,10 +216,12 @@ def _describe(tool: Tool, output: Path) -> None:
             "lesion_ml": f"{finding.lesion_ml:.3f}",
             "lesions": finding.lesions,
             "mask": finding.files.mask.relative_to(output).as_posix(),
+            "bundle_sha256": finding.bundle_sha256,
         }
         for name, finding in find_segmented(output).items()
     ]
-    write_csv(output / "lesions.csv", ["case", "lesion_ml", "lesions", "mask"], rows)
+    columns = ["case", "lesion_ml", "lesions", "mask", "bundle_sha256"]
+    write_csv(output / "lesions.csv", columns, rows)
 
 
 if __name__ == "__main__":

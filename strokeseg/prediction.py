@@ -56,6 +56,7 @@ class _Sidecar(TypedDict):
     SourceSha256: dict[str, str]
     Reference: str | None
     Runtime: str
+    BundleSha256: str
     Versions: _VersionsUsed
 
 
@@ -91,6 +92,7 @@ class Finding:
         files: Where it is written.
         runtime: The package that computed the networks.
         code_version: Of the program that found it.
+        bundle_sha256: The hash of the bundle that found it.
         done_before: Whether it was there already, rather than found just now.
     """
 
@@ -99,6 +101,7 @@ class Finding:
     files: CaseFiles
     runtime: str
     code_version: str
+    bundle_sha256: str
     done_before: bool = False
 
     def __str__(self) -> str:
@@ -139,6 +142,7 @@ def predict_case(tool: Tool, case: Case, output: Path) -> Finding:
         files=files,
         runtime=tool.runtime,
         code_version=tool.code_version,
+        bundle_sha256=tool.bundle_sha256,
     )
     _write(tool, case, prepared, decision, finding)
     largest_ml = float(volumes_ml.max(initial=0))
@@ -215,6 +219,7 @@ def _finding(sidecar: _Sidecar, files: CaseFiles) -> Finding:
         files=files,
         runtime=sidecar["Runtime"],
         code_version=sidecar["Versions"]["strokeseg"],
+        bundle_sha256=sidecar["BundleSha256"],
         done_before=True,
     )
 

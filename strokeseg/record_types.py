@@ -147,6 +147,18 @@ class Summary(TypedDict):
     disagreement: _Disagreement
 
 
+class StudyRecord(TypedDict):
+    """What `study.json` says."""
+
+    sampler: str
+    scoring: Literal["fold", "k-fold"]
+    epochs: _Count
+    slices_per_epoch: _Count | None
+    grace_epochs: _Count
+    seed: int
+    trials: _Count
+
+
 class _Step(TypedDict):
     name: str
     tried: _Count

@@ -40,12 +40,12 @@ def report(experiment: Experiment, command: str | None = None) -> Path:
 
     Args:
         experiment: Which.
-        command: The command that made the results; nothing for `strokeseg run`.
+        command: The command that made the results; nothing where they were several.
 
     Raises:
         UserError: When the experiment is not evaluated yet.
     """
-    made_by = command or f"strokeseg run --experiment {experiment.name}"
+    made_by = command or "prepare, search, promote and evaluate, command by command"
     findings = read_findings(experiment, made_by)
     write_text(experiment.report_html, report_page(findings))
     write_text(experiment.report_md, report_markdown(findings))

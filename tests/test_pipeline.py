@@ -33,6 +33,7 @@ import strokeseg.evaluate
 import strokeseg.predict
 import strokeseg.prepare
 import strokeseg.promote
+import strokeseg.report
 import strokeseg.run
 import strokeseg.search
 from strokeseg.learning.checkpoint import read_member_record
@@ -388,6 +389,52 @@ def test_the_score_of_the_search_is_that_of_the_whole_volumes(
 def test_the_report_shows_boards_and_scores(finished: Place) -> None:
     page = (finished.folder / "report" / "report.md").read_text()
     assert all(word in page for word in (*AXES, "vote_pretrained", "resnet18", "splits"))
+
+
+def test_the_report_says_what_was_searched_and_not_what_the_file_says(finished: Place) -> None:
+    study = json.loads((finished.folder / "search" / "axial" / "study.json").read_text())
+    assert (study["sampler"], study["trials"], study["epochs"]) == ("tpe", TRIALS, EPOCHS)
+    page = (finished.folder / "report" / "report.md").read_text()
+    assert "Trials were proposed by tpe (seed 0) and scored by mean 3D Dice over the" in page
+    assert "Searched again" not in page
+
+
+def test_a_report_tells_of_a_search_that_came_after_the_ensemble(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(
+        tmp_path / "runs", "prepared", "search", "ensemble", "evaluation", "cases"
+    )
+    folder = place.folder / "search" / "coronal"
+    rows = place.leaderboard("coronal")
+    for row in rows:
+        row["learning_rate"] = "0.0077"
+    with (folder / "leaderboard.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    study = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**study, "sampler": "gp"}))
+    outcome = launch(strokeseg.report.main, *place.options)
+    assert outcome.code == 0, outcome.err
+    page = (place.folder / "report" / "report.md").read_text()
+    assert "Searched again since the ensemble was promoted: coronal." in page
+    assert "Trials of axial, sagittal were proposed by tpe" in page
+    assert "Trials of coronal were proposed by gp" in page
+
+
+def test_scores_of_other_data_are_not_reported(
+    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    place = finished.copy(
+        tmp_path / "runs", "prepared", "search", "ensemble", "evaluation", "cases"
+    )
+    summary = place.folder / "evaluation" / "summary.json"
+    values = json.loads(summary.read_text())
+    summary.write_text(json.dumps({**values, "preparation_hash": "0" * 64}))
+    outcome = launch(strokeseg.report.main, *place.options)
+    assert outcome.code == 2
+    assert "of other data than are prepared now" in outcome.err
 
 
 def test_running_again_does_nothing_new(finished: Place, launch: Callable[..., Any]) -> None:

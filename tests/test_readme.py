@@ -115,3 +115,9 @@ def test_the_experiment_that_the_readme_shows_prepares_its_cases(
     done = launch(strokeseg.prepare.main, *options)
     assert done.code == 0, done.err
     assert f"Prepared {len(rows)} cases" in done.out
+    # Two names of one person, found too late, are no longer two patients.
+    rows[1][header.index("patient")] = rows[0][header.index("patient")]
+    (folder / "cases.csv").write_text("\n".join(map(",".join, [header, *rows])))
+    done = launch(strokeseg.prepare.main, *options)
+    assert done.code == 2
+    assert "case p02a was of patient p02, now of p01" in done.err and "--overwrite" in done.err

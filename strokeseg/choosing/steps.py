@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from strokeseg.choosing.options import STEPS, Candidates, Option
 from strokeseg.choosing.scores import Choice, PatientScores
-from strokeseg.choosing.significance import SIGNIFICANT_P, best_option
+from strokeseg.choosing.significance import SIGNIFICANT_P, best_option, smallest_p
 
 Method: TypeAlias = Literal["guard", "best"]
 
@@ -131,10 +131,11 @@ def leave_each_out(
     """Repeat the steps without each patient and score what comes out on that patient alone.
 
     Returns:
-        The means over the patients; nothing for one patient alone.
+        The means over the patients; nothing for one patient alone, or where the others are too
+        few to bear out a step whatever they say.
     """
     count = len(scores.patients)
-    if count < 2:
+    if count < 2 or (method == "guard" and smallest_p(count - 1) > SIGNIFICANT_P):
         return None
     chosen = [
         scores.of(take_steps(scores, start, candidates, method, others)[0])[patient]

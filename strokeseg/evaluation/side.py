@@ -136,9 +136,11 @@ def _kept_path(folder: Path, case: str) -> Path:
 
 
 def _read_kept(path: Path, key: str) -> CaseResult | None:
-    values: _Kept = parse_values(_Kept, read_json(path), str(path), "remove it to score anew")
-    if values["key"] != key:
+    content = read_json(path)
+    # What another version has kept may look otherwise.
+    if isinstance(content, dict) and content.get("key") != key:
         return None
+    values: _Kept = parse_values(_Kept, content, str(path), "remove it to score anew")
     rows = tuple(row_of(row) for row in values["rows"])
     # The file's name is the case's.
     if {row.case for row in rows} != {path.stem} or VOTE not in {row.method for row in rows}:

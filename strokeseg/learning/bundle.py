@@ -78,6 +78,7 @@ def write_bundle(
             other members.
         UserError: When the ensemble cannot be read or the bundle cannot be written.
     """
+    check_place(path)
     record = exported_record(ensemble_folder)
     if record.file_names() != onnx_files.keys():
         raise ValueError(
@@ -96,10 +97,29 @@ def write_bundle(
             raise ValueError(f"an extra file needs a free and relative name, got {name!r}")
         contents[name] = content.encode() if isinstance(content, str) else content
     contents[CHECKSUMS] = _json(checksums_of(contents))
-    if path.suffix == ".zip":
+    if _is_zip(path):
         write_zip(path, contents)
     else:
         write_folder(path, contents)
+
+
+def check_place(path: Path) -> None:
+    """Make sure that a bundle written there replaces nothing but a bundle.
+
+    Raises:
+        UserError: When it is a folder of other files.
+    """
+    if _is_zip(path) or not path.is_dir() or (path / CHECKSUMS).is_file():
+        return
+    if any(path.iterdir()):
+        raise UserError(
+            f"{path}: holds other files, and a bundle would take their place; name a .zip in it, "
+            "or another folder"
+        )
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
 
 
 def open_bundle(path: Path, runtime: Runtime | None = None, device: str | None = None) -> Ensemble:

@@ -309,6 +309,22 @@ def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
         for key, path in files.items()
         if key in known and _is_other(path, known[key])
     ]
+    return changes + _changed_patients(experiment, cases)
+
+
+def _changed_patients(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
+    """Tell of cases that are given to another patient or side than the table has them on."""
+    with told_as(experiment.cases_csv, "table of cases", _REMEDY):
+        rows = read_csv(experiment.cases_csv)
+        known = {row["case"]: (row["patient"], row["side"]) for row in rows}
+    changes = []
+    for case in cases:
+        patient, side = known.get(case.name, (case.patient, case.fold))
+        if case.patient != patient:
+            was, now = shown(patient), shown(case.patient)
+            changes.append(f"case {case.name} was of patient {was}, now of {now}")
+        elif case.fold is not None and case.fold != side:
+            changes.append(f"case {case.name} was on side {shown(side)}, now on {case.fold}")
     return changes
 
 

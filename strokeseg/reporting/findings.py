@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from strokeseg.config import TrialConfig, parse_values
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import read_csv, told_as
+from strokeseg.files import read_csv, read_json, told_as
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, read_leaderboard
-from strokeseg.learning.ensemble_record import RECORD_NAME, EnsembleRecord, read_ensemble_record
+from strokeseg.learning.checkpoint import read_member_record
+from strokeseg.learning.ensemble_record import (
+    MEMBERS_FOLDER,
+    RECORD_NAME,
+    EnsembleRecord,
+    read_ensemble_record,
+)
 from strokeseg.preparation.record import Preparation, read_preparation
-from strokeseg.record_types import Summary
+from strokeseg.record_types import StudyRecord, Summary
 from strokeseg.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores
 
 
@@ -31,7 +39,9 @@ class Findings:
         choice: How it was chosen, as `promote` wrote it; nothing where that is not known.
         summary: What `evaluate` wrote.
         scores: A row a case and method.
-        command: The command that makes these results again.
+        command: The command that made these results.
+        studies: How each axis was searched; an axis of an earlier version is left out.
+        searched_again: Axes whose members are no trials of the search that is there now.
     """
 
     experiment: Experiment
@@ -43,6 +53,8 @@ class Findings:
     summary: Summary
     scores: Sequence[ScoreRow]
     command: str
+    studies: Mapping[str, StudyRecord] = field(default_factory=dict)
+    searched_again: Sequence[str] = ()
 
     @property
     def on_test(self) -> bool:
@@ -93,20 +105,65 @@ def read_findings(experiment: Experiment, command: str) -> Findings:
             f"{experiment.summary_json('test')}: the ensemble that is there has not been scored; "
             f"run strokeseg evaluate --experiment {experiment.name} first"
         )
+    preparation = read_preparation(experiment)
+    if summary["preparation_hash"] != preparation.fingerprint:
+        raise UserError(
+            f"{experiment.summary_json(summary['on'])}: the scores are of other data than are "
+            "prepared now; search and promote anew, or choose another experiment name"
+        )
+    boards = {axis: read_leaderboard(experiment.leaderboard_csv(axis)) for axis in AXES}
+    ensemble = read_ensemble_record(experiment.ensemble_folder / RECORD_NAME)
     return Findings(
         experiment=experiment,
-        preparation=read_preparation(experiment),
-        boards={axis: read_leaderboard(experiment.leaderboard_csv(axis)) for axis in AXES},
+        preparation=preparation,
+        boards=boards,
         importances={
             axis: _read_importances(path)
             for axis in AXES
             if (path := experiment.importances_csv(axis)).exists()
         },
-        ensemble=read_ensemble_record(experiment.ensemble_folder / RECORD_NAME),
+        ensemble=ensemble,
         choice=read_choice(experiment),
         summary=summary,
         scores=read_scores(experiment.metrics_csv(summary["on"])),
         command=command,
+        studies={
+            axis: _read_study(path)
+            for axis in AXES
+            if (path := experiment.study_json(axis)).exists()
+        },
+        searched_again=_searched_again(experiment, ensemble, boards),
+    )
+
+
+def _read_study(path: Path) -> StudyRecord:
+    study: StudyRecord = parse_values(StudyRecord, read_json(path), str(path), "search again")
+    return study
+
+
+def _searched_again(
+    experiment: Experiment,
+    ensemble: EnsembleRecord,
+    boards: Mapping[str, Sequence[LeaderboardRow]],
+) -> list[str]:
+    """Return the axes with a member that is no trial of their leaderboard."""
+    folder = experiment.ensemble_folder / MEMBERS_FOLDER
+    found: list[str] = []
+    for axis, names in ensemble.members.items():
+        trials = {row.trial: row.config for row in boards[axis] if row.confirms is None}
+        records = [read_member_record(folder / name) for name in names]
+        if any(not _is_alike(trials.get(record.trial), record.config) for record in records):
+            found.append(axis)
+    return found
+
+
+def _is_alike(one: TrialConfig | None, other: TrialConfig) -> bool:
+    """Whether two configurations are the same, but for digits that a table may leave out."""
+    if one is None:
+        return False
+    return all(
+        math.isclose(mine, others, rel_tol=1e-4) if isinstance(mine, float) else mine == others
+        for mine, others in zip(one.model_dump().values(), other.model_dump().values(), strict=True)
     )
 
 

@@ -201,7 +201,8 @@ def sides_table(findings: Findings) -> Table:
     """Return how many patients and cases are on each side of the split, and what they do."""
     cases = findings.preparation.cases.values()
     validation = str(findings.experiment.config.splits.validation_fold)
-    k_fold = findings.experiment.config.search.scoring == "k-fold"
+    scorings = {study["scoring"] for study in findings.studies.values()}
+    k_fold = "k-fold" in (scorings or {findings.experiment.config.search.scoring})
     rows = []
     for side in sorted({case.fold or "" for case in cases}):
         of_side = [case for case in cases if case.fold == side]

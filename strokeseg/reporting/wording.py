@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from strokeseg.gains import gain_by_transfer, gain_over_default
 from strokeseg.leaderboard import LeaderboardRow
@@ -46,6 +47,12 @@ def cautions(findings: Findings) -> list[str]:
         )
     if not findings.on_test:
         said.append(f"No test: {findings.summary['caution']}.")
+    if again := findings.searched_again:
+        said.append(
+            f"Searched again since the ensemble was promoted: {', '.join(again)}. Trials and gains "
+            "shown of that are of the new search, members and scores of the one before; promote "
+            "and evaluate anew."
+        )
     patients = len({row.patient for row in findings.rows(VOTE)})
     said.append(
         f"{count(patients, 'patient')} of one data set say little about other scanners, "
@@ -155,23 +162,30 @@ def comparison_notes(findings: Findings) -> list[str]:
 
 
 def search_note(findings: Findings) -> str:
-    """Say by what trials were scored."""
-    search, splits = findings.experiment.config.search, findings.experiment.config.splits
+    """Say by what trials were proposed and scored, axis by axis where that differs."""
+    axes: dict[str, list[str]] = {}
+    for axis in findings.boards:
+        axes.setdefault(_protocol(findings, axis), []).append(axis)
+    if len(axes) == 1:
+        return f"Trials were {next(iter(axes))}."
+    return " ".join(f"Trials of {', '.join(of)} were {text}." for text, of in axes.items())
+
+
+def _protocol(findings: Findings, axis: str) -> str:
+    search = findings.experiment.config.search
+    # Options of the command line win over the experiment's file.
+    study: Mapping[str, Any] = findings.studies.get(axis) or search.model_dump()
+    fold = findings.experiment.config.splits.validation_fold
     scored = (
         "over the patients of all folds, each by a network that was not trained on them"
-        if search.scoring == "k-fold"
-        else f"over the patients of fold {splits.validation_fold}"
+        if study["scoring"] == "k-fold"
+        else f"over the patients of fold {fold}"
     )
-    complete = (
-        row.epochs_run
-        for rows in findings.boards.values()
-        for row in rows
-        if row.state == "COMPLETE"
-    )
+    complete = (row.epochs_run for row in findings.boards[axis] if row.state == "COMPLETE")
     return (
-        f"Trials were proposed by {search.sampler} (seed {search.seed}) and scored by mean 3D "
-        f"Dice {scored}; a full trial has {max(complete, default=0)} epochs of "
-        f"{search.slices_per_epoch or 'all'} slices."
+        f"proposed by {study['sampler']} (seed {study['seed']}) and scored by mean 3D Dice "
+        f"{scored}; a full trial has {max(complete, default=0)} epochs of "
+        f"{study['slices_per_epoch'] or 'all'} slices"
     )
 
 

@@ -105,7 +105,15 @@ def inherit(
             _take_over(study, space, trial, parameters, earlier, trials_folder)
         return
     scored = [(trial, parameters) for trial, parameters in fitting if trial.value is not None]
-    scored.sort(key=lambda pair: (-(pair[0].value or 0.0), pair[0].number))
+    # What Optuna keeps as the value of a trial that was stopped is its last report alone, an epoch
+    # or a patient: it comes after all that ran to their end.
+    scored.sort(
+        key=lambda pair: (
+            pair[0].state is not TrialState.COMPLETE,
+            -(pair[0].value or 0.0),
+            pair[0].number,
+        )
+    )
     for trial, parameters in scored[:_TRIED_FIRST]:
         origin = f"{earlier.name} trial {trial.number}"
         study.enqueue_trial(dict(parameters), user_attrs={ORIGIN: origin})

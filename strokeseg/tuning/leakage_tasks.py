@@ -69,7 +69,9 @@ def do_runs(
     await_room(allotment.cpus, allotment.gpus, lambda note: show(0, epochs, note))
     show(0, epochs, "reading the slices")
     cases = [*pool.cases, *pool.unseen_cases]
-    feed = open_feed(pool.slices_folder, pool.axis, cases, gpus=allotment.gpus)
+    feed = open_feed(
+        pool.slices_folder, pool.axis, cases, gpus=allotment.gpus, mirrors=pool.mirrors
+    )
     weights = {
         configuration.name: ray.put(configuration.weights and configuration.weights.tensors)
         for configuration in configurations

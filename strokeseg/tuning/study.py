@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from strokeseg.config import SearchConfig
 from strokeseg.errors import UserError, listed, shown
 from strokeseg.experiment import Experiment
+from strokeseg.files import write_json
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
 from strokeseg.lease import leased
 from strokeseg.tuning.entries import check_study
@@ -32,6 +33,8 @@ from strokeseg.tuning.space import Space, enqueue_first
 from strokeseg.tuning.space_file import load_space
 
 _SETTINGS, _WEIGHTS, _EXTENDED = "settings", "weights", "extended_to"
+# Those that `study.json` tells; the journal has all.
+_TOLD = ("sampler", "scoring", "epochs", "slices_per_epoch", "grace_epochs", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +152,8 @@ def open_study(
             weights = find_weights(space, weights_dir)
         if weights:
             _keep_weights(study, weights, experiment.search_folder(axis))
+        told = {name: settings[name] for name in _TOLD}
+        write_json(experiment.study_json(axis), {**told, "trials": ledger.trials})
         yield Study(ledger=ledger, space=space, weights=weights, optuna=study)
 
 

@@ -133,6 +133,16 @@ def test_patients_left_out_are_scored_by_what_the_others_chose() -> None:
     assert leave_each_out(PatientScores(evidence[:1]), start(ONE_EACH), ONE_EACH, "best") is None
 
 
+def test_patients_are_not_left_out_of_so_few_that_the_others_cannot_bear_out_a_step() -> None:
+    names = [name for of_axis in ONE_EACH.values() for name in of_axis]
+    evidence = [patient(f"p{n}", names, inside=0.3) for n in range(6)]
+    # The smallest p of four patients is 1/16, that of five 1/32.
+    assert leave_each_out(PatientScores(evidence[:5]), start(ONE_EACH), ONE_EACH, "guard") is None
+    left_out = leave_each_out(PatientScores(evidence), start(ONE_EACH), ONE_EACH, "guard")
+    assert left_out is not None
+    assert (left_out.start, left_out.chosen) == (0.0, 1.0)
+
+
 def test_members_an_axis_are_counted_from_one_to_all() -> None:
     candidates = {"axial": ("a0", "a1", "a2"), "coronal": ("c0",), "sagittal": ("s0", "s1")}
     options = list(STEPS["members an axis"](start(candidates), candidates, lambda choice: 0.0))

@@ -133,7 +133,7 @@ def test_an_interrupted_evaluation_does_only_what_is_missing(spare: Any, launch:
     assert experiment.metrics_csv("test").read_bytes() == before
 
 
-@pytest.mark.parametrize("change", ["policy", "ensemble", "mask"])
+@pytest.mark.parametrize("change", ["policy", "ensemble", "mask", "version"])
 def test_what_a_result_depends_on_makes_it_anew(spare: Any, launch: Launch, change: str) -> None:
     experiment = spare.experiment
     options = list(spare.options)
@@ -143,6 +143,11 @@ def test_what_a_result_depends_on_makes_it_anew(spare: Any, launch: Launch, chan
     elif change == "ensemble":
         path = experiment.ensemble_folder / "ensemble.json"
         write_json(path, {**read_json(path), "rule": {"threshold": 0.6}})
+    elif change == "version":
+        # Another one may have known other metrics.
+        for path in experiment.scored_folder("test").glob("*.json"):
+            kept = read_json(path)
+            write_json(path, {"key": "that of another version", "rows": kept["rows"][:1]})
     else:
         for path in experiment.masks_folder("test").glob(f"sub-{case}_*axial*"):
             path.unlink()

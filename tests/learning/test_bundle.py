@@ -17,7 +17,7 @@ import pytest
 
 from strokeseg.errors import UserError
 from strokeseg.files import file_sha256, read_json, write_json
-from strokeseg.learning.bundle import open_bundle, write_bundle
+from strokeseg.learning.bundle import check_place, open_bundle, write_bundle
 from strokeseg.learning.ensemble import Ensemble
 from strokeseg.learning.torch_experts import load_ensemble
 
@@ -52,6 +52,20 @@ def test_a_bundle_gives_the_ensemble_back(bundle: Path, ensemble_folder: Path) -
     for given, expert in zip(opened.experts, original.experts, strict=True):
         assert (given.name, given.axis) == (expert.name, expert.axis)
         np.testing.assert_array_equal(given.ask(images), expert.ask(images))
+
+
+def test_a_bundle_takes_the_place_of_a_bundle_alone(tmp_path: Path) -> None:
+    place = tmp_path / "models"
+    place.mkdir()
+    check_place(place)
+    (place / "last-year.zip").write_bytes(b"precious")
+    with pytest.raises(UserError, match=f"{place}: holds other files"):
+        check_place(place)
+    with pytest.raises(UserError, match=f"{place}: holds other files"):
+        write_bundle(place, tmp_path, onnx_files={}, extra={})
+    check_place(place / "bundle.ZIP")
+    (place / "checksums.json").touch()
+    check_place(place)
 
 
 def test_a_bundle_holds_what_it_says_and_no_comparison(bundle: Path) -> None:

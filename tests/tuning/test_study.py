@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trial_weights
+from strokeseg.files import read_json
 from strokeseg.leaderboard import write_leaderboard
 from strokeseg.tuning.study import PreparedSlices, Study, open_study
 
@@ -259,6 +261,54 @@ def test_a_new_study_with_another_budget_tries_the_best_first(bench: Bench) -> N
         assert first.number == 0 and study.ledger.rows()[0].origin == "default"
         assert study.ledger.rows()[1].origin == f"axial-1 trial {best.trial}"
         assert second.config == best.config
+
+
+def test_a_trial_that_was_stopped_is_not_tried_before_one_that_ended(bench: Bench) -> None:
+    with bench.open(trials=3, grace_epochs=6) as study:
+        for score in (0.4, 0.6, 0.5):
+            ran(study, *[score] * 6)
+        best = max(study.ledger.rows(), key=lambda row: row.dice or 0.0)
+        twin = study.optuna.trials[-1]
+        # With k-fold scoring its last report is one patient's, and may be an easy one.
+        study.optuna.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED,
+                value=0.93,
+                params=twin.params,
+                distributions=twin.distributions,
+                intermediate_values={1: 0.1, 2: 0.93},
+                user_attrs=twin.user_attrs,
+            )
+        )
+    with bench.open(trials=3, grace_epochs=6, epochs=9, new_study=True) as study:
+        _, second = study.ledger.ask(), study.ledger.ask()
+        assert second is not None
+        assert second.config == best.config
+
+
+def test_folders_of_earlier_studies_may_be_renamed_and_removed(bench: Bench) -> None:
+    for number in range(2):
+        with bench.open(trials=2, slices_per_epoch=32 + number, new_study=True) as study:
+            ran(study, *[0.4] * 6)
+    with bench.open(trials=2, slices_per_epoch=40, new_study=True) as study:
+        ran(study, *[0.4] * 6)
+    first, second = bench.experiment.earlier_search_folders("axial")
+    first.rename(first.with_name("axial-old"))
+    with bench.open(trials=2, slices_per_epoch=41, new_study=True) as study:
+        ran(study, *[0.4] * 6)
+    assert bench.experiment.earlier_search_folders("axial") == [
+        second,
+        second.with_name("axial-3"),
+    ]
+
+
+def test_a_study_says_how_it_is_searched(bench: Bench) -> None:
+    with bench.open(trials=3, sampler="random", seed=5):
+        pass
+    assert read_json(bench.experiment.study_json("axial")) == {
+        **{"sampler": "random", "scoring": "fold", "epochs": 6, "slices_per_epoch": 32},
+        **{"grace_epochs": 3, "seed": 5, "trials": 3},
+    }
 
 
 def test_a_new_study_that_was_killed_at_its_beginning_begins_again(bench: Bench) -> None:

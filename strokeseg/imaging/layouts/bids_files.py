@@ -21,11 +21,13 @@ from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case, natural_order
 from strokeseg.imaging.layouts.nifti_files import is_nifti, nifti_files, only_file, stem_of
 from strokeseg.imaging.layouts.sequence_names import is_suffix
+from strokeseg.imaging.slices import AXES
 
 _SUBJECT = re.compile(r"sub-[A-Za-z0-9+]+")
 _SESSION = re.compile(r"ses-[A-Za-z0-9+]+")
 # What this program wrote itself must never be taken for the truth.
 _OWN_DESCRIPTION = "strokeseg"
+_OWN_METHODS = frozenset({"vote", *AXES})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +145,9 @@ def find_session_cases(
 
 
 def is_own(file: BidsFile) -> bool:
-    """Whether a file is a prediction of this program."""
-    return file.entities.get("desc", "").startswith(_OWN_DESCRIPTION)
+    """Whether a file is a prediction of this program, by `predict` or by `evaluate`."""
+    description = file.entities.get("desc", "")
+    return description.startswith(_OWN_DESCRIPTION) or description in _OWN_METHODS
 
 
 def _subjects(folder: Path) -> list[Path]:

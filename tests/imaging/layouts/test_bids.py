@@ -76,6 +76,8 @@ def test_masks_say_that_they_show_the_lesion(tmp_path, mask):
         "sub-1/anat/sub-1_FLAIR.nii.gz",
         "derivatives/fs/sub-1/anat/sub-1_desc-brain_mask.nii.gz",
         "derivatives/strokeseg/sub-1/anat/sub-1_label-L_desc-strokeseg_mask.nii.gz",
+        "derivatives/runs/evaluation/masks/sub-1_space-orig_label-L_desc-vote_mask.nii.gz",
+        "derivatives/runs/evaluation/masks/sub-1_space-orig_label-L_desc-axial_mask.nii.gz",
         "derivatives/manual/sub-2/anat/sub-2_label-L_mask.nii.gz",
         mask,
     )
