@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import Any
 from strokeseg.errors import StorageError, UserError, shown
 
 _STORAGE_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
+_OS_ERROR = re.compile(r"\[Errno (?P<number>\d+)\] (?P<reason>[^:\n]+)(: '(?P<path>[^']+)')?")
 _HASH_BLOCK_BYTES = 1 << 20
 # Of JSON and CSV: the records of 10,000 cases have a third of it. As values they take ten or
 # twenty times as much memory.
@@ -117,6 +119,19 @@ def storage_fault(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def told_storage_fault(message: str) -> str | None:
+    """Return what a message says of a full or read-only disk, if that is what it tells of.
+
+    Args:
+        message: Of an `OSError` that was raised in another process.
+    """
+    found = _OS_ERROR.search(message)
+    if found is None or int(found["number"]) not in _STORAGE_FAULTS:
+        return None
+    where = f"{found['path']}: " if found["path"] else ""
+    return f"{where}cannot be written ({found['reason']})"
 
 
 def write_text(path: Path, text: str) -> None:

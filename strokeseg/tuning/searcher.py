@@ -15,6 +15,7 @@ from ray.tune import experiment as tune_experiment
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from strokeseg.files import told_storage_fault
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.space import plain
 
@@ -56,7 +57,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """
         if error:
             reason = self.last_errors.get(trial_id, "its process ended without a word")
-            self._ledger.fail(self.numbers[trial_id], reason)
+            # Where the disk was at fault it goes on when that is mended.
+            if told_storage_fault(reason) is None:
+                self._ledger.fail(self.numbers[trial_id], reason)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Do nothing: the journal holds all there is."""
@@ -97,7 +100,11 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         """Remember why a trial's process failed; Tune may yet try the trial again."""
         # An actor that failed before it ever ran leaves no file.
         if trial.error_file is not None:
-            self._searcher.last_errors[trial.trial_id] = _last_error(Path(trial.error_file))
+            reason = _last_error(Path(trial.error_file))
+            self._searcher.last_errors[trial.trial_id] = reason
+            # Tune itself writes there before a trial begins.
+            if fault := told_storage_fault(reason):
+                self._ledger.halt(fault)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -198,7 +198,8 @@ def test_a_search_through_one_fault_after_another_ends_complete_and_exact(search
         search.goes_on("a new head, and the command that ends with these trials", process)
         assert process.wait(2 * _PATIENCE_SECONDS) == 0, search.log.read_text()
     rows = read_leaderboard(search.experiment.leaderboard_csv("axial"))
-    assert [(row.state, row.epochs_run) for row in rows] == [("COMPLETE", EPOCHS)] * trials
+    ends = [(row.state, row.epochs_run, row.reason) for row in rows]
+    assert ends == [("COMPLETE", EPOCHS, "")] * trials
     assert set(reports(search.experiment, "axial").values()) == {1}
     assert search.epochs() == trials * EPOCHS
     print(f"{trials} trials")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_tune_tells_the_journal_how_every_trial_ended(tmp_path: Path) -> None:
     tries = sorted(path.name for path in attempts.iterdir())
     assert [name for name in tries if not name.startswith("2-")] == ["0-0", "1-0", "3-0"]
     assert [name for name in tries if name.startswith("2-")] == ["2-0", "2-1", "2-2"]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_trial_that_tune_cannot_begin_on_a_full_disk_is_not_at_fault(tmp_path: Path) -> None:
+    report = reporter()
+
+    def trial(proposal: Mapping[str, Any]) -> None:
+        if proposal["number"] == 1:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/storage/trials/0001")
+        for epoch in range(1, EPOCHS + 1):
+            report(epoch, 0.5)
+
+    journal = tmp_path / "journal.log"
+    ledger = opened(journal, trials=3)
+    run_under_tune(trial, ledger, tmp_path)
+    assert ledger.halted == "/storage/trials/0001: cannot be written (Read-only file system)"
+    # It goes on with the search, and the third has not begun.
+    assert [row.state for row in ledger.rows()] == ["COMPLETE", "RUNNING"]
+    assert ledger.remaining() == 2
 
 
 @pytest.mark.usefixtures("local_ray")
