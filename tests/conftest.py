@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 # Read when the hub's client is imported: no test may reach the hub, nor live by its cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -29,6 +33,7 @@ from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
 from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_export import onnx_bytes
+from strokeseg.living_folder import living_folder
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.space_file import load_space
 
@@ -123,6 +128,28 @@ def local_ray() -> Iterator[None]:
     DataContext.get_current().print_on_execution_start = False
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def said_in_own_ray() -> Callable[[str], Any]:
+    """Run a script that starts a Ray in the folder it is given; return what JSON it prints last."""
+
+    def run(script: str) -> Any:
+        # Ray's sockets need short names.
+        with living_folder(Path("/tmp"), "sso-") as folder:
+            done = subprocess.run(
+                [sys.executable, "-c", script, str(folder)],
+                capture_output=True,
+                text=True,
+                cwd=Path(__file__).parents[1],
+                env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+                timeout=240,
+                check=False,
+            )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -399,14 +399,18 @@ def test_the_report_says_what_was_searched_and_not_what_the_file_says(finished: 
     assert "Searched again" not in page
 
 
+@pytest.fixture
+def reportable(finished: Place, tmp_path: Path) -> Place:
+    """A copy, to spoil what a report is made of."""
+    parts = ("prepared", "search", "ensemble", "evaluation", "cases")
+    return finished.copy(tmp_path / "runs", *parts)
+
+
 def test_a_report_tells_of_a_search_that_came_after_the_ensemble(
-    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+    reportable: Place, launch: Callable[..., Any]
 ) -> None:
-    place = finished.copy(
-        tmp_path / "runs", "prepared", "search", "ensemble", "evaluation", "cases"
-    )
-    folder = place.folder / "search" / "coronal"
-    rows = place.leaderboard("coronal")
+    folder = reportable.folder / "search" / "coronal"
+    rows = reportable.leaderboard("coronal")
     for row in rows:
         row["learning_rate"] = "0.0077"
     with (folder / "leaderboard.csv").open("w", newline="") as file:
@@ -415,24 +419,21 @@ def test_a_report_tells_of_a_search_that_came_after_the_ensemble(
         writer.writerows(rows)
     study = json.loads((folder / "study.json").read_text())
     (folder / "study.json").write_text(json.dumps({**study, "sampler": "gp"}))
-    outcome = launch(strokeseg.report.main, *place.options)
+    outcome = launch(strokeseg.report.main, *reportable.options)
     assert outcome.code == 0, outcome.err
-    page = (place.folder / "report" / "report.md").read_text()
+    page = (reportable.folder / "report" / "report.md").read_text()
     assert "Searched again since the ensemble was promoted: coronal." in page
     assert "Trials of axial, sagittal were proposed by tpe" in page
     assert "Trials of coronal were proposed by gp" in page
 
 
 def test_scores_of_other_data_are_not_reported(
-    finished: Place, tmp_path: Path, launch: Callable[..., Any]
+    reportable: Place, launch: Callable[..., Any]
 ) -> None:
-    place = finished.copy(
-        tmp_path / "runs", "prepared", "search", "ensemble", "evaluation", "cases"
-    )
-    summary = place.folder / "evaluation" / "summary.json"
+    summary = reportable.folder / "evaluation" / "summary.json"
     values = json.loads(summary.read_text())
     summary.write_text(json.dumps({**values, "preparation_hash": "0" * 64}))
-    outcome = launch(strokeseg.report.main, *place.options)
+    outcome = launch(strokeseg.report.main, *reportable.options)
     assert outcome.code == 2
     assert "of other data than are prepared now" in outcome.err
 

@@ -23,7 +23,12 @@ from ray import tune
 
 from strokeseg.config import TrialConfig
 from strokeseg.errors import DeviceError, StorageError, UserError
-from strokeseg.experiment import trial_picture_events, trial_state, trial_weights
+from strokeseg.experiment import (
+    trial_folder,
+    trial_picture_events,
+    trial_state,
+    trial_weights,
+)
 from strokeseg.files import storage_fault
 from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import load_state, save_member, save_state
@@ -149,7 +154,7 @@ def run_trial(
 
 
 def _folder(proposal: Mapping[str, Any], settings: TrialSettings) -> Path:
-    return trial_state(Path(settings.trials_folder), int(proposal["number"])).parent
+    return trial_folder(Path(settings.trials_folder), int(proposal["number"]))
 
 
 def _weights_for(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from strokeseg.errors import UserError
 from strokeseg.evaluation.tasks import run_tasks
-from strokeseg.living_folder import living_folder
 
 # Each case notes its process and its GPU; the third loses its process once.
 SPREAD = """
@@ -40,18 +36,10 @@ print(json.dumps(dict(run_tasks(work, cases, on_gpu=True))))
 """
 
 
-def test_cases_share_gpus_two_by_two_in_processes_that_keep_theirs() -> None:
-    with living_folder(Path("/tmp"), "ssg-") as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", SPREAD, str(folder)],
-            capture_output=True,
-            text=True,
-            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-            timeout=200,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_cases_share_gpus_two_by_two_in_processes_that_keep_theirs(
+    said_in_own_ray: Callable[[str], Any],
+) -> None:
+    found = said_in_own_ray(SPREAD)
     assert found.keys() == {f"case {number}" for number in range(9)}
     gpus = defaultdict(set)
     for process, ids, _, _ in found.values():

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-from strokeseg.living_folder import living_folder
-
-ROOT = Path(__file__).resolve().parents[2]
+from collections.abc import Callable
+from typing import Any
 
 # Of trial 0 the second process has no room, and the first still waits for it when Tune ends it.
 SEARCH = """
@@ -55,18 +48,9 @@ with our_study(folder, 3, EPOCHS) as (ledger, searcher, monitor, experiment):
 """
 
 
-def test_a_worker_that_fails_alone_costs_its_trial_and_no_other() -> None:
-    with living_folder(Path("/tmp"), "ssw-") as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", SEARCH, str(folder)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-            timeout=240,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    first, *others = json.loads(done.stdout.splitlines()[-1])
+def test_a_worker_that_fails_alone_costs_its_trial_and_no_other(
+    said_in_own_ray: Callable[[str], Any],
+) -> None:
+    first, *others = said_in_own_ray(SEARCH)
     assert first == ["FAIL", "the second worker has no room"]
     assert [state for state, _ in others] == ["COMPLETE", "COMPLETE"]
