@@ -4,7 +4,7 @@ A *stand-in* trial reports all its epochs at once and trains nothing, so that wh
 Tune, the sampler, the scheduler and, in our search, the journal and the monitor. All trials
 score the same: neither successive halving stops any, and every search takes the same reports.
 
-  ours    the study's own Ledger, StudySearcher, StudyScheduler, Monitor and Tuner
+  ours    the study's own Ledger, StudySearcher, StudyScheduler, SearchMonitor and Tuner
   plain   tune.Tuner with OptunaSearch (the same space and sampler), ASHA, Ray's own loggers
   bare    the same without loggers
 
@@ -55,7 +55,7 @@ from strokeseg.experiment import Experiment
 from strokeseg.leaderboard import trials_to_keep
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.ledger import Ledger
-from strokeseg.tuning.monitor import Monitor
+from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor
 from strokeseg.tuning.running import _fit
 from strokeseg.tuning.searcher import StudyScheduler, StudySearcher
 from strokeseg.tuning.space import Space
@@ -212,7 +212,7 @@ def print_parts(trials: int, epochs: int, profile: Path | None) -> None:
         timing_proposals() as proposals,
         our_study(Path(name), trials, epochs) as (ledger, searcher, monitor, _),
     ):
-        scheduler = StudyScheduler(ledger, searcher)
+        scheduler = StudyScheduler({"axial": ledger}, searcher)
         wall, cpu = time.perf_counter(), time.process_time()
 
         def run() -> None:
@@ -244,7 +244,11 @@ def print_parts(trials: int, epochs: int, profile: Path | None) -> None:
 
 
 def one_trial(
-    name: str, searcher: StudySearcher, scheduler: StudyScheduler, monitor: Monitor, epochs: int
+    name: str,
+    searcher: StudySearcher,
+    scheduler: StudyScheduler,
+    monitor: SearchMonitor,
+    epochs: int,
 ) -> None:
     """Ask and report as Tune does for a trial, in its order."""
     trial: Any = SimpleNamespace(
@@ -283,7 +287,7 @@ def propose(space: Any, trial: Any) -> None:
 @contextmanager
 def our_study(
     folder: Path, trials: int, epochs: int, sampler: str = "tpe"
-) -> Iterator[tuple[Ledger, StudySearcher, Monitor, Experiment]]:
+) -> Iterator[tuple[Ledger, StudySearcher, SearchMonitor, Experiment]]:
     """Open a study of ours in a folder, with all that goes on in its driver."""
     (folder / "space.yaml").write_text(SPACE)
     experiment = experiment_in(folder)
@@ -302,21 +306,21 @@ def our_study(
         budget=SearchConfig(
             trials=trials, epochs=epochs, grace_epochs=1, confirm_trials=0, sampler=sampler
         ),
-        space_path=folder / "space.yaml",
-        weights_dir=None,
+        space=load_space(folder / "space.yaml"),
+        find_encoders=dict,
     ) as study:
-        searcher = StudySearcher(study.ledger)
-        monitor = Monitor(
+        ledgers = {"axial": study.ledger}
+        searcher = StudySearcher(ledgers)
+        monitor = StudyMonitor(
             ledger=study.ledger,
-            searcher=searcher,
             space=study.space,
             leaderboard_csv=experiment.leaderboard_csv("axial"),
             tensorboard_folder=experiment.tensorboard_folder("axial"),
             trials_folder=experiment.trials_folder("axial"),
             kept=lambda rows: trials_to_keep(rows, 1),
-            show=lambda done, total, note: None,
         )
-        yield study.ledger, searcher, monitor, experiment
+        shown = SearchMonitor({"axial": monitor}, ledgers, searcher, lambda *progress: None)
+        yield study.ledger, searcher, shown, experiment
 
 
 def our_search(
@@ -324,12 +328,11 @@ def our_search(
 ) -> tuple[Callable[[], object], Callable[[], int]]:
     """Open a study; return a call that runs its search, and one that counts the reports."""
     opened = ExitStack()
-    # Checking the space builds its encoders, which takes longer than many trials.
     ledger, searcher, monitor, experiment = opened.enter_context(our_study(folder, trials, epochs))
 
     def run() -> None:
         scratch = experiment.search_folder("axial") / "tune"
-        _fit(trainable, ledger, searcher, monitor, allotment, scratch)
+        _fit(trainable, {"axial": ledger}, searcher, monitor, allotment, [scratch])
         monitor.tidy()
         opened.close()
 
@@ -350,7 +353,7 @@ def plain_search(
     folder: Path, trials: int, epochs: int, trainable: object, *, loggers: bool
 ) -> tuple[Callable[[], object], Callable[[], int]]:
     (folder / "space.yaml").write_text(SPACE)
-    space = load_space(folder / "space.yaml", channels=4)
+    space = load_space(folder / "space.yaml")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "0" if loggers else "1"
 

@@ -44,7 +44,7 @@ def main() -> None:
             first=(),
         )
         shape = (4, options.side, options.side)
-        need, crowds = measure_tenants(space, shape, min(8, cpus), device=device)
+        need, crowds = measure_tenants([space], shape, min(8, cpus), device=device)
         alone = crowds[0].slices_per_second
         print(
             f"{encoder}: {need.tenant_bytes / 1e9:.1f} GB a tenant;",

@@ -168,7 +168,7 @@ def measure_parts(trials: int, gpus: int, epochs: int) -> dict[str, float]:
         timing_proposals() as proposals,
         our_study(Path(name), trials, epochs, "random") as (ledger, searcher, monitor, _),
     ):
-        scheduler = StudyScheduler(ledger, searcher)
+        scheduler = StudyScheduler({"axial": ledger}, searcher)
         wall, cpu = time.perf_counter(), time.thread_time()
         running: deque[tuple[Any, int]] = deque()
         ends: list[float] = []
@@ -217,7 +217,7 @@ def measure_tpe(history: int) -> float:
     """Return the seconds in which TPE proposes after a history of complete trials."""
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "space.yaml").write_text(SPACE)
-        space = load_space(Path(name) / "space.yaml", channels=4)
+        space = load_space(Path(name) / "space.yaml")
     study = optuna.create_study(direction="maximize")
     study.sampler = make_sampler("random", seed=0, trials=history)
     for index in range(history):

@@ -21,19 +21,24 @@ from strokeseg.search_options import (
     space_path_of,
     weights_folder,
 )
+from strokeseg.tuning.encoders import check_encoders
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.packing import AUTO
 from strokeseg.tuning.space_file import load_space
 
 
-def measure_leakage(options: argparse.Namespace) -> int:
-    """Do the runs that are not done yet, and print what all of them found."""
-    experiment, axis = cli.experiment_of(options), options.axis
+def measure_leakage(axis: str, options: argparse.Namespace) -> int:
+    """Do an axis's runs that are not done yet, and print what all of them found."""
+    experiment = cli.experiment_of(options)
     budget = budget_of(experiment.config.search, options)
     board = experiment.leaderboard_csv(axis)
+    space_path = space_path_of(experiment, axis, options)
+    space = load_space(space_path)
+    channels = len(experiment.config.data.sequences)
+    check_encoders(space.wanted_encoders(space_path, channels, None))
     configurations = choose_configurations(
-        load_space(space_path_of(experiment, axis, options), len(experiment.config.data.sequences)),
+        space,
         read_leaderboard(board) if board.exists() else [],
         weights_folder(options),
     )

@@ -12,6 +12,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
@@ -23,13 +24,10 @@ from strokeseg.prepare import prepare_experiment
 from strokeseg.promote import promote
 from strokeseg.ray_session import ray_session
 from strokeseg.report import report
-from strokeseg.search import (
-    axis_importances,
-    print_leaderboard,
-    search_axis,
-)
-from strokeseg.search_options import add_search_options, check_search
+from strokeseg.search import print_results
+from strokeseg.search_options import add_search_options, prepared_slices, search_settings
 from strokeseg.summary import current_summary
+from strokeseg.tuning.search import Search
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,19 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace, command: str) -> int:
     experiment = cli.experiment_of(options)
     device = device_of(options)
-    check_search(experiment, AXES, options)
+    settings = search_settings(experiment, AXES, options)
     with (
         cli.logging_to(experiment.log_folder / "run.log"),
-        ray_session(experiment.shared_folder, experiment.shared_data),
+        ExitStack() as session,
     ):
+        search = Search(experiment, settings, session)
+        session.enter_context(ray_session(experiment.shared_folder, experiment.shared_data))
+        search.check_encoders()
         prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
         preparation = read_preparation(experiment)
         # Else it would be found hours later.
         cases_to_score(experiment, preparation, options.on)
-        for axis in AXES:
-            rows = search_axis(experiment, axis, preparation, options)
-            print_leaderboard(axis, rows)
-            print(axis_importances(experiment, axis, rows))
+        data = prepared_slices(experiment, preparation, settings.budget)
+        print_results(experiment, search.run(data, cli.progress))
         promote(experiment, device)
         summary = current_summary(experiment, (options.on,))
         if summary is None or summary["failed"]:

@@ -12,8 +12,8 @@ from strokeseg.experiment import Experiment
 from strokeseg.mirror import fetched
 from strokeseg.preparation.record import Preparation
 from strokeseg.tuning.packing import AUTO, Auto
-from strokeseg.tuning.space_file import load_space
-from strokeseg.tuning.study import PreparedSlices, find_weights
+from strokeseg.tuning.search import SearchSettings
+from strokeseg.tuning.study import PreparedSlices
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -83,25 +83,29 @@ def number_or_auto(text: str) -> float | Auto:
     return AUTO if text == AUTO else float(text)
 
 
-def check_search(experiment: Experiment, axes: Sequence[str], options: argparse.Namespace) -> None:
-    """Check what a search needs besides data, before anybody waits for anything.
+def search_settings(
+    experiment: Experiment, axes: Sequence[str], options: argparse.Namespace
+) -> SearchSettings:
+    """Return what a search is to do, by the experiment and the command line.
 
     Raises:
-        UserError: When the budget or a space is wrong, or pretrained weights that a new
-            study asks for cannot be had.
+        UserError: When the budget is wrong, or options contradict each other.
     """
-    budget_of(experiment.config.search, options)
     if options.deterministic and options.gpus_per_trial == AUTO:
         raise UserError(
             f"--deterministic runs one trial at a time: --gpus-per-trial {AUTO}, which measures "
             "how many should share a GPU, has nothing to decide; leave it out"
         )
-    for axis in axes:
-        space = load_space(
-            space_path_of(experiment, axis, options), len(experiment.config.data.sequences)
-        )
-        if not experiment.journal(axis).exists():
-            find_weights(space, weights_folder(options))
+    return SearchSettings(
+        budget=budget_of(experiment.config.search, options),
+        spaces={axis: space_path_of(experiment, axis, options) for axis in axes},
+        weights_dir=weights_folder(options),
+        gpus_per_trial=options.gpus_per_trial,
+        workers_per_trial=options.workers_per_trial,
+        deterministic=options.deterministic,
+        extend=getattr(options, "extend", 0),
+        new_study=getattr(options, "new_study", False),
+    )
 
 
 def weights_folder(options: argparse.Namespace) -> Path | None:

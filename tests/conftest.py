@@ -34,6 +34,7 @@ from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.living_folder import living_folder
+from strokeseg.tuning.encoders import check_encoders
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.space_file import load_space
 
@@ -163,7 +164,13 @@ def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shipped_space() -> Callable[[Path], Space]:
     """Load a search space that ships, once: each of its encoders is built to check it."""
-    return cache(lambda path: load_space(path, channels=4))
+    return cache(_checked_space)
+
+
+def _checked_space(path: Path) -> Space:
+    space = load_space(path)
+    check_encoders(space.wanted_encoders(path, 4, None))
+    return space
 
 
 @pytest.fixture(scope="session")

@@ -11,19 +11,17 @@ of processes.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import closing
 from pathlib import Path
-from threading import Thread
 
 import nibabel as nib
 import numpy as np
 
+from strokeseg.child_processes import child_processes
 from strokeseg.errors import UserError
 from strokeseg.imaging.phantom_anatomy import Anatomy, draw_anatomy
 from strokeseg.imaging.phantom_confounders import draw_confounders
@@ -127,32 +125,10 @@ def _write_all(
         for plan in plans:
             yield _write_case(folder, plan, spacing_mm, seed)
         return
-    # A forked child would inherit the locks of the caller's threads (torch's, Ray's).
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        min(workers, len(plans)), mp_context=context, initializer=_end_with_the_parent
-    )
-    try:
+    with child_processes(min(workers, len(plans))) as pool:
         tasks = [pool.submit(_write_case, folder, plan, spacing_mm, seed) for plan in plans]
         for task in as_completed(tasks):
             yield task.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_the_parent() -> None:
-    """End this process when the one that started it has ended, however that came about.
-
-    It would wait for its next case for ever where that one was killed.
-    """
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
 
 
 def _write_case(folder: Path, plan: CasePlan, spacing_mm: float, seed: int) -> str:

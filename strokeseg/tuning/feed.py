@@ -75,6 +75,31 @@ class Feed:
     unpacked: bool = False
     mirrors: tuple[Mirror, ...] = ()
 
+    @property
+    def bytes(self) -> int:
+        """What all slices take where they are kept, in memory or on a disk."""
+        return sum(self.counts) * unpacked_bytes(self.shape)
+
+
+def open_feeds(
+    slices_folder: Path,
+    axes: Sequence[str],
+    cases: Collection[str],
+    *,
+    gpus: float,
+    mirrors: tuple[Mirror, ...] = (),
+) -> dict[str, Feed]:
+    """Open the feed of each axis, one after the other: they share memory and disks.
+
+    Args and errors are those of `open_feed`.
+    """
+    feeds: dict[str, Feed] = {}
+    for axis in axes:
+        feeds[axis] = open_feed(
+            *(slices_folder, axis, cases), gpus=gpus, beside=tuple(feeds.values()), mirrors=mirrors
+        )
+    return feeds
+
 
 def open_feed(
     slices_folder: Path,
@@ -82,6 +107,7 @@ def open_feed(
     cases: Collection[str],
     *,
     gpus: float,
+    beside: Sequence[Feed] = (),
     mirrors: tuple[Mirror, ...] = (),
 ) -> Feed:
     """Choose how slices get to the trials, and read them where they are to be kept in memory.
@@ -91,6 +117,7 @@ def open_feed(
         axis: `axial`, `coronal` or `sagittal`.
         cases: All cases that must be there.
         gpus: GPUs of each process of a trial, or the fraction of one.
+        beside: Feeds that are open already.
         mirrors: Where other nodes fetch the files from.
 
     Raises:
@@ -115,10 +142,13 @@ def open_feed(
     files, counts = [path for path, _ in facts], [len(fact) for _, fact in facts]
     needed = sum(counts) * unpacked_bytes(shape)
     store = min((node.object_store_bytes for node in cluster_nodes()), default=0)
-    room = min([_STORE_SHARE * store, *_shared_memory_left(store)])
+    mapped_bytes = sum(feed.bytes for feed in beside if feed.blocks)
+    unpacked_by_others = sum(feed.bytes for feed in beside if feed.unpacked)
+    room = min([_STORE_SHARE * store - mapped_bytes, *_shared_memory_left(store)])
     on_gpu = gpus > 0 and needed <= _GPU_SHARE * min(1.0, gpus) * gpu_bytes(min(1.0, gpus))
     fits = needed <= room
-    unpacked = not fits and not on_gpu and needed <= min(_on_every_node(disk_room))
+    disk = 0 if fits or on_gpu else min(_on_every_node(disk_room)) - unpacked_by_others
+    unpacked = not fits and not on_gpu and needed <= disk
     if on_gpu:
         way = "held on each trial's GPU"
     elif fits:

@@ -110,6 +110,10 @@ class Ledger:
             return self._budget.confirm_trials * self._budget.confirm_seeds
         return sum(self._unconfirmed().values())
 
+    def unstarted(self) -> int:
+        """How many trials and confirmations are yet to be started, as far as is known."""
+        return max(0, self.remaining() + self.to_confirm() - len(self._entries.running))
+
     def is_done(self) -> bool:
         """Whether nothing is left to run, or what is left shall not be run."""
         if self.out_of_time() is not None:
@@ -316,3 +320,5 @@ class Ledger:
     def _end(self, number: int, state: TrialState, reason: str) -> None:
         row = self._entries.end(number, state, reason)
         self._failures.take_ending(number, failed=row.state == "FAIL", reason=row.reason)
+        if self.is_done():
+            self._hours.stop()

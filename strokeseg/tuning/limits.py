@@ -29,11 +29,18 @@ class Hours:
         self._seconds_before = seconds_before
         self._clock = clock
         self._opened = clock()
+        self._stopped: float | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds that were searched so far."""
-        return self._seconds_before + self._clock() - self._opened
+        now = self._clock() if self._stopped is None else self._stopped
+        return self._seconds_before + now - self._opened
+
+    def stop(self) -> None:
+        """Count no more: the study is done, though other axes may still be searched."""
+        if self._stopped is None:
+            self._stopped = self._clock()
 
     def are_over(self) -> str | None:
         """Say that the search's hours are over, if they are."""

@@ -1,8 +1,9 @@
-"""A running study to look at: TensorBoard, the leaderboard, one line of progress.
+"""A running search to look at: TensorBoard, the leaderboards, one line of progress.
 
-Everything but the pictures is written by the driver, from what the trials report, to the
-experiment's own folder, so that it looks the same however many nodes there are. A trial has
-one event file for each process that drove it, and is *closed* once its end is written.
+Each axis's study has a `StudyMonitor`; Tune calls the `SearchMonitor` over them. Everything but
+the pictures is written by the driver, from what the trials report, to the experiment's own
+folder, so that it looks the same however many nodes there are. A trial has one event file for
+each process that drove it, and is *closed* once its end is written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ray.tune import experiment as tune_experiment
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from strokeseg.config import Show
 from strokeseg.experiment import trial_events, trial_folder, trial_state, weights_files
 from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.mirror import Mirror, discard
@@ -41,42 +43,36 @@ _SECONDS_BETWEEN_TIDIES = 2.0
 _MOST_OF_THE_TIME = 0.05
 
 
-class Monitor(Callback):  # type: ignore[misc]
-    """Tune's callback that shows how the study goes and keeps its folder in order.
+class StudyMonitor:
+    """Shows how one study goes and keeps its folder in order.
 
     Args:
         ledger: The study's truth.
-        searcher: Knows the numbers of Tune's trials.
         space: What the study searches.
         leaderboard_csv: Written when a trial has ended.
         tensorboard_folder: One folder of event files a trial.
         trials_folder: Where trials leave their files; those of losers are removed.
         kept: Says which trials' weights are worth keeping.
-        show: Called with epochs done, epochs in all, and a note.
     """
 
     def __init__(
         self,
         *,
         ledger: Ledger,
-        searcher: StudySearcher,
         space: Space,
         leaderboard_csv: Path,
         tensorboard_folder: Path,
         trials_folder: Path,
         kept: Callable[[list[LeaderboardRow]], set[int]],
-        show: Callable[[int, int, str], None],
         mirrors: Sequence[Mirror] = (),
     ) -> None:
         self._mirrors = mirrors
         self._ledger = ledger
-        self._searcher = searcher
         self._space = space
         self._leaderboard_csv = leaderboard_csv
         self._tensorboard_folder = tensorboard_folder
         self._trials_folder = trials_folder
         self._kept = kept
-        self._show = show
         self._writers: dict[int, SummaryWriter] = {}
         self._ended = ledger.ended
         self._next_tidy = float("-inf")
@@ -86,7 +82,7 @@ class Monitor(Callback):  # type: ignore[misc]
         self._closed: set[int] = set()
         self._with_weights: set[int] = set()
 
-    def setup(self, **info: object) -> None:
+    def open(self) -> None:
         """Write what earlier processes left unwritten: the configuration, ends of trials."""
         if not is_written(self._tensorboard_folder, CONFIGURATION):
             with SummaryWriter(str(self._tensorboard_folder)) as writer:
@@ -100,66 +96,40 @@ class Monitor(Callback):  # type: ignore[misc]
                 self._closed.add(row.trial)
         self.tidy()
 
-    def on_trial_start(
-        self,
-        iteration: int,
-        trials: list[tune_experiment.Trial],
-        trial: tune_experiment.Trial,
-        **info: object,
-    ) -> None:
+    def start(self, number: int) -> None:
         """Enter a trial into the HParams table before its first epoch is over."""
-        self._writer(self._row(trial)).flush()
+        self._writer(self._ledger.row(number)).flush()
 
-    def on_trial_result(
-        self,
-        iteration: int,
-        trials: list[tune_experiment.Trial],
-        trial: tune_experiment.Trial,
-        result: Mapping[str, Any],
-        **info: object,
-    ) -> None:
-        """Write an epoch's scalars and move the progress on."""
-        if "epoch" not in result:
-            return
-        row = self._row(trial)
+    def report(self, number: int, result: Mapping[str, Any]) -> bool:
+        """Write an epoch's scalars; return whether the epoch is a new one."""
+        row = self._ledger.row(number)
         epoch = result["epoch"]
-        # A trial whose process was lost goes on in another one, which reports anew.
+        # A trial whose process was lost goes on in another one, which reports again.
         if epoch <= self._epochs_shown.get(row.trial, 0):
-            return
+            return False
         writer = self._writer(row)
         for name, scalar in _scalars(result).items():
             writer.add_scalar(name, scalar, epoch)
         self._show_progress_of(row)
         writer.flush()
-        self.show()
+        return True
 
-    def on_experiment_end(self, trials: list[tune_experiment.Trial], **info: object) -> None:
+    def close(self) -> None:
         """Let go of the files of trials that were interrupted."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
-    def on_step_end(
-        self, iteration: int, trials: list[tune_experiment.Trial], **info: object
-    ) -> None:
-        """Bring the leaderboard up to date when a trial has ended."""
-        if time.monotonic() >= self._next_tidy and self._ended != self._ledger.ended:
-            self._ended = self._ledger.ended
-            begun = time.monotonic()
-            self.tidy()
-            now = time.monotonic()
-            self._next_tidy = now + max(_SECONDS_BETWEEN_TIDIES, (now - begun) / _MOST_OF_THE_TIME)
-
-    def show(self, doing: str = "") -> None:
-        """Show how far the study is, what is best so far, and what else is being done."""
-        finished = self._ledger.trials - self._ledger.remaining()
-        best = self._ledger.best()
-        note = f"trials {finished}/{self._ledger.trials}"
-        if best is not None:
-            note += f", best Dice {best.dice:.3f} (trial {best.trial})"
-        if doing:
-            note += f", {doing}"
-        self._show(self._ledger.epochs_done(), self._ledger.epochs_in_all(), note)
+    def tidy_if_due(self) -> bool:
+        """Tidy if a trial has ended since, and not too often; return whether it did."""
+        if time.monotonic() < self._next_tidy or self._ended == self._ledger.ended:
+            return False
+        self._ended = self._ledger.ended
+        begun = time.monotonic()
+        self.tidy()
+        now = time.monotonic()
+        self._next_tidy = now + max(_SECONDS_BETWEEN_TIDIES, (now - begun) / _MOST_OF_THE_TIME)
+        return True
 
     def tidy(self) -> None:
         """Write the leaderboard; remove the states of ended trials and the losers' weights."""
@@ -174,10 +144,6 @@ class Monitor(Callback):  # type: ignore[misc]
                 path.unlink(missing_ok=True)
             discard(self._mirrors, trial_folder(self._trials_folder, number), "best*.safetensors")
         self._with_weights &= kept
-        self.show()
-
-    def _row(self, trial: tune_experiment.Trial) -> LeaderboardRow:
-        return self._ledger.row(self._searcher.numbers[trial.trial_id])
 
     def _folder(self, number: int) -> Path:
         return trial_events(self._tensorboard_folder, number)
@@ -216,9 +182,100 @@ class Monitor(Callback):  # type: ignore[misc]
         del self._writers[row.trial]
         self._closed.add(row.trial)
 
+
+class SearchMonitor(Callback):  # type: ignore[misc]
+    """Tune's callback: passes on what happens to the monitor of the trial's axis.
+
+    Args:
+        monitors: By axis.
+        ledgers: By axis.
+        searcher: Knows which trial each of Tune's trials is.
+        show: Called with epochs done, epochs in all, and a note, of all axes together.
+    """
+
+    def __init__(
+        self,
+        monitors: Mapping[str, StudyMonitor],
+        ledgers: Mapping[str, Ledger],
+        searcher: StudySearcher,
+        show: Show,
+    ) -> None:
+        self._monitors = dict(monitors)
+        self._ledgers = dict(ledgers)
+        self._searcher = searcher
+        self._show = show
+
+    def setup(self, **info: object) -> None:
+        """Write what earlier processes left unwritten."""
+        for monitor in self._monitors.values():
+            monitor.open()
+        self.show()
+
+    def on_trial_start(
+        self,
+        iteration: int,
+        trials: list[tune_experiment.Trial],
+        trial: tune_experiment.Trial,
+        **info: object,
+    ) -> None:
+        """Enter a trial into its study's HParams table."""
+        axis, number = self._searcher.keys[trial.trial_id]
+        self._monitors[axis].start(number)
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[tune_experiment.Trial],
+        trial: tune_experiment.Trial,
+        result: Mapping[str, Any],
+        **info: object,
+    ) -> None:
+        """Write an epoch's scalars and move the progress on."""
+        axis, number = self._searcher.keys[trial.trial_id]
+        if "epoch" in result and self._monitors[axis].report(number, result):
+            self.show()
+
+    def on_step_end(
+        self, iteration: int, trials: list[tune_experiment.Trial], **info: object
+    ) -> None:
+        """Bring the leaderboards up to date in which a trial has ended."""
+        tidied = [monitor.tidy_if_due() for monitor in self._monitors.values()]
+        if any(tidied):
+            self.show()
+
+    def on_experiment_end(self, trials: list[tune_experiment.Trial], **info: object) -> None:
+        """Let go of the files of trials that were interrupted."""
+        for monitor in self._monitors.values():
+            monitor.close()
+
+    def tidy(self) -> None:
+        """Bring all leaderboards and folders up to date."""
+        for monitor in self._monitors.values():
+            monitor.tidy()
+        self.show()
+
+    def show(self, doing: str = "") -> None:
+        """Show how far the search is, what is best so far, and what else is being done."""
+        ledgers = self._ledgers.values()
+        notes = [
+            _note(ledger, "trials" if len(ledgers) == 1 else axis)
+            for axis, ledger in self._ledgers.items()
+        ]
+        self._show(
+            sum(ledger.epochs_done() for ledger in ledgers),
+            sum(ledger.epochs_in_all() for ledger in ledgers),
+            ", ".join([*notes, doing] if doing else notes),
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for a restore that we never ask for.
         return {}
+
+
+def _note(ledger: Ledger, name: str) -> str:
+    note = f"{name} {ledger.trials - ledger.remaining()}/{ledger.trials}"
+    best = ledger.best()
+    return note if best is None else f"{note}, best Dice {best.dice:.3f} (trial {best.trial})"
 
 
 def _scalars(result: Mapping[str, Any]) -> dict[str, float]:

@@ -69,19 +69,14 @@ class Need:
     device_bytes: int
 
 
-_measured: dict[str, tuple[Need, list[Crowd]]] = {}
-
-
 def measured_share(
-    nodes: Sequence[Node], space: Space, trials: int, shape: tuple[int, int, int]
+    nodes: Sequence[Node], spaces: Sequence[Space], trials: int, shape: tuple[int, int, int]
 ) -> float | None:
     """Return the share of a GPU that each trial should get.
 
-    What was measured once in this process is not measured again.
-
     Args:
         nodes: What the cluster has.
-        space: What the trials will try.
+        spaces: What the trials will try.
         trials: Trials to run.
         shape: Channels, height and width of the slices.
 
@@ -101,10 +96,7 @@ def measured_share(
     if most < 2:
         _log.info("packing: %d trials on %d GPUs with %d CPUs each: one a GPU", trials, gpus, cpus)
         return 1.0
-    same = repr((greediest(space), space.default_config(), shape, most))
-    if same not in _measured:
-        _measured[same] = measure_tenants(space, shape, most, device="cuda")
-    need, crowds = _measured[same]
+    need, crowds = measure_tenants(spaces, shape, most, device="cuda")
     best = best_crowd(crowds)
     _log.info(
         "packing: the greediest trial takes %.1f of %.1f GB; %s: %g GPUs a trial",
@@ -131,8 +123,14 @@ def best_crowd(crowds: Iterable[Crowd]) -> int:
     return best.tenants
 
 
-def greediest(space: Space) -> list[TrialConfig]:
-    """Return, for each encoder of a space, the point that needs the most memory."""
+def greediest(spaces: Iterable[Space]) -> list[TrialConfig]:
+    """Return, for each encoder of each space, the point that needs the most memory."""
+    return list(
+        {repr(config): config for space in spaces for config in _greediest_of(space)}.values()
+    )
+
+
+def _greediest_of(space: Space) -> list[TrialConfig]:
     largest = {
         name: max(space.dimensions[name].extremes)
         for name in ("encoder_depth", "batch_size")
@@ -144,12 +142,12 @@ def greediest(space: Space) -> list[TrialConfig]:
 
 
 def measure_tenants(
-    space: Space, shape: tuple[int, int, int], most: int, *, device: str
+    spaces: Sequence[Space], shape: tuple[int, int, int], most: int, *, device: str
 ) -> tuple[Need, list[Crowd]]:
     """Let tenants train on one GPU of this cluster.
 
     Args:
-        space: What the trials will try.
+        spaces: What the trials will try; the first one's default is what they train.
         shape: Channels, height and width of a slice.
         most: Tenants at most.
         device: `cuda`; `cpu` measures the same where Ray only believes that there is a GPU.
@@ -160,11 +158,11 @@ def measure_tenants(
     Raises:
         UserError: When no whole GPU, with a CPU for each tenant, is free.
     """
-    config = space.default_config()
+    config = spaces[0].default_config()
     with _one_gpu(most) as place:
         # They start side by side, which takes longer than all that is measured.
         tenants = [_tenant(place, most, shape, device) for _ in range(most)]
-        need: Need = ray.get(tenants[0].need.remote(greediest(space)))
+        need: Need = ray.get(tenants[0].need.remote(greediest(spaces)))
         fit = int(_TRAINING_SHARE * need.device_bytes / max(1, need.tenant_bytes))
         crowds: list[Crowd] = []
         number = 1

@@ -1,10 +1,10 @@
-"""A study that is open, run under Tune in the Ray that this process is connected to."""
+"""Studies that are open, run under Tune side by side: one run, whatever the number of axes."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
@@ -15,19 +15,19 @@ from ray.exceptions import OutOfMemoryError
 from strokeseg.config import SearchConfig, Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trials_in
-from strokeseg.imaging.slices import AXES
 from strokeseg.interrupts import lending_interrupts_to_tune
-from strokeseg.leaderboard import LeaderboardRow, trials_to_keep
+from strokeseg.leaderboard import trials_to_keep
 from strokeseg.mirror import fetch
 from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.autoscaling import await_room, reachable_nodes
-from strokeseg.tuning.feed import first_shape, open_feed
+from strokeseg.tuning.feed import first_shape, open_feeds
 from strokeseg.tuning.ledger import Ledger
-from strokeseg.tuning.monitor import Monitor
+from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor
 from strokeseg.tuning.packing import AUTO, Auto, measured_share
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS, StudyScheduler, StudySearcher
 from strokeseg.tuning.study import PreparedSlices, Study
-from strokeseg.tuning.trial import TrialSettings, run_trial
+from strokeseg.tuning.trial_process import run_trial
+from strokeseg.tuning.trial_settings import TrialSettings
 
 # Tune's own state is no use to us, since the journal is what we resume from.
 _QUIET_TUNE = {
@@ -38,10 +38,9 @@ _QUIET_TUNE = {
 }
 
 
-def run_study(
-    study: Study,
+def run_studies(
+    studies: Mapping[str, Study],
     experiment: Experiment,
-    axis: str,
     data: PreparedSlices,
     *,
     budget: SearchConfig,
@@ -50,77 +49,98 @@ def run_study(
     deterministic: bool,
     code_version: str,
     show: Show,
-) -> list[LeaderboardRow]:
-    """Run what is left of a study, in the Ray that this process is connected to.
+) -> None:
+    """Run what is left of studies, side by side in the Ray that this process is connected to.
 
-    Returns:
-        The leaderboard's rows. Trials are left to run if the search was interrupted.
+    Their trials share the worker processes. Trials are left to run if the search was interrupted.
+
+    Args:
+        studies: By axis.
+        experiment: The experiment.
+        data: The prepared slices.
+        budget: How each axis is searched.
+        gpus_per_trial: As asked for; None for one, or for none where there are none.
+        workers_per_trial: As asked for.
+        deterministic: Whether equal seeds must give equal numbers: one trial at a time.
+        code_version: Version of this code, for the record.
+        show: Called with epochs done, of how many, and a note.
 
     Raises:
         UserError: When the cluster lacks what the trials ask for.
     """
-    ledger = study.ledger
-    trials_folder = experiment.trials_folder(axis)
-    searcher = StudySearcher(ledger)
-    kept = max(experiment.config.ensemble.candidates_per_axis, budget.confirm_trials)
-    monitor = Monitor(
-        ledger=ledger,
-        searcher=searcher,
-        space=study.space,
-        leaderboard_csv=experiment.leaderboard_csv(axis),
-        tensorboard_folder=experiment.tensorboard_folder(axis),
-        trials_folder=trials_folder,
-        kept=lambda rows: trials_to_keep(rows, kept),
-        show=show,
-        mirrors=experiment.mirrors,
-    )
+    ledgers = {axis: study.ledger for axis, study in studies.items()}
+    searcher = StudySearcher(ledgers)
+    monitors = {axis: _monitor(study, experiment, axis, budget) for axis, study in studies.items()}
+    monitor = SearchMonitor(monitors, ledgers, searcher, show)
     allotment = _allotment(
-        *(study, data, gpus_per_trial, workers_per_trial),
+        *(studies, data, gpus_per_trial, workers_per_trial),
         one_at_a_time=deterministic,
         show=monitor.show,
     )
-    settings = TrialSettings(
-        axis=axis,
-        epochs=budget.epochs,
-        slices_per_epoch=budget.slices_per_epoch,
-        seed=budget.seed,
-        folds=data.folds,
-        validation_fold=None if budget.scoring == "k-fold" else data.validation_fold,
-        trials_folder=str(trials_folder),
-        tensorboard_folder=str(experiment.tensorboard_folder(axis)),
-        allotment=allotment,
-        deterministic=deterministic,
-        sequences=experiment.config.data.sequences,
-        spacing_mm=data.spacing_mm,
-        preparation_hash=data.fingerprint,
-        code_version=code_version,
-        mirrors=experiment.mirrors,
-        driver_node=ray.get_runtime_context().get_node_id(),
-    )
+    settings = {
+        axis: TrialSettings(
+            axis=axis,
+            epochs=budget.epochs,
+            slices_per_epoch=budget.slices_per_epoch,
+            seed=budget.seed,
+            folds=data.folds,
+            validation_fold=None if budget.scoring == "k-fold" else data.validation_fold,
+            trials_folder=str(experiment.trials_folder(axis)),
+            tensorboard_folder=str(experiment.tensorboard_folder(axis)),
+            allotment=allotment,
+            deterministic=deterministic,
+            sequences=experiment.config.data.sequences,
+            spacing_mm=data.spacing_mm,
+            preparation_hash=data.fingerprint,
+            code_version=code_version,
+            mirrors=experiment.mirrors,
+            driver_node=ray.get_runtime_context().get_node_id(),
+        )
+        for axis in studies
+    }
     monitor.show("reading the slices")
     cases = [case for fold in data.folds for case in fold]
-    feed = open_feed(data.folder, axis, cases, gpus=allotment.gpus, mirrors=experiment.mirrors)
+    feeds = open_feeds(
+        data.folder, tuple(studies), cases, gpus=allotment.gpus, mirrors=experiment.mirrors
+    )
     monitor.show("starting the first trials")
-    weights = {encoder: ray.put(found) for encoder, found in study.weights.items()}
+    weights = {
+        encoder: ray.put(found)
+        for study in studies.values()
+        for encoder, found in study.weights.items()
+    }
     bundle = {"CPU": allotment.cpus, "GPU": allotment.gpus}
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, feed=feed, weights=weights, settings=settings),
+        tune.with_parameters(run_trial, feeds=feeds, weights=weights, settings=settings),
         tune.PlacementGroupFactory([bundle] * allotment.workers),
     )
-    scratch = experiment.search_folder(axis) / "tune"
+    scratch = [experiment.search_folder(axis) / "tune" for axis in studies]
     with lending_interrupts_to_tune():
         try:
-            _fit(trainable, ledger, searcher, monitor, allotment, scratch)
+            _fit(trainable, ledgers, searcher, monitor, allotment, scratch)
         finally:
-            ledger.close()
+            for ledger in ledgers.values():
+                ledger.close()
         monitor.tidy()
         # Weights lie where their trials ran.
-        fetch(experiment.mirrors, [trials_folder])
-    return ledger.rows()
+        fetch(experiment.mirrors, [experiment.trials_folder(axis) for axis in studies])
+
+
+def _monitor(study: Study, experiment: Experiment, axis: str, budget: SearchConfig) -> StudyMonitor:
+    kept = max(experiment.config.ensemble.candidates_per_axis, budget.confirm_trials)
+    return StudyMonitor(
+        ledger=study.ledger,
+        space=study.space,
+        leaderboard_csv=experiment.leaderboard_csv(axis),
+        tensorboard_folder=experiment.tensorboard_folder(axis),
+        trials_folder=experiment.trials_folder(axis),
+        kept=lambda rows: trials_to_keep(rows, kept),
+        mirrors=experiment.mirrors,
+    )
 
 
 def _allotment(
-    study: Study,
+    studies: Mapping[str, Study],
     data: PreparedSlices,
     gpus_per_trial: float | Auto | None,
     workers_per_trial: int | None,
@@ -129,14 +149,17 @@ def _allotment(
     show: Callable[[str], None],
 ) -> Allotment:
     nodes = reachable_nodes()
-    trials = 1 if one_at_a_time else max(study.ledger.remaining(), study.ledger.to_confirm())
+    ledgers = [study.ledger for study in studies.values()]
+    trials = sum(max(ledger.remaining(), ledger.to_confirm()) for ledger in ledgers)
+    if one_at_a_time:
+        trials = 1
     if gpus_per_trial == AUTO:
         if any(node.gpus >= 1 and node.cpus >= 1 for node in nodes):
             await_room(1, 1, show)
         show("measuring how many trials should share a GPU")
-        # The largest, so that all axes' searches measure the same, once.
-        shape = max((first_shape(data.folder, name) for name in AXES), key=prod)
-        gpus_per_trial = measured_share(nodes, study.space, trials, shape)
+        shape = max((first_shape(data.folder, axis) for axis in studies), key=prod)
+        spaces = [study.space for study in studies.values()]
+        gpus_per_trial = measured_share(nodes, spaces, trials, shape)
     allotment = allot(nodes, trials, gpus_per_trial, workers_per_trial)
     # The slices are read where trials run.
     await_room(allotment.cpus, allotment.gpus, show)
@@ -145,32 +168,38 @@ def _allotment(
 
 def _fit(
     trainable: object,
-    ledger: Ledger,
+    ledgers: Mapping[str, Ledger],
     searcher: StudySearcher,
-    monitor: Monitor,
+    monitor: SearchMonitor,
     allotment: Allotment,
-    scratch: Path,
+    scratch: Sequence[Path],
 ) -> None:
     os.environ.update(_QUIET_TUNE)
-    # Left by a driver that was killed: nothing of it is ever read again.
-    shutil.rmtree(scratch, ignore_errors=True)
-    for half_written in trials_in(scratch.parent).glob("*/.partial-*"):
-        half_written.unlink(missing_ok=True)
+    for folder in scratch:
+        # Left by a driver that was killed: nothing of it is ever read again.
+        shutil.rmtree(folder, ignore_errors=True)
+        for half_written in trials_in(folder.parent).glob("*/.partial-*"):
+            half_written.unlink(missing_ok=True)
+    # One axis's, whose study is locked, serves all.
+    (place, *_) = scratch
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=StudyScheduler(ledger, searcher),
+            scheduler=StudyScheduler(ledgers, searcher),
             # Enough is enough: the searcher says itself when there is no more.
-            num_samples=ledger.remaining() + ledger.to_confirm() + ledger.orphans,
+            num_samples=sum(
+                ledger.remaining() + ledger.to_confirm() + ledger.orphans
+                for ledger in ledgers.values()
+            ),
             max_concurrent_trials=allotment.concurrent,
             # A trial of several processes may end while its first one still waits for another.
             reuse_actors=allotment.workers == 1,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
-            name=scratch.name,
-            storage_path=str(scratch.parent),
+            name=place.name,
+            storage_path=str(place.parent),
             callbacks=[monitor],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES_OF_A_LOST_PROCESS),
@@ -186,4 +215,4 @@ def _fit(
             "a node ran low on memory, so Ray ended trials there; ask for fewer trials at once, or "
             "end what else runs there, and the same command goes on from there"
         ) from None
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import optuna
@@ -25,6 +26,7 @@ from pydantic import Field, model_validator
 
 from strokeseg.config import Record, TrialConfig
 from strokeseg.leaderboard import DEFAULT, FIRST_POINT
+from strokeseg.tuning.encoders import WantedEncoders
 
 Value: TypeAlias = bool | int | float | str
 
@@ -150,6 +152,22 @@ class Space(Record):
         if dimension.when and dimension.otherwise is True:
             wanted = wanted | outside
         return tuple(encoder for encoder in self.encoders() if encoder in wanted)
+
+    def wanted_encoders(
+        self, path: Path, channels: int, weights_dir: Path | None
+    ) -> WantedEncoders:
+        """Return what this space asks of encoders; see `encoders.WantedEncoders`."""
+        dimension = self.dimensions.get("encoder_depth")
+        default = TrialConfig.model_fields["encoder_depth"].default
+        depths = (default,) if dimension is None else all_values("encoder_depth", dimension)
+        return WantedEncoders(
+            path=path,
+            encoders=self.encoders(),
+            pretrained=self.pretrained_encoders(),
+            depth=max(int(depth) for depth in depths),
+            channels=channels,
+            weights_dir=weights_dir,
+        )
 
     def encoders(self) -> tuple[str, ...]:
         """All encoders in the space."""

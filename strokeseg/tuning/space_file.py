@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from strokeseg.config import Record, TrialConfig, parse_record
 from strokeseg.errors import UserError, listed
-from strokeseg.learning.networks import check_encoder
 from strokeseg.tuning.space import Dimension, Space, Value, all_values
 from strokeseg.yaml_file import load_yaml
 
@@ -23,16 +22,17 @@ class _SpaceFile(Record):
     first: tuple[dict[str, Value], ...] = ()
 
 
-def load_space(path: Path, channels: int) -> Space:
+def load_space(path: Path) -> Space:
     """Read a search space, its base included, and check it against what a trial can be.
+
+    Whether its encoders can be built, `encoders.find_encoders` checks.
 
     Args:
         path: The YAML file.
-        channels: Number of sequences, which every encoder must take.
 
     Raises:
         UserError: With every fault at once: unknown keys or parameters, values that a
-            trial refuses, unknown encoders, conditions on what comes later or not at all.
+            trial refuses, conditions on what comes later or not at all.
     """
     file = parse_record(_SpaceFile, load_yaml(path), str(path))
     parameters: dict[str, Dimension | None] = {}
@@ -50,7 +50,7 @@ def load_space(path: Path, channels: int) -> Space:
     parameters.update(file.parameters)
     dimensions = {name: dimension for name, dimension in parameters.items() if dimension}
     space = Space(dimensions=_ordered(dimensions, path), first=first)
-    faults = [*_wrong_values(space), *_wrong_encoders(space, channels), *_wrong_first(space)]
+    faults = [*_wrong_values(space), *_wrong_first(space)]
     if faults:
         raise UserError(f"{path}: {listed(faults)}")
     return space
@@ -121,20 +121,6 @@ def _refusal(point: Mapping[str, Value], name: str | None) -> str | None:
         message = fault["msg"].removeprefix("Value error, ")
         return f"{name}: {message}, got {point[name]!r}" if name else message
     return None
-
-
-def _wrong_encoders(space: Space, channels: int) -> list[str]:
-    name = "encoder_depth"
-    depths = space.dimensions[name].extremes if name in space.dimensions else ()
-    possible = tuple(depth for depth in depths if _refusal({name: depth}, name) is None)
-    deepest = int(max(_numbers(possible), default=5))
-    faults = []
-    for encoder in space.encoders():
-        try:
-            check_encoder(encoder, deepest, channels)
-        except UserError as error:
-            faults.append(str(error))
-    return faults
 
 
 def _wrong_first(space: Space) -> list[str]:

@@ -8,7 +8,7 @@ inherits what still fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,14 @@ from strokeseg.config import SearchConfig
 from strokeseg.errors import UserError, listed, shown
 from strokeseg.experiment import Experiment
 from strokeseg.files import write_json
-from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
 from strokeseg.lease import leased
+from strokeseg.tuning.encoders import FoundWeights
 from strokeseg.tuning.entries import check_study
 from strokeseg.tuning.inheritance import inherit, transfer_best
 from strokeseg.tuning.journal import mend_journal, open_journal, read_study, told_as_journal
 from strokeseg.tuning.ledger import INHERITED, Ledger
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
 from strokeseg.tuning.space import Space, enqueue_first
-from strokeseg.tuning.space_file import load_space
 
 _SETTINGS, _WEIGHTS, _EXTENDED = "settings", "weights", "extended_to"
 # Those that `study.json` tells; the journal has all.
@@ -62,20 +61,12 @@ class Study:
 
     ledger: Ledger
     space: Space
-    weights: Mapping[str, EncoderWeights]
+    weights: Mapping[str, FoundWeights]
     optuna: optuna.Study
 
 
-def find_weights(space: Space, weights_dir: Path | None) -> dict[str, EncoderWeights]:
-    """Return the weights of every encoder that the space may want pretrained.
-
-    Raises:
-        UserError: When some cannot be had.
-    """
-    return {
-        encoder: find_encoder_weights(encoder, weights_dir)
-        for encoder in space.pretrained_encoders()
-    }
+# Checks the space's encoders and finds their pretrained weights, by encoder.
+FindEncoders = Callable[[], Mapping[str, FoundWeights]]
 
 
 @contextmanager
@@ -85,32 +76,31 @@ def open_study(
     data: PreparedSlices,
     *,
     budget: SearchConfig,
-    space_path: Path,
-    weights_dir: Path | None,
+    space: Space,
+    find_encoders: FindEncoders,
     extend: int = 0,
     new_study: bool = False,
 ) -> Iterator[Study]:
     """Build an axis's study or open the one that is there, and hold it against other drivers.
 
-    Everything that can be wrong with the space or the weights is found here, before the
+    Everything that can be wrong with the encoders or the weights is found here, before the
     first trial.
 
     Args:
-        experiment: Whose.
-        axis: Which.
+        experiment: The experiment.
+        axis: The study's axis.
         data: The prepared slices.
         budget: How it is searched, and how much that may spend.
-        space_path: The space's YAML file.
-        weights_dir: Where pretrained weights are looked for first.
+        space: What is searched.
+        find_encoders: Called for a study that has trials to run.
         extend: Trials to add to a study that is done; one that is not goes on first.
         new_study: Put a study that began with other settings aside and begin a new one,
             which inherits from it.
 
     Raises:
-        UserError: When the space is wrong, pretrained weights cannot be had, the study
+        UserError: When an encoder is wrong, pretrained weights cannot be had, the study
             began with other settings, or another process runs it.
     """
-    space = load_space(space_path, len(experiment.config.data.sequences))
     settings = _settings(space, budget, data)
     journal = experiment.journal(axis)
     with told_as_journal(journal):
@@ -124,7 +114,7 @@ def open_study(
         )
     # A study that is new must fail before it leaves a file, one that is done needs no weights.
     begins = before is None or bool(differing)
-    weights = find_weights(space, weights_dir) if begins else {}
+    weights = find_encoders() if begins else {}
     with _held(experiment, axis):
         # Finding weights takes its time: another driver may have come and gone.
         if begins and before is None and _begun(journal, axis) is not None:
@@ -149,7 +139,7 @@ def open_study(
             study.set_user_attr(_EXTENDED, ledger.trials + extend)
             ledger = Ledger(study, space, scoring, budget, trials=_total(study, budget))
         if not begins and not ledger.is_done():
-            weights = find_weights(space, weights_dir)
+            weights = find_encoders()
         if weights:
             _keep_weights(study, weights, experiment.search_folder(axis))
         told = {name: settings[name] for name in _TOLD}
@@ -209,7 +199,7 @@ def _begin(
     space: Space,
     settings: Mapping[str, Any],
     budget: SearchConfig,
-    weights: Mapping[str, EncoderWeights],
+    weights: Mapping[str, FoundWeights],
 ) -> optuna.Study:
     """Create a study, queue what it tries first, and let it inherit from earlier ones."""
     experiment.search_folder(axis).mkdir(parents=True, exist_ok=True)
@@ -259,11 +249,11 @@ def _settings(space: Space, budget: SearchConfig, data: PreparedSlices) -> dict[
     }
 
 
-def _hashes(weights: Mapping[str, EncoderWeights]) -> dict[str, str]:
+def _hashes(weights: Mapping[str, FoundWeights]) -> dict[str, str]:
     return {encoder: found.sha256 for encoder, found in weights.items()}
 
 
-def _keep_weights(study: optuna.Study, weights: Mapping[str, EncoderWeights], folder: Path) -> None:
+def _keep_weights(study: optuna.Study, weights: Mapping[str, FoundWeights], folder: Path) -> None:
     hashes = _hashes(weights)
     before = study.user_attrs.get(_WEIGHTS)
     if before is None:

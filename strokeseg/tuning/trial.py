@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -20,6 +19,7 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from safetensors.torch import load
 
 from strokeseg.config import TrialConfig
 from strokeseg.errors import DeviceError, StorageError, UserError
@@ -41,11 +41,12 @@ from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
 from strokeseg.learning.world import ALONE, World
-from strokeseg.mirror import Mirror, fetch, forget, publish
-from strokeseg.tuning.allotment import Allotment
+from strokeseg.mirror import fetch, forget, publish
+from strokeseg.tuning.encoders import FoundWeights
 from strokeseg.tuning.feed import Feed, slices_of
 from strokeseg.tuning.gpus import leave_broken_gpu, take_gpu
 from strokeseg.tuning.picture_events import replace_pictures
+from strokeseg.tuning.trial_settings import TrialSettings
 from strokeseg.tuning.workers import world_of
 
 _log = logging.getLogger(__name__)
@@ -54,48 +55,6 @@ _log = logging.getLogger(__name__)
 _FAILURES = (RuntimeError, ValueError, OSError, MemoryError)
 # Distinguishes one trial's seed from the next: trial n of a study uses seed + n * stride.
 _SEED_STRIDE = 100_003
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialSettings:
-    """What all trials of a study share.
-
-    Attributes:
-        axis: The study's axis.
-        epochs: Epochs of a trial that is never stopped early.
-        slices_per_epoch: Training slices an epoch; nothing for all there are.
-        seed: The study's seed.
-        folds: The cases of each fold.
-        validation_fold: The fold that scores trials, the others train; nothing for k-fold
-            scoring, one fold after the other.
-        trials_folder: Where trials leave their files; every node sees it.
-        tensorboard_folder: Where they leave their pictures; every node sees it.
-        allotment: What each trial gets.
-        deterministic: Whether equal seeds must give equal numbers, whatever it costs.
-        sequences: Sequences in the order of the channels.
-        spacing_mm: Voxel size (x, y, z) of the prepared cases.
-        preparation_hash: Fingerprint of the prepared data.
-        code_version: Version of this code.
-        mirrors: Where the trials' files are fetched from and published.
-        driver_node: Ray's name of the node whose working copy of a mirror the driver tidies.
-    """
-
-    axis: str
-    epochs: int
-    slices_per_epoch: int | None
-    seed: int
-    folds: tuple[tuple[str, ...], ...]
-    validation_fold: int | None
-    trials_folder: str
-    tensorboard_folder: str
-    allotment: Allotment
-    deterministic: bool
-    sequences: tuple[str, ...]
-    spacing_mm: tuple[float, float, float]
-    preparation_hash: str
-    code_version: str
-    mirrors: tuple[Mirror, ...] = ()
-    driver_node: str = ""
 
 
 def run_trial(
@@ -163,8 +122,13 @@ def _weights_for(
     config = proposal["config"]
     if not config["pretrained"]:
         return None
-    found: EncoderWeights = ray.get(weights[config["encoder"]])
-    return found
+    found: FoundWeights = ray.get(weights[config["encoder"]])
+    return EncoderWeights(
+        encoder=found.encoder,
+        source=found.source,
+        sha256=found.sha256,
+        tensors=load(found.content),
+    )
 
 
 def _follow(

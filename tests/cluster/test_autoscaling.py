@@ -105,7 +105,7 @@ with our_study(folder, trials, 2) as (ledger, searcher, monitor, experiment):
         tune.PlacementGroupFactory([{"CPU": allotment.cpus, "GPU": allotment.gpus}]),
     )
     scratch = experiment.search_folder("axial") / "tune"
-    _fit(trainable, ledger, searcher, monitor, allotment, scratch)
+    _fit(trainable, {"axial": ledger}, searcher, monitor, allotment, [scratch])
     found["most"] = cluster_gpus()
     found["then"] = [node.to_come for node in reachable_nodes()]
     monitor.tidy()

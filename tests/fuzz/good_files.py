@@ -26,6 +26,7 @@ from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 from strokeseg.preparation.record import read_preparation
 from strokeseg.search_options import prepared_slices
+from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import open_study
 
 SEQUENCES = ("T1", "DWI")
@@ -110,8 +111,8 @@ def _search(experiment: Experiment, axis: str) -> None:
         axis,
         data,
         budget=budget,
-        space_path=experiment.space_path(axis),
-        weights_dir=None,
+        space=load_space(experiment.space_path(axis)),
+        find_encoders=dict,
     ) as study:
         while (proposal := study.ledger.ask()) is not None:
             dice = float(generator.random())

@@ -80,7 +80,7 @@ with our_study(folder, int(trials), 2) as (ledger, searcher, monitor, experiment
     )
     wait_for(folder.with_suffix(".start"))
     scratch = experiment.search_folder("axial") / "tune"
-    _fit(trainable, ledger, searcher, monitor, allotment, scratch)
+    _fit(trainable, {"axial": ledger}, searcher, monitor, allotment, [scratch])
     states = [row.state for row in ledger.rows()]
 folder.with_suffix(".states").write_text(json.dumps(states))
 """

@@ -74,7 +74,7 @@ def space(tmp_path: Path) -> Space:
         "  encoder_depth: {choices: [3, 4, 5]}\n"
         "  learning_rate: {low: 1.0e-3, high: 1.0e-2}\n"
     )
-    return load_space(path, channels=2)
+    return load_space(path)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from strokeseg.experiment import trial_events
 from strokeseg.tuning.hparams import BEST_DICE, CONFIGURATION, END, EPOCHS_RUN, START
 from strokeseg.tuning.journal import open_journal
 from strokeseg.tuning.ledger import Ledger
-from strokeseg.tuning.monitor import Monitor
+from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor
 from strokeseg.tuning.picture_events import replace_pictures
 from strokeseg.tuning.scoring import FoldScoring
 from strokeseg.tuning.searcher import StudyScheduler, StudySearcher
@@ -54,17 +54,21 @@ class Driver:
         scoring = FoldScoring(epochs=EPOCHS, grace_epochs=1, reduction_factor=8)
         budget = SearchConfig(trials=trials, confirm_trials=0)
         self.ledger = Ledger(study, SPACE, scoring, budget)
-        self.searcher = StudySearcher(self.ledger)
-        self.scheduler = StudyScheduler(self.ledger, self.searcher)
-        self.monitor = Monitor(
+        ledgers = {"axial": self.ledger}
+        self.searcher = StudySearcher(ledgers)
+        self.scheduler = StudyScheduler(ledgers, self.searcher)
+        monitor = StudyMonitor(
             ledger=self.ledger,
-            searcher=self.searcher,
             space=SPACE,
             leaderboard_csv=folder / "leaderboard.csv",
             tensorboard_folder=folder / "tensorboard",
             trials_folder=folder / "trials",
             kept=lambda rows: set(),
-            show=lambda done, total, note: None,
+        )
+        self.notes: list[str] = []
+        self.monitor = SearchMonitor(
+            *({"axial": monitor}, ledgers, self.searcher),
+            lambda done, total, note: self.notes.append(note),
         )
         self.monitor.setup()
 
@@ -169,6 +173,16 @@ def test_the_table_names_every_parameter_that_varies_with_its_domain(tmp_path: P
         api_pb2.DATA_TYPE_FLOAT64,
     )
     assert [metric.name.tag for metric in described.metric_infos] == [BEST_DICE, EPOCHS_RUN]
+
+
+def test_progress_says_how_far_the_study_is_and_what_is_best(tmp_path: Path) -> None:
+    driver = Driver(tmp_path)
+    assert driver.notes[-1] == "trials 0/3"
+    trial = driver.start()
+    driver.report(trial, 1, 0.4)
+    assert driver.notes[-1] == "trials 0/3, best Dice 0.400 (trial 0)"
+    driver.monitor.show("reading the slices")
+    assert driver.notes[-1] == "trials 0/3, best Dice 0.400 (trial 0), reading the slices"
 
 
 def test_a_trial_is_in_the_table_from_its_start_with_its_values(tmp_path: Path) -> None:

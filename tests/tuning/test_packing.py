@@ -38,7 +38,7 @@ space = Space(dimensions={
     "encoder_depth": Dimension(value=3),
     "batch_size": Dimension(choices=(2, 4)),
 }, first=())
-need, crowds = packing.measure_tenants(space, (4, 32, 32), 2, device="cpu")
+need, crowds = packing.measure_tenants([space], (4, 32, 32), 2, device="cpu")
 end = time.monotonic() + 30
 while (free := ray.available_resources()).get("GPU") != 1 and time.monotonic() < end:
     time.sleep(0.1)
@@ -75,20 +75,20 @@ def test_tenants_are_doubled_for_as_long_as_that_pays(rates: list[float], best: 
 def test_nothing_is_measured_where_nothing_can_be_shared(
     nodes: list[Node], trials: int, share: float | None, shipped_space: Callable[[Path], Space]
 ) -> None:
-    assert measured_share(nodes, shipped_space(BASE), trials, SHAPE) == share
+    assert measured_share(nodes, [shipped_space(BASE)], trials, SHAPE) == share
 
 
 def test_the_greediest_points_are_the_deepest_with_the_largest_batches(
     shipped_space: Callable[[Path], Space],
 ) -> None:
     space = shipped_space(BASE)
-    points = greediest(space)
+    points = greediest([space])
     assert [point.encoder for point in points] == list(space.dimensions["encoder"].extremes)
     assert {(point.encoder_depth, point.batch_size) for point in points} == {(5, 32)}
 
 
 def test_a_space_without_an_encoder_has_the_usual_one() -> None:
-    assert greediest(Space(dimensions={}, first=())) == [TrialConfig()]
+    assert greediest([Space(dimensions={}, first=())]) == [TrialConfig()]
 
 
 def test_tenants_train_side_by_side_on_one_gpu_and_leave_it() -> None:

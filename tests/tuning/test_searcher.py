@@ -40,14 +40,17 @@ def opened(journal: Path, trials: int, **budget: Any) -> Ledger:
     return Ledger(study, SPACE, scoring, config)
 
 
-def run_under_tune(trial: Any, ledger: Ledger, folder: Path, at_once: int = 1) -> None:
-    searcher = StudySearcher(ledger)
+def run_under_tune(
+    trial: Any, searched: Ledger | dict[str, Ledger], folder: Path, at_once: int = 1
+) -> None:
+    ledgers = {"axial": searched} if isinstance(searched, Ledger) else searched
+    searcher = StudySearcher(ledgers)
     tune.Tuner(
         trial,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=StudyScheduler(ledger, searcher),
-            num_samples=ledger.remaining() + ledger.to_confirm(),
+            scheduler=StudyScheduler(ledgers, searcher),
+            num_samples=sum(one.remaining() + one.to_confirm() for one in ledgers.values()),
             max_concurrent_trials=at_once,
             reuse_actors=True,
         ),
@@ -109,7 +112,7 @@ def test_tune_tells_the_journal_how_every_trial_ended(tmp_path: Path) -> None:
     assert reasons[1] == "the loss is nan in epoch 1"
     assert lost.state is TrialState.FAIL
     assert "died" in reasons[2] and "\n" not in reasons[2]
-    # The epoch was reported by each attempt and taken down once.
+    # The epoch was reported by each attempt and recorded once.
     assert lost.intermediate_values == {1: 0.5} and lost.user_attrs["progress"]["seconds"] == 1.0
     # Of 0.2, 0.5 and 0.1 at epoch 1 the last is not in the better half.
     assert (pruned.state, pruned.intermediate_values) == (TrialState.PRUNED, {1: 0.1})
@@ -189,3 +192,59 @@ def test_a_hopeless_search_stops_early(tmp_path: Path) -> None:
     assert ledger.hopeless() == "trial 0: no space left on device"
     # Those that ran side by side when the third failed may have failed as well.
     assert 3 <= len(ledger.rows()) <= 5
+
+
+def test_the_axis_with_the_most_left_to_start_comes_next(tmp_path: Path) -> None:
+    trials = {"axial": 3, "coronal": 1, "sagittal": 2}
+    ledgers = {axis: opened(tmp_path / axis, trials=count) for axis, count in trials.items()}
+    searcher = StudySearcher(ledgers)
+    asked = [searcher.suggest(f"tune-{index}") for index in range(6)]
+    # Of equal ones the one that has waited longest: at first in their order, and of three with one
+    # trial left coronal, then axial, whose last turn was before sagittal's.
+    order = ["axial", "axial", "sagittal", "coronal", "axial", "sagittal"]
+    assert [proposal["axis"] for proposal in asked if isinstance(proposal, dict)] == order
+    # Nothing for now, since what runs may fail or need confirming.
+    assert searcher.suggest("tune-6") is None
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_studies_side_by_side_keep_their_own_trials_and_processes_are_shared(
+    tmp_path: Path,
+) -> None:
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    report = reporter()
+
+    def trial(proposal: Mapping[str, Any]) -> None:
+        axis, number = proposal["axis"], proposal["number"]
+        (seen / f"{axis}-{number}-{os.getpid()}").touch()
+        if (axis, number) == ("coronal", 1):
+            tune.report({"failure": "a broken batch"})
+            return
+        for epoch in range(1, EPOCHS + 1):
+            report(epoch, 0.5 if axis == "axial" else 0.6)
+
+    counts = {"axial": 3, "coronal": 2}
+    journals = {axis: tmp_path / f"{axis}.log" for axis in counts}
+    ledgers = {axis: opened(journals[axis], trials=count) for axis, count in counts.items()}
+    run_under_tune(trial, ledgers, tmp_path, at_once=2)
+    assert all(ledger.is_done() for ledger in ledgers.values())
+    states = {axis: [row.state for row in ledger.rows()] for axis, ledger in ledgers.items()}
+    assert states == {"axial": ["COMPLETE"] * 3, "coronal": ["COMPLETE", "FAIL"]}
+    scores = {axis: trials_of(journal)[0].value for axis, journal in journals.items()}
+    assert scores == {"axial": 0.5, "coronal": 0.6}
+    trials = [path.name.rsplit("-", 1) for path in seen.iterdir()]
+    assert len(trials) == 5 and len({process for _, process in trials}) == 2
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_full_disk_halts_all_axes(tmp_path: Path) -> None:
+    def trial(proposal: Mapping[str, Any]) -> None:
+        tune.report({"halt": "/storage: cannot be written (No space left on device)"})
+
+    ledgers = {axis: opened(tmp_path / axis, trials=2) for axis in ("axial", "coronal")}
+    run_under_tune(trial, ledgers, tmp_path)
+    assert {ledger.halted for ledger in ledgers.values()} == {
+        "/storage: cannot be written (No space left on device)"
+    }
+    assert all(ledger.remaining() == 2 for ledger in ledgers.values())

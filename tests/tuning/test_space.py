@@ -12,16 +12,13 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
+from strokeseg.tuning.encoders import check_encoders
 from strokeseg.tuning.space import Dimension, Space, enqueue_first, plain
-from strokeseg.tuning.space_file import load_space as load_space_for
+from strokeseg.tuning.space_file import load_space
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "search_spaces").glob("*.yaml"))
 # Every space here names an encoder that is quick to build, since all of them are built.
 ENCODER = "  encoder: {value: resnet18}\n"
-
-
-def load_space(path: Path) -> Space:
-    return load_space_for(path, channels=4)
 
 
 def written(folder: Path, text: str, name: str = "space.yaml") -> Path:
@@ -47,7 +44,7 @@ def points(space: Space, count: int) -> list[TrialConfig]:
 def fault_of(folder: Path, text: str) -> str:
     path = written(folder, text)
     with pytest.raises(UserError) as caught:
-        load_space(path)
+        check_encoders(load_space(path).wanted_encoders(path, 4, None))
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and "\n" not in message
     return message
@@ -310,13 +307,17 @@ def test_several_faults_are_one_line(tmp_path: Path) -> None:
     text = """\
 first: [{batch_size: 64}]
 parameters:
-  encoder: {choices: [resnet18, resnt18]}
   dropuot: {value: 1}
   batch_size: {choices: [8, -1]}
 """
     message = fault_of(tmp_path, text)
-    for fault in ("resnt18", "unknown parameter dropuot", "batch_size", "first.0"):
+    for fault in ("unknown parameter dropuot", "batch_size", "first.0"):
         assert fault in message
+
+
+def test_several_wrong_encoders_are_one_line(tmp_path: Path) -> None:
+    message = fault_of(tmp_path, "parameters: {encoder: {choices: [resnt18, resnt34]}}")
+    assert "did you mean resnet18" in message and "did you mean resnet34" in message
 
 
 @pytest.mark.parametrize(

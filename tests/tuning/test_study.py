@@ -16,6 +16,8 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trial_weights
 from strokeseg.files import read_json
 from strokeseg.leaderboard import write_leaderboard
+from strokeseg.tuning.encoders import find_encoders
+from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import PreparedSlices, Study, open_study
 
 SCRATCH = """\
@@ -66,13 +68,15 @@ class Bench:
             **{"trials": 2, "epochs": 6, "slices_per_epoch": 32, "confirm_trials": 0},
             **budget,
         }
+        space = load_space(self.space)
+        wanted = space.wanted_encoders(self.space, 4, weights_dir)
         with open_study(
             self.experiment,
             axis,
             data,
             budget=SearchConfig.model_validate(settings),
-            space_path=self.space,
-            weights_dir=weights_dir,
+            space=space,
+            find_encoders=lambda: {found.encoder: found for found in find_encoders(wanted)},
             extend=extend,
             new_study=new_study,
         ) as study:

@@ -43,7 +43,7 @@ allotment = Allotment(cpus=1, gpus=0, concurrent=1, workers=2)
 trainable = tune.with_resources(trial, tune.PlacementGroupFactory([{"CPU": 1}] * 2))
 with our_study(folder, 3, EPOCHS) as (ledger, searcher, monitor, experiment):
     scratch = experiment.search_folder("axial") / "tune"
-    _fit(trainable, ledger, searcher, monitor, allotment, scratch)
+    _fit(trainable, {"axial": ledger}, searcher, monitor, allotment, [scratch])
     print(json.dumps([(row.state, row.reason) for row in ledger.rows()]))
 """
 
