@@ -85,7 +85,7 @@ def _summary(on: str) -> dict[str, Any]:
         "patients": 1,
         "failed": {},
         "rivals_failed": {},
-        "bootstrap": {"samples": 10000, "seed": 0, "confidence": 0.95},
+        "bootstrap": {"samples": 2000, "seed": 0, "confidence": 0.95},
         "methods": {"vote": vote},
         "by_size": [size],
     }

@@ -1,26 +1,28 @@
 """Intervals by the bootstrap over patients.
 
-A *draw* takes as many patients as there are, with replacement; all cases of a patient come
-together, since they are not independent. The interval of a mean holds the middle 95 % of the
-means of the draws. All methods and metrics of the same patients share their draws.
+A *resample* takes as many patients as there are, with replacement; all cases of a patient come
+together, since they are not independent. The interval is that of SciPy's bias-corrected and
+accelerated bootstrap (BCa), for the mean over the cases of the patients that were drawn.
 
 Source:
-    Efron and Tibshirani, An Introduction to the Bootstrap, 1993 (percentile intervals).
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 14 (BCa; 2,000
+    resamples, which place both ends to a few hundredths of the interval's width).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import bootstrap
 
-SAMPLES = 10_000
+RESAMPLES = 2_000
 SEED = 0
 CONFIDENCE = 0.95
 
 _FEWEST_PATIENTS = 2
+_ROUNDING = 1e-12
 
 
 def mean_interval(
@@ -33,21 +35,32 @@ def mean_interval(
         patients: Whose case each is.
 
     Returns:
-        Both ends, or nothing for fewer than two patients, who say nothing of others.
+        Both ends. None for fewer than two patients, who say nothing of others; the mean twice
+        where all patients have the same mean, for which BCa is not defined.
     """
     names, owners = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     if len(names) < _FEWEST_PATIENTS:
         return None, None
-    times = _draws(len(names))
-    totals = times @ np.bincount(owners, weights=np.asarray(values, dtype=float))
-    counts = times @ np.bincount(owners)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(totals / counts, [tail, 1 - tail])
+    totals = np.asarray(np.bincount(owners, weights=values), dtype=float)
+    counts = np.asarray(np.bincount(owners), dtype=float)
+    means = totals / counts
+    if np.allclose(means, means[0], rtol=_ROUNDING, atol=_ROUNDING):
+        return float(means[0]), float(means[0])
+    low, high = bootstrap(
+        (totals, counts),
+        _mean,
+        paired=True,
+        vectorized=True,
+        method="BCa",
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
     return float(low), float(high)
 
 
-@lru_cache(maxsize=8)
-def _draws(patients: int) -> NDArray[np.int64]:
-    """How often each draw takes each patient, (draws, patients)."""
-    chances = np.full(patients, 1 / patients)
-    return np.random.default_rng(SEED).multinomial(patients, chances, size=SAMPLES)
+def _mean(
+    totals: NDArray[np.float64], counts: NDArray[np.float64], axis: int = -1
+) -> NDArray[np.float64]:
+    """Return the mean over cases of what patients' values sum to and how many cases they have."""
+    return np.asarray(totals.sum(axis=axis) / counts.sum(axis=axis))

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import CaseError, UserError
@@ -187,12 +188,8 @@ def area_under_roc(values: NDArray[np.float32], positive: NDArray[np.bool_]) -> 
     negatives = len(positive) - positives
     if not positives or not negatives:
         return None
-    # Most voxels share the value 0: ranking the few values that differ is much faster.
-    levels, where = np.unique(values, return_inverse=True)
-    hits = np.bincount(where[positive], minlength=len(levels))
-    others = np.bincount(where, minlength=len(levels)) - hits
-    below = np.cumsum(others) - others
-    return float((hits * (below + others / 2)).sum() / positives / negatives)
+    ranks = float(rankdata(values)[positive].sum())
+    return (ranks - positives * (positives + 1) / 2) / positives / negatives
 
 
 @lru_cache(maxsize=1)

@@ -234,8 +234,8 @@ def provenance_table(findings: Findings) -> Table:
         ("policy of the metrics", summary["policy"]),
         (
             "intervals",
-            f"{bootstrap['confidence']:.0%}, percentile bootstrap over patients, "
-            f"{bootstrap['samples']} draws, seed {bootstrap['seed']}",
+            f"{bootstrap['confidence']:.0%}, BCa bootstrap over patients, "
+            f"{bootstrap['samples']} resamples, seed {bootstrap['seed']}",
         ),
     ]
     return Table(columns=("what", "which"), rows=tuple(rows))

@@ -5,7 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from strokeseg.evaluation.scoring import CaseResult
-from strokeseg.evaluation.summarise import by_size, disagreement_of, methods_of, paired_tests
+from strokeseg.evaluation.summarise import (
+    by_size,
+    disagreement_of,
+    methods_of,
+    paired_tests,
+    signed_rank_p,
+)
 from strokeseg.summary import ScoreRow
 
 Make = Callable[..., ScoreRow]
@@ -89,6 +95,31 @@ def test_pretrained_is_tested_against_scratch(score_row: Make) -> None:
     rows = [score_row("a", f"vote_{name}", "comparison") for name in ("pretrained", "scratch")]
     (test,) = paired_tests(rows)
     assert (test["first"], test["second"], test["p"]) == ("vote_pretrained", "vote_scratch", 1.0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        # All n of one sign: one way of 2 ** n on each side.
+        ([1, 2, 3], 2 / 8),
+        ([-0.1, -0.2, -0.3, -0.4, -0.5, -0.6], 2 / 64),
+        # 0 is left out: two differences are left.
+        ([1, 0, 2], 2 / 4),
+        # Positive ranks sum to 3 of 6; 5 of the 8 ways give 3 or less, as many 3 or more.
+        ([1, 2, -3], 1.0),
+        # Ranks 1, 2.5, 2.5, 4; the positive ones sum to 9 of 10: only 9 and 10 reach that.
+        ([-1, 2, 2, 3], 2 * 2 / 16),
+        # One difference says as little as none.
+        ([1], 1.0),
+        ([], 1.0),
+        ([0, 0], 1.0),
+        # 0 on paper, 5.6e-17 in floats.
+        ([0.1 + 0.2 - 0.3], 1.0),
+    ],
+)
+def test_p_is_the_share_of_signs_that_are_as_lopsided(differences: list[float], p: float) -> None:
+    assert signed_rank_p(differences) == pytest.approx(p, abs=1e-12)
 
 
 def result(mean_disagreement: float | None, auroc: float | None = None) -> CaseResult:
