@@ -16,12 +16,14 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from strokeseg.errors import UserError
 
 _DECODER_CHANNELS = (256, 128, 64, 32, 16)
 _PROBE_SIDE = 64
+_COLOURS = 3
 # What smp and timm raise where an architecture gives no pyramid of features, insists on three
 # channels, or insists on one size of image.
 _UNBUILDABLE = (AssertionError, RuntimeError, TypeError, ValueError)
@@ -63,7 +65,8 @@ def build_network(
         channels: Number of sequences.
         encoder_weights: The whole three-channel encoder by smp's keys; nothing for random
             numbers. The first convolution's red, green and blue go in turn to the
-            channels, scaled by 3 / channels: the fourth sequence gets red's.
+            channels, scaled by 3 / channels: the fourth sequence gets red's. A single
+            channel gets their sum.
         seed: Decides the random numbers; torch's own generator stays untouched.
 
     Returns:
@@ -176,22 +179,14 @@ def _load_encoder(encoder: nn.Module, weights: Mapping[str, Tensor], name: str) 
     missing = sorted(state.keys() - weights.keys())
     if missing:
         raise ValueError(f"the weights for encoder {name} lack {missing[0]}")
-    adapted = {key: _adapt_channels(weights[key], tensor) for key, tensor in state.items()}
     for key, tensor in state.items():
-        if adapted[key].shape != tensor.shape:
+        weight = weights[key]
+        is_first = weight.dim() == tensor.dim() == 4 and weight.shape[1] == _COLOURS
+        if is_first:
+            weight = adapt_input_conv(tensor.shape[1], weight)
+        if weight.shape != tensor.shape:
             raise ValueError(
                 f"the weights for encoder {name} must have shape {tuple(tensor.shape)} "
                 f"at {key}, got {tuple(weights[key].shape)}"
             )
-        tensor.copy_(adapted[key])
-
-
-def _adapt_channels(weight: Tensor, like: Tensor) -> Tensor:
-    """Give a first convolution's weight (out, 3, h, w) as many channels as `like` has."""
-    is_first = weight.dim() == like.dim() == 4 and weight.shape[1] == 3
-    channels = like.shape[1] if is_first else 0
-    if not is_first or channels == 3:
-        return weight
-    if channels == 1:
-        return weight.sum(dim=1, keepdim=True)
-    return weight[:, [channel % 3 for channel in range(channels)]] * (3 / channels)
+        tensor.copy_(weight)

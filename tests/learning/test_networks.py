@@ -78,6 +78,29 @@ def test_pretrained_weights_arrive_as_smp_itself_adapts_them(channels: int, dept
         assert torch.allclose(tensor, expected[key]), key
 
 
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        (1, [1 + 2 + 4]),
+        (2, [1 * 3 / 2, 2 * 3 / 2]),
+        (3, [1, 2, 4]),
+        (4, [1 * 3 / 4, 2 * 3 / 4, 4 * 3 / 4, 1 * 3 / 4]),
+        (5, [1 * 3 / 5, 2 * 3 / 5, 4 * 3 / 5, 1 * 3 / 5, 2 * 3 / 5]),
+    ],
+)
+def test_red_green_and_blue_go_in_turn_to_the_channels(
+    channels: int, expected: list[float]
+) -> None:
+    weights = dict(smp.encoders.get_encoder("resnet18", weights=None).state_dict())
+    # Red weighs 1, green 2, blue 4, everywhere.
+    weights["conv1.weight"] = torch.tensor([1.0, 2, 4]).view(1, 3, 1, 1).expand(64, 3, 7, 7)
+    network = build_network(
+        encoder="resnet18", encoder_depth=3, channels=channels, encoder_weights=weights
+    )
+    first = network.state_dict()["encoder.conv1.weight"]
+    assert torch.equal(first, torch.tensor(expected).view(1, -1, 1, 1).expand_as(first))
+
+
 def test_weights_of_another_encoder_are_refused() -> None:
     weights = smp.encoders.get_encoder("resnet50", weights=None).state_dict()
     with pytest.raises(ValueError, match=r"weights for encoder resnet18 must have shape"):
