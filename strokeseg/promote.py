@@ -1,12 +1,12 @@
 """Make the best trials of the three axes an ensemble, by their validation scores alone.
 
 The best complete trials of every axis are the candidates. The plain hard majority vote of the
-axes' best is where the choice starts; then more members an axis, soft and weighted votes,
-greedy selection of members, other thresholds and a smallest lesion size are tried, one after
-the other, by mean 3D Dice over the validation patients. A step is taken only if these patients
-bear it out beyond luck (ensemble.choose: guard), and the table says what each of them brought.
-The test set is not looked at. Where every axis has tried both, the best pretrained trials and
-the best from scratch are kept beside the ensemble, so that `evaluate` can compare the two.
+axes' best is where the choice starts; then more members an axis, a soft vote, other thresholds
+and a smallest lesion size are tried, one after the other, by mean 3D Dice over the validation
+patients. A step is taken only if these patients bear it out beyond luck (ensemble.choose: guard),
+and the table says what each of them brought. The test set is not looked at. Where every axis has
+tried both, the best pretrained trials and the best from scratch are kept beside the ensemble, so
+that `evaluate` can compare the two.
 
 Every candidate is asked once of every validation case, in parallel with Ray; what they said is
 kept, so that the same command goes on after an interruption.

@@ -18,9 +18,8 @@ TEST = (
 CAVEAT = (
     "The patients that decided here also chose the trials, so these Dice flatter the ensemble. "
     "Each step was tested by itself: with several steps the chance that one is taken by luck is "
-    "higher than the p of each; where members were added one by one, these patients also decided "
-    "which were tried, and p is somewhat too small. The figures with each patient left out repeat "
-    "the steps, not the search. Only the test set tells how well the ensemble does."
+    "higher than the p of each. The figures with each patient left out repeat the steps, not the "
+    "search. Only the test set tells how well the ensemble does."
 )
 K_FOLD_CAVEAT = (
     "With k-fold scoring a patient was shown to one member of each trial, the one that had not "

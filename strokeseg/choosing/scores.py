@@ -34,11 +34,6 @@ class Choice:
     members: tuple[tuple[str, str], ...]
     rule: Rule
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What tells it from other choices: its rule holds a dictionary, so it has no hash."""
-        return (self.members, self.rule.model_dump_json())
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
@@ -127,14 +122,13 @@ class PatientScores:
     def __init__(self, evidence: Sequence[Evidence]) -> None:
         self.patients = tuple(dict.fromkeys(case.patient for case in evidence))
         self._evidence = tuple(evidence)
-        self._known: dict[tuple[object, ...], NDArray[np.float64]] = {}
+        self._known: dict[Choice, NDArray[np.float64]] = {}
 
     def of(self, choice: Choice) -> NDArray[np.float64]:
         """Return (patients,), the mean 3D Dice over each patient's cases."""
-        key = choice.key
-        if key not in self._known:
+        if choice not in self._known:
             found: dict[str, list[float]] = {patient: [] for patient in self.patients}
             for case in self._evidence:
                 found[case.patient].append(dice_of(choice, case))
-            self._known[key] = np.array([np.mean(found[patient]) for patient in self.patients])
-        return self._known[key]
+            self._known[choice] = np.array([np.mean(found[patient]) for patient in self.patients])
+        return self._known[choice]

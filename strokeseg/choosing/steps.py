@@ -90,10 +90,7 @@ def take_steps(
 
     current, steps = start, []
     for name, options_of in STEPS.items():
-        proposed = options_of(current, candidates, lambda choice: float(dice(choice).mean()))
-        # Two ways to the same choice are one option, and the choice that there is none.
-        options = list({option.choice.key: option for option in proposed}.values())
-        options = [option for option in options if option.choice != current]
+        options = [option for option in options_of(current, candidates) if option.choice != current]
         if not options:
             continue
         step, best = _try_options(name, current, options, dice, method)

@@ -55,7 +55,7 @@ def votes_of(record: EnsembleRecord) -> list[Vote]:
     """Return the votes that an ensemble is evaluated by; its own is the first.
 
     `vote_hard` and `vote_soft` count the same members by the plain majority of the axes and by
-    the mean of their probabilities, without weights and with small lesions; the comparisons are
+    the mean of their probabilities, with small lesions; the comparisons are
     counted by the plain majority. All keep the ensemble's threshold.
     """
     hard = Rule(threshold=record.rule.threshold)

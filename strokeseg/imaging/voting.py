@@ -3,9 +3,9 @@
 A *ballot* collects the maps of one case, a map a member, each on the case's native grid. The
 members of one axis decide together *within* it: the `mean` of their probabilities is compared
 with the threshold, or each is and their `vote` counts. The axes decide *between* them: `hard`
-lets each axis's mask count as a vote, of which more than half of the weight must say lesion;
-`soft` compares the weighted mean of the axes' probabilities with the threshold. Lesions that
-are too small to be believed are dropped at the end.
+lets each axis's mask count as a vote, of which more than half must say lesion; `soft` compares
+the mean of the axes' probabilities with the threshold. Lesions that are too small to be believed
+are dropped at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Decision:
         mask: (X, Y, Z) uint8, 0 or 1.
         axis_masks: By axis, (X, Y, Z) uint8, 0 or 1, small lesions included.
         axis_probabilities: By axis, (X, Y, Z) float32, 0 to 1, the mean over its members.
-        probability: (X, Y, Z) float32, 0 to 1, the weighted mean over the axes.
+        probability: (X, Y, Z) float32, 0 to 1, the mean over the axes.
     """
 
     mask: NDArray[np.uint8]
@@ -47,7 +47,6 @@ class Ballot:
         within: How the members of an axis decide together.
         between: How the axes do.
         threshold: Probability from which a voxel is lesion.
-        axis_weights: Of each axis that votes, above 0; axes left out weigh 1.
         smallest_lesion_mm3: Lesions (26-connected) below this volume are dropped; 0 keeps all.
     """
 
@@ -57,12 +56,10 @@ class Ballot:
         within: Within = "mean",
         between: Between = "hard",
         threshold: float = 0.5,
-        axis_weights: Mapping[str, float] | None = None,
         smallest_lesion_mm3: float = 0.0,
     ) -> None:
         self._within, self._between = within, between
         self._threshold = np.float32(threshold)
-        self._weights = dict(axis_weights or {})
         self._smallest_lesion_mm3 = smallest_lesion_mm3
         self._sums: dict[str, NDArray[np.float32]] = {}
         self._votes: dict[str, NDArray[np.uint8]] = {}
@@ -108,23 +105,21 @@ class Ballot:
                 for axis, votes in self._votes.items()
             }
         masks = {axis: flags.astype(np.uint8) for axis, flags in said.items()}
-        probability = self._weighted(means)
+        probability = _mean(means)
         if self._between == "soft":
             mask = (probability >= self._threshold).astype(np.uint8)
         else:
-            mask = (self._weighted(masks) > np.float32(0.5)).astype(np.uint8)
+            mask = (_mean(masks) > np.float32(0.5)).astype(np.uint8)
         if self._smallest_lesion_mm3 > 0:
             mask = without_small_lesions(mask, spacing_mm, self._smallest_lesion_mm3)
         return Decision(
             mask=mask, axis_masks=masks, axis_probabilities=means, probability=probability
         )
 
-    def _weighted(self, maps: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        weights = {axis: self._weights.get(axis, 1.0) for axis in maps}
-        total = np.zeros(next(iter(maps.values())).shape, dtype=np.float32)
-        for axis, values in maps.items():
-            said: NDArray[np.float32] = values.astype(np.float32, copy=False)
-            # Most rules weight all axes alike, and a volume of products takes its time.
-            total += said if weights[axis] == 1 else np.float32(weights[axis]) * said
-        total /= np.float32(sum(weights.values()))
-        return total
+
+def _mean(maps: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    total = np.zeros(next(iter(maps.values())).shape, dtype=np.float32)
+    for values in maps.values():
+        total += values.astype(np.float32, copy=False)
+    total /= np.float32(len(maps))
+    return total

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from strokeseg.config import NotNegative, Positive, Record, Sequences, SpacingMm, parse_record
+from strokeseg.config import NotNegative, Record, Sequences, SpacingMm, parse_record
 from strokeseg.errors import UserError
 from strokeseg.files import file_sha256, read_json, replacing_folder, write_json
 from strokeseg.imaging.voting import Ballot
@@ -39,14 +39,12 @@ class Rule(Record):
         between: How the axes do: `hard` by the majority of their masks, `soft` by the mean of
             their probabilities.
         threshold: Probability from which a voxel is lesion.
-        axis_weights: Of the axes; those left out weigh 1.
         smallest_lesion_mm3: Lesions below this volume are dropped; 0 keeps all.
     """
 
     within: Literal["mean", "vote"] = "mean"
     between: Literal["hard", "soft"] = "hard"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    axis_weights: dict[_Axis, Positive] = {}
     smallest_lesion_mm3: NotNegative = 0.0
 
     def in_words(self) -> str:
@@ -62,9 +60,6 @@ class Rule(Record):
             if self.within == "vote"
             else "members of an axis by their mean",
         ]
-        if self.axis_weights:
-            weights = (f"{axis} {weight:.2f}" for axis, weight in self.axis_weights.items())
-            words.append(f"weights {', '.join(weights)}")
         if self.smallest_lesion_mm3 > 0:
             words.append(f"lesions below {self.smallest_lesion_mm3:g} mm³ dropped")
         return "; ".join(words)
@@ -75,7 +70,6 @@ class Rule(Record):
             within=self.within,
             between=self.between,
             threshold=self.threshold,
-            axis_weights={str(axis): weight for axis, weight in self.axis_weights.items()},
             smallest_lesion_mm3=self.smallest_lesion_mm3,
         )
 

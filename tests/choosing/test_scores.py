@@ -36,19 +36,18 @@ def _maps(seed: int) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.uint8]]
 
 
 @pytest.mark.parametrize(
-    ("within", "between", "threshold", "weights", "smallest"),
+    ("within", "between", "threshold", "smallest"),
     list(
         product(
             ("mean", "vote"),
             ("hard", "soft"),
             (0.1, 0.5, 0.9),
-            ({}, {"axial": 3.0}),
             (0.0, 20.0),
         )
     ),
 )
 def test_evidence_scores_as_the_ballot_over_whole_maps_does(
-    within: str, between: str, threshold: float, weights: dict[str, float], smallest: float
+    within: str, between: str, threshold: float, smallest: float
 ) -> None:
     exact, truth = _maps(0)
     maps = {name: pack(probability) for name, probability in exact.items()}
@@ -57,7 +56,6 @@ def test_evidence_scores_as_the_ballot_over_whole_maps_does(
             "within": within,
             "between": between,
             "threshold": threshold,
-            "axis_weights": weights,
             "smallest_lesion_mm3": smallest,
         }
     )

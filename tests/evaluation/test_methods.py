@@ -77,8 +77,6 @@ EXPECTED = {
     [
         ({}, [1, 0, 1]),
         ({"between": "soft"}, [1, 1, 0]),
-        # The axial axis alone has more than half of the weight.
-        ({"axis_weights": {"axial": 3.0}}, [0, 1, 1]),
         # No voxel of 1 mm3 has a neighbour but the middle one, which is not lesion.
         ({"smallest_lesion_mm3": 2.0}, [0, 0, 0]),
     ],

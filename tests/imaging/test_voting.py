@@ -46,11 +46,9 @@ def test_of_two_axes_both_must_agree_and_one_decides_alone() -> None:
         # The mean of 0.55 and 0.4 is 0.475.
         ({"between": "soft"}, 0),
         ({"between": "soft", "threshold": 0.45}, 1),
-        # (3 x 0.55 + 0.4) / 4 = 0.5125; three quarters of the weight.
-        ({"between": "soft", "axis_weights": {"axial": 3.0}}, 1),
-        ({"axis_weights": {"axial": 3.0}}, 1),
-        # Within axial one of two says lesion: a tie.
-        ({"within": "vote", "axis_weights": {"axial": 3.0}}, 0),
+        # Each member against 0.3: coronal's, but of axial's one of two, a tie.
+        ({"threshold": 0.3}, 1),
+        ({"within": "vote", "threshold": 0.3}, 0),
     ],
 )
 def test_rules_decide_as_derived_by_hand(rule: dict[str, object], expected: int) -> None:

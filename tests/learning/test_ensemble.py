@@ -177,7 +177,7 @@ def _change(folder: Path, **changes: object) -> None:
         ),
         (lambda folder: _change(folder, rule={"threshold": 1.5}), r"rule\.threshold"),
         (lambda folder: _change(folder, rule={"between": "loud"}), r"rule\.between"),
-        (lambda folder: _change(folder, rule={"axis_weights": {"axial": 0}}), r"axis_weights"),
+        (lambda folder: _change(folder, rule={"axis_weights": {"axial": 2}}), r"axis_weights"),
         (lambda folder: _change(folder, rule={"smallest_lesion_mm3": -1}), "smallest_lesion_mm3"),
         (lambda folder: (folder / "ensemble.json").write_text("[]"), "must hold an object"),
     ],
@@ -199,10 +199,10 @@ def test_a_rule_says_in_words_all_that_it_does() -> None:
     rule = Rule.model_validate(
         {
             **{"between": "soft", "within": "vote", "threshold": 0.4},
-            **{"axis_weights": {"axial": 2}, "smallest_lesion_mm3": 30},
+            "smallest_lesion_mm3": 30,
         }
     )
     assert rule.in_words() == (
         "mean probability of the axes, lesion from probability 0.4; members of an axis vote among "
-        "themselves; weights axial 2.00; lesions below 30 mm³ dropped"
+        "themselves; lesions below 30 mm³ dropped"
     )
