@@ -24,6 +24,7 @@ import numpy as np
 import optuna
 import pyarrow.dataset
 import pytest
+from finished_report import SIMULATED, cautions_of, few_patients
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -396,7 +397,10 @@ def test_the_report_says_what_was_searched_and_not_what_the_file_says(finished: 
     assert (study["sampler"], study["trials"], study["epochs"]) == ("tpe", TRIALS, EPOCHS)
     page = (finished.folder / "report" / "report.md").read_text()
     assert "Trials were proposed by tpe (seed 0) and scored by mean 3D Dice over the" in page
-    assert "Searched again" not in page
+
+
+def test_a_fresh_report_warns_of_what_it_must_and_of_no_more(finished: Place) -> None:
+    assert cautions_of(finished.folder / "report") == [SIMULATED, few_patients(2)]
 
 
 @pytest.fixture
@@ -413,10 +417,7 @@ def test_a_report_tells_of_a_search_that_came_after_the_ensemble(
     rows = reportable.leaderboard("coronal")
     for row in rows:
         row["learning_rate"] = "0.0077"
-    with (folder / "leaderboard.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    _write_leaderboard(reportable, "coronal", rows)
     study = json.loads((folder / "study.json").read_text())
     (folder / "study.json").write_text(json.dumps({**study, "sampler": "gp"}))
     outcome = launch(strokeseg.report.main, *reportable.options)
@@ -425,6 +426,30 @@ def test_a_report_tells_of_a_search_that_came_after_the_ensemble(
     assert "Searched again since the ensemble was promoted: coronal." in page
     assert "Trials of axial, sagittal were proposed by tpe" in page
     assert "Trials of coronal were proposed by gp" in page
+
+
+def test_a_member_that_is_a_further_run_was_not_searched_again(
+    reportable: Place, launch: Callable[..., Any]
+) -> None:
+    ensemble = json.loads((reportable.folder / "ensemble" / "ensemble.json").read_text())
+    for axis in AXES:
+        (member,) = ensemble["members"][axis]
+        rows = reportable.leaderboard(axis)
+        (further,) = (row for row in rows if member == f"{axis}-000{row['trial']}.safetensors")
+        (own,) = (row for row in rows if row is not further)
+        further["confirms"], own["runs"] = own["trial"], "1"
+        _write_leaderboard(reportable, axis, rows)
+    outcome = launch(strokeseg.report.main, *reportable.options)
+    assert outcome.code == 0, outcome.err
+    assert cautions_of(reportable.folder / "report") == [SIMULATED, few_patients(2)]
+
+
+def _write_leaderboard(place: Place, axis: str, rows: list[dict[str, str]]) -> None:
+    path = place.folder / "search" / axis / "leaderboard.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def test_scores_of_other_data_are_not_reported(

@@ -146,11 +146,11 @@ def _searched_again(
     ensemble: EnsembleRecord,
     boards: Mapping[str, Sequence[LeaderboardRow]],
 ) -> list[str]:
-    """Return the axes with a member that is no trial of their leaderboard."""
+    """Return the axes with a member that is no run of their leaderboard, further runs included."""
     folder = experiment.ensemble_folder / MEMBERS_FOLDER
     found: list[str] = []
     for axis, names in ensemble.members.items():
-        trials = {row.trial: row.config for row in boards[axis] if row.confirms is None}
+        trials = {row.trial: row.config for row in boards[axis]}
         records = [read_member_record(folder / name) for name in names]
         if any(not _is_alike(trials.get(record.trial), record.config) for record in records):
             found.append(axis)
