@@ -28,7 +28,7 @@ from strokeseg.experiment import code_version
 from strokeseg.files import write_text
 
 # In the order of RESULTS.md. A part is a module here with `run(options) -> PartResult`.
-PARTS = ("feed_peers", "step", "precision", "plain", "nnunet_prepare", "metrics", "memory")
+PARTS = ("feed_peers", "step", "plain", "nnunet_prepare", "metrics", "memory")
 HERE = Path(__file__).resolve().parent
 
 

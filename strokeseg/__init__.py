@@ -12,7 +12,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # Threads of PyTorch that wait for each other spin for milliseconds by default, which takes the CPU
-# from whoever they wait for where others use it too; see benchmarks/spinning.py. Read when
+# from whoever they wait for where others use it too; see benchmarks/README.md. Read when
 # PyTorch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

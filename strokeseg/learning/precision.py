@@ -20,7 +20,7 @@ _LARGEST_GRADIENT = 1.0
 
 
 # CPUs that multiply bfloat16 train ResNets nearly twice as fast in it; see
-# benchmarks/precision.py. Others only imitate it.
+# benchmarks/README.md. Others only imitate it.
 _CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
