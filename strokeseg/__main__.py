@@ -18,7 +18,6 @@ COMMANDS = {
     "export": "write the ensemble as one portable bundle",
     "predict": "segment new cases with a bundle",
     "run": "prepare to export, in order, for all axes",
-    "prefetch": "gather wheels and weights for a cluster without a network",
 }
 
 

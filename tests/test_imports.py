@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 COMMANDS = (
     *("phantom", "prepare", "search", "promote", "evaluate"),
-    *("report", "export", "predict", "run", "prefetch"),
+    *("report", "export", "predict", "run"),
 )
 _LOWEST = {"errors", "files", "yaml_file"}
 _SERVICES = {
@@ -58,7 +58,6 @@ ALLOWED = {
     "watching": set(),
     "child_processes": set(),
     "joining": _LOWEST,
-    "wheels": {*_LOWEST, "config"},
     "ray_session": {*_LOWEST, "interrupts", "joining", "living_folder", "watching"},
     "preparation": {*_SERVICES, "ray_session"},
     "tuning": {*_SERVICES, "child_processes", "interrupts", "learning", "lease", "ray_session"},
@@ -134,7 +133,7 @@ def test_imports_go_downward_only(path: Path) -> None:
     if part in COMMANDS:
         commands = used & set(COMMANDS)
         assert not commands or part == "run", f"{part} imports the commands {commands}"
-        assert "tuning" not in used or part in {"search", "run", "prefetch"}
+        assert "tuning" not in used or part in {"search", "run"}
     else:
         assert part in ALLOWED, f"{part} is new: say in this file what it may import"
         assert used <= ALLOWED[part], f"{name_of(path)} imports {sorted(used - ALLOWED[part])}"

