@@ -47,9 +47,15 @@ if [ -n "${SLURM_MEM_PER_NODE:-}" ]; then
 fi
 
 steps=()
+driver=
 # shellcheck disable=SC2329  # called by name
 finish() {
     trap - EXIT TERM INT
+    # The run puts down what it has while its Ray still lives.
+    if [ -n "$driver" ]; then
+        kill "$driver" 2>/dev/null || true
+        wait "$driver" || true
+    fi
     [ ${#steps[@]} -eq 0 ] || kill "${steps[@]}" 2>/dev/null || true
     wait || true
     srun --overlap --nodes="$nodes" --ntasks="$nodes" rm -rf "$temporary"
@@ -100,7 +106,7 @@ patiently "one of the $nodes nodes" all_joined
 
 python -m strokeseg.run "$@" &
 driver=$!
-steps+=("$driver")
 code=0
 wait "$driver" || code=$?
+driver=
 exit "$code"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import strokeseg
+from strokeseg.interrupts import Stopped, heeding_interrupts
 
 COMMANDS = {
     "phantom": "simulate cases in the layout of ISLES 2015 SISS",
@@ -37,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: no command {command!r}; known are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        # Imported only now: torch and Ray take seconds that --help need not wait for.
-        code: int = importlib.import_module(f"strokeseg.{command}").main(rest)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        with heeding_interrupts():
+            # Imported only now: torch and Ray take seconds that --help need not wait for.
+            code: int = importlib.import_module(f"strokeseg.{command}").main(rest)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
     return code
 
 

@@ -1,7 +1,7 @@
 """What the commands share: options, log, progress, one-line errors, exit codes.
 
 Exit code 0 is done, 1 some cases failed, 2 the user can mend it (one line says how),
-130 interrupted. Anything else is our bug and shows its traceback.
+130 interrupted, 143 terminated by SIGTERM. Anything else is our bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from strokeseg.config import Show
 from strokeseg.errors import UserError, printable
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.files import storage_fault, unwritable
-from strokeseg.interrupts import check_interrupt, heeding_interrupts
+from strokeseg.interrupts import Stopped, check_interrupt, heeding_interrupts
 from strokeseg.mirror import publish
 from strokeseg.watching import watching
 
-DONE, SOME_FAILED, MENDABLE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, MENDABLE = 0, 1, 2
 
 _PLAIN_SECONDS = 15.0
 _PUBLISH_SECONDS = 5.0
@@ -139,9 +139,9 @@ def run_command(work: Callable[[], int], address: str | None = None) -> int:
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return MENDABLE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
     except Exception as error:
         # Whoever else writes, Ray Tune, TensorBoard, a log, says it in words of its own.
         fault = storage_fault(error)

@@ -27,7 +27,7 @@ from ray.data import DataContext
 from rich.console import Console
 
 from strokeseg.errors import UserError
-from strokeseg.interrupts import holding_interrupts
+from strokeseg.interrupts import holding_interrupts, stopped
 from strokeseg.joining import check_nodes, find_cluster
 from strokeseg.living_folder import living_folder
 from strokeseg.watching import watching
@@ -103,7 +103,7 @@ def _started(how: Mapping[str, Any]) -> Iterator[None]:
     ray._private.worker.print_to_stdstream = _log_errors
     try:
         try:
-            # Ray swallows a Ctrl-C while it starts.
+            # Ray swallows a Ctrl-C while it starts, and hears SIGTERM itself from then on.
             with redirect_stderr(said), holding_interrupts():
                 ray.init(log_to_driver=False, configure_logging=False, **how)
         except (ConnectionError, RuntimeError) as error:
@@ -184,15 +184,19 @@ def _end_without(lost: str, processes: Mapping[str, Popen[bytes]], folder: Path)
     """End at once, as if killed, since Tune would take down running trials as failed."""
     code = processes[lost].returncode
     ending = f"signal {-code}" if code < 0 else f"exit code {code}"
-    _tell_logs(folder, crashes_only=False)
+    # Where all processes are sent SIGTERM, Ray's may end before this one has.
+    stop = stopped()
+    if stop is None:
+        _tell_logs(folder, crashes_only=False)
     # A bar hides the cursor, and its own end will not come.
     Console(stderr=True).show_cursor()
     print(
-        f"error: Ray's process {lost} ended ({ending}); the same command goes on from there",
+        stop
+        or f"error: Ray's process {lost} ended ({ending}); the same command goes on from there",
         file=sys.stderr,
         flush=True,
     )
     shutil.rmtree(folder.parent, ignore_errors=True)
     for process in processes.values():
         process.kill()
-    os._exit(_ENDED_BY_LOSS)
+    os._exit(stop.code if stop else _ENDED_BY_LOSS)

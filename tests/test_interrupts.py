@@ -1,4 +1,4 @@
-"""Ctrl-C at any point ends a command, leaves nothing behind, and the same command goes on."""
+"""Ctrl-C and SIGTERM at any point end a command, which leaves nothing behind and can go on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,8 @@ from strokeseg.interrupts import (
     lending_interrupts_to_tune,
 )
 
-INTERRUPTS = int(os.environ.get("STROKESEG_INTERRUPTS", "2"))
+INTERRUPTS = int(os.environ.get("STROKESEG_INTERRUPTS", "3"))
+SEED = int(os.environ.get("STROKESEG_INTERRUPTS_SEED", "7"))
 PATIENCE_SECONDS = 60
 # About a run on two idle CPUs: what is drawn beyond its end strikes nothing.
 RUN_SECONDS = 100.0
@@ -180,6 +182,128 @@ def test_tune_gives_ctrl_c_back(when: str, tmp_path: Path) -> None:
     assert cli.run_command(work) == (0 if when == "never" else 130)
 
 
+# SIGTERM comes again and again, as from somebody who is in a hurry, until all is over.
+HURRIED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from ray import tune
+from strokeseg import cli
+from strokeseg.imaging.phantoms import write_phantoms
+from strokeseg.interrupts import lending_interrupts_to_tune
+from strokeseg.ray_session import ray_session
+
+folder = Path(sys.argv[1])
+
+def hurry():
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.02)
+
+def trainable(config):
+    for _ in range(3000):
+        tune.report({"dice": 0.5})
+        time.sleep(0.1)
+
+class Hurrying(tune.Callback):
+    def on_trial_result(self, **info):
+        if info["result"]["training_iteration"] == 1:
+            threading.Thread(target=hurry, daemon=True).start()
+
+def work():
+    with ray_session():
+        write_phantoms(folder / "cases", cases=2, spacing_mm=6.0, seed=0, workers=2)
+        assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        run_config = tune.RunConfig(
+            storage_path=str(folder / "tune"), verbose=0, callbacks=[Hurrying()]
+        )
+        with lending_interrupts_to_tune():
+            tune.Tuner(trainable, run_config=run_config).fit()
+        print("Tune has ended its run")
+    return 0
+
+# What still comes when the command is over is not its own any more.
+signal.signal(signal.SIGTERM, lambda *_: None)
+sys.exit(cli.run_command(work))
+"""
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.SIG_IGN, signal.default_int_handler])
+def test_sigterm_ends_tune_and_ray_in_peace_however_often_it_comes(
+    ctrl_c: object, tmp_path: Path
+) -> None:
+    # Ray's sockets must have short names.
+    temporary = Path(tempfile.mkdtemp(prefix="int-"))
+    before = signal.signal(signal.SIGINT, ctrl_c)  # type: ignore[arg-type]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", HURRIED, tmp_path],
+            env={**os.environ, "TMPDIR": str(temporary), "RAY_AIR_NEW_OUTPUT": "0"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stdout) == (143, "Tune has ended its run\n"), done.stderr
+    assert done.stderr == "terminated\n"
+    deadline = time.monotonic() + 10
+    while left := left_in(temporary):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    temporary.rmdir()
+
+
+def test_sigterm_is_heard_before_a_command_has_loaded_its_libraries() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from strokeseg.__main__ import main\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'strokeseg.predict':\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "            signal.pause()\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.exit(main(['predict']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (143, "terminated\n")
+
+
+def test_what_fails_after_sigterm_fails_for_it() -> None:
+    script = (
+        "import os, signal, sys, time\n"
+        "from strokeseg import cli\n"
+        "def work():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        raise ConnectionError('Ray is gone')\n"
+        "sys.exit(cli.run_command(work))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (143, "terminated\n")
+
+
+def left_in(temporary: Path) -> list[str]:
+    """The processes that have a folder for temporary files, and what lies in it."""
+    mark = f"TMPDIR={temporary}\0".encode()
+    processes = []
+    for one in psutil.process_iter(["pid"]):
+        try:
+            environment = Path(f"/proc/{one.pid}/environ").read_bytes()
+            if mark in environment + b"\0" and one.status() != psutil.STATUS_ZOMBIE:
+                processes.append(f"{one.pid} {one.name()}")
+        except (OSError, psutil.Error):
+            continue
+    return [*processes, *(str(path) for path in temporary.iterdir())]
+
+
 class Run:
     """A whole run in a process group of its own, as a shell gives one to a command.
 
@@ -217,68 +341,78 @@ class Run:
         self.process = process
         return process
 
-    def interrupt(self) -> None:
-        """Send Ctrl-C as a terminal does: to the command and to all that it started."""
-        os.killpg(self.process.pid, signal.SIGINT)
+    def stop(self, blow: Blow) -> None:
+        if blow.whole_group:
+            os.killpg(self.process.pid, blow.number)
+        else:
+            self.process.send_signal(blow.number)
 
-    def left(self) -> list[str]:
-        """The processes that have this run's temporary folder, and the files in it."""
-        mark = f"TMPDIR={self.temporary}\0".encode()
-        processes = []
-        for one in psutil.process_iter(["pid"]):
-            try:
-                environment = Path(f"/proc/{one.pid}/environ").read_bytes()
-                if mark in environment + b"\0" and one.status() != psutil.STATUS_ZOMBIE:
-                    processes.append(f"{one.pid} {one.name()}")
-            except (OSError, psutil.Error):
-                continue
-        return [*processes, *(str(path) for path in self.temporary.iterdir())]
+
+@dataclass(frozen=True, kw_only=True)
+class Blow:
+    """A signal, and whether all that the command started gets it, too."""
+
+    number: signal.Signals
+    whole_group: bool
+
+
+# A terminal's Ctrl-C; Docker and Kubernetes; systemd and Slurm.
+BLOWS = (
+    Blow(number=signal.SIGTERM, whole_group=False),
+    Blow(number=signal.SIGINT, whole_group=True),
+    Blow(number=signal.SIGTERM, whole_group=True),
+)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200 + 180 * INTERRUPTS)
-def test_ctrl_c_at_any_point_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_ctrl_c_and_sigterm_at_any_point_leave_nothing_behind(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    draw = random.Random(7)
+    draw = random.Random(SEED)
     told = []
     waited = []
     for number in range(INTERRUPTS):
-        second = number % 3 == 1
-        # Every other one finds what the one before it has done, and so meets other steps.
-        if number % 2 == 0:
+        blow = BLOWS[number % len(BLOWS)]
+        second = number % 2 == 1
+        # Half of them find what the one before has done, and so meet other steps.
+        if draw.random() < 0.5:
             shutil.rmtree(run.storage, ignore_errors=True)
         at = draw.uniform(0.1, RUN_SECONDS)
         run.begin()
         try:
             run.process.communicate(timeout=at)
         except subprocess.TimeoutExpired:
-            run.interrupt()
+            run.stop(blow)
             struck = time.monotonic()
             if second:
                 time.sleep(draw.uniform(0.0, 2.0))
                 if run.process.poll() is None:
-                    run.interrupt()
+                    run.stop(blow)
             _, err = run.process.communicate(timeout=PATIENCE_SECONDS)
             waited.append(time.monotonic() - struck)
-            told.append(f"{at:.1f} s{', twice' if second else ''}: {run.process.returncode}")
-            # A second one, while Python itself ends, is what shells call 130, too.
-            ends = (130, -signal.SIGINT) if second else (130,)
-            assert run.process.returncode in ends, (at, err)
-            assert "Traceback" not in err or second, (at, err)
-        _wait_until_nothing_is_left(run, at, told)
+            told.append(f"{blow} after {at:.1f} s{', twice' * second}: {run.process.returncode}")
+            # Before the command hears it, and while Python itself ends, shells give that code, too.
+            early = blow.number is signal.SIGTERM and at < 1
+            ends = (128 + blow.number, *([-blow.number] * (second or early)))
+            assert run.process.returncode in ends, (told, err)
+            assert "Traceback" not in err or (second and blow.number is signal.SIGINT), (told, err)
+            assert "Aborted" not in err and "***" not in err, (told, err)
+        _wait_until_nothing_is_left(run, told)
     assert told
-    print(f"interrupted {len(told)} times, ended in {max(waited, default=0.0):.1f} s at most")
+    print(*told, f"ended in {max(waited, default=0.0):.1f} s at most", sep="\n")
+    begun = time.monotonic()
     run.begin()
     _, err = run.process.communicate(timeout=600)
     assert run.process.returncode == 0, err
+    print(f"the last one ran to its end in {time.monotonic() - begun:.1f} s")
     assert (run.storage / "small" / "bundle.zip").is_file()
-    _wait_until_nothing_is_left(run, RUN_SECONDS, told)
+    _wait_until_nothing_is_left(run, told)
     run.temporary.rmdir()
 
 
-def _wait_until_nothing_is_left(run: Run, at: float, told: list[str]) -> None:
+def _wait_until_nothing_is_left(run: Run, told: list[str]) -> None:
     # The parts of Ray that were told to end are given a moment.
     deadline = time.monotonic() + 10
-    while left := run.left():
-        assert time.monotonic() < deadline, (at, left, told)
+    while left := left_in(run.temporary):
+        assert time.monotonic() < deadline, (left, told)
         time.sleep(0.2)
