@@ -1,6 +1,8 @@
-# make demo   environment, installation, and the whole pipeline on simulated cases
-# make test   environment, installation, and every check that CI runs but the audit; an hour
-# make audit  known weaknesses of what constraints.txt pins, asked of PyPI's advisories; needs uv
+# make demo       environment, installation, and the whole pipeline on simulated cases
+# make test       environment, installation, lint, types and the fast tests: a tiny experiment whole
+# make test-slow  what takes longer: kills, faults, clusters, fuzzing, the README's commands
+# make test-all   both
+# make audit      known weaknesses of what constraints.txt pins, asked of PyPI's advisories; needs uv
 #
 # PYTHON chooses the interpreter (3.11 to 3.13), VENV the place of the environment. uv is used
 # where it is present, pip where it is not.
@@ -8,7 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test audit install
+.PHONY: demo test test-slow test-all audit install
 
 demo: install
 	$(VENV)/bin/strokeseg run
@@ -17,7 +19,12 @@ test: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -q --durations 25
+	$(VENV)/bin/pytest -q --durations 25 -m "not slow"
+
+test-slow: install
+	$(VENV)/bin/pytest -q --durations 25 -m slow
+
+test-all: test test-slow
 
 audit:
 	uvx --quiet pip-audit@2.10.1 --no-deps --disable-pip --progress-spinner off --requirement constraints.txt

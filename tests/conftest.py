@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -22,8 +22,11 @@ os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "strokeseg-tests-no-hu
 
 import pytest
 import ray
+from plants import write_planted_cases
 from ray.data import DataContext
+from tiny_experiment import Place, write_experiment
 
+import strokeseg.run
 from strokeseg.config import TrialConfig
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
 from strokeseg.imaging.slices import AXES
@@ -38,6 +41,18 @@ from strokeseg.tuning.encoders import check_encoders
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.space_file import load_space
 
+# With and without pretrained weights, of which the environment has one encoder's.
+_TRANSFER_SPACE = """\
+first:
+  - {encoder: resnet18, learning_rate: 3.0e-3}
+  - {encoder: tu-tf_efficientnet_lite0, pretrained: true, learning_rate: 3.0e-3}
+parameters:
+  encoder: {choices: [resnet18, tu-tf_efficientnet_lite0]}
+  encoder_depth: {value: 3}
+  pretrained: {choices: [true, false], when: {encoder: [tu-tf_efficientnet_lite0]}}
+  learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
+  batch_size: {value: 16}
+"""
 _SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 
 
@@ -121,6 +136,7 @@ def local_ray() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=2,
+        object_store_memory=100_000_000,
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
@@ -159,6 +175,27 @@ def phantom_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms") / "cases"
     write_phantoms(folder, cases=6, spacing_mm=SPACINGS_MM[1], seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(
+    phantom_cases: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    launch: Launch,
+    local_ray: None,
+) -> Place:
+    """The tiny experiment, run as a whole on planted scans; read it, and copy what you change."""
+    folder = tmp_path_factory.mktemp("finished")
+    cases = write_planted_cases(folder, phantom_cases)
+    place = Place(
+        config=write_experiment(folder, space=_TRANSFER_SPACE, data=cases),
+        storage=folder / "runs",
+        cases=cases,
+    )
+    outcome = launch(strokeseg.run.main, *place.options, "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    assert "Traceback" not in outcome.err
+    return replace(place, said=outcome.out)
 
 
 @pytest.fixture(scope="session")

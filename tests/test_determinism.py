@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from tiny_experiment import write_experiment
 
 from strokeseg import run
 from strokeseg.experiment import open_experiment
@@ -13,14 +14,6 @@ from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import read_leaderboard
 from strokeseg.search import main as search
 
-EXPERIMENT = """\
-data: {phantom: {cases: 6, spacing_mm: 6.0}}
-splits: {folds: 2, test_share: 0.2}
-search:
-  {space: space.yaml, trials: 2, epochs: 2, grace_epochs: 1, slices_per_epoch: 16,
-   confirm_trials: 1, confirm_seeds: 1, transfer_trials: 0}
-ensemble: {candidates_per_axis: 2}
-"""
 SPACE = """\
 parameters:
   encoder: {value: resnet18}
@@ -36,12 +29,16 @@ def _sha256(path: Path) -> str:
 
 @pytest.mark.slow
 def test_a_deterministic_run_gives_the_same_trials_scores_and_bundle_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, phantom_cases: Path, capsys: pytest.CaptureFixture[str], local_ray: None
 ) -> None:
-    config = tmp_path / "twice" / "experiment.yaml"
-    config.parent.mkdir()
-    config.write_text(EXPERIMENT)
-    (config.parent / "space.yaml").write_text(SPACE)
+    search = {"grace_epochs": 1, "confirm_trials": 1, "confirm_seeds": 1}
+    config = write_experiment(
+        tmp_path,
+        space=SPACE,
+        data=phantom_cases,
+        search=search,
+        ensemble={"candidates_per_axis": 2},
+    )
     found = []
     for storage in (tmp_path / "once", tmp_path / "again"):
         options = ["--experiment", str(config), "--storage", str(storage), "--deterministic"]

@@ -13,26 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_experiment import NAME, write_experiment
 
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.leaderboard import read_leaderboard
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIALS, EPOCHS = 3, 12
-EXPERIMENT = f"""\
-data: {{phantom: {{cases: 6, spacing_mm: 6.0}}}}
-splits: {{folds: 2, test_share: 0.0}}
-search:
-  {{space: space.yaml, trials: {TRIALS}, epochs: {EPOCHS}, grace_epochs: {EPOCHS},
-   slices_per_epoch: 32, confirm_trials: 0, transfer_trials: 0}}
-"""
-SPACE = """\
-parameters:
-  encoder: {value: resnet18}
-  encoder_depth: {value: 3}
-  batch_size: {value: 8}
-  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-"""
 
 
 class Place:
@@ -98,12 +85,12 @@ def _reported(place: Place, experiment: Experiment) -> Counter[tuple[int, int]]:
 
 @pytest.mark.slow
 def test_a_full_or_read_only_storage_stops_a_search_that_goes_on_later(
-    place: Place, tmp_path: Path
+    place: Place, tmp_path: Path, phantom_cases: Path
 ) -> None:
-    config = tmp_path / "small" / "experiment.yaml"
-    config.parent.mkdir()
-    config.write_text(EXPERIMENT)
-    (config.parent / "space.yaml").write_text(SPACE)
+    budget = {"trials": TRIALS, "epochs": EPOCHS, "grace_epochs": EPOCHS}
+    config = write_experiment(
+        tmp_path, data=phantom_cases, splits={"test_share": 0.0}, search=budget
+    )
     storage = tmp_path / "storage"
     experiment = open_experiment(str(config), str(storage))
     search = shlex.join(
@@ -129,7 +116,7 @@ def test_a_full_or_read_only_storage_stops_a_search_that_goes_on_later(
     # Too small for what a trial has to keep.
     code, (error,) = ended(begun())
     assert code == 2
-    assert f"{storage}/small/search/axial/" in error
+    assert f"{storage}/{NAME}/search/axial/" in error
     assert "cannot be written" in error
 
     # Filled up by somebody else, to the last byte, in mid search.

@@ -1,8 +1,7 @@
 """What identifies patients stays where it was: in the scans, and in what is kept beside them.
 
-The *plants* are words that stand for a person's name: in every free field of the scans' NIfTI
-headers, in the name of the folder that holds them, and in the names of the cases. All results of
-an experiment are searched for them, unpacked.
+All results of an experiment whose scans name a person, see `plants`, are searched for the name,
+unpacked.
 """
 
 from __future__ import annotations
@@ -10,50 +9,19 @@ from __future__ import annotations
 import gzip
 import html
 import json
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import pyarrow.parquet as pq
 import pytest
+from plants import CASE, FOLDER, HEADER
+from tiny_experiment import Place
 
 import strokeseg.predict
-import strokeseg.run
-from strokeseg.experiment import Experiment, open_experiment
-
-FIELDS = {
-    "descrip": "PlantDescrip",
-    "db_name": "PlantDbName",
-    "aux_file": "PlantAuxFile",
-    "intent_name": "PlantIntent",
-    "data_type": "PlantType",
-}
-COMMENT, FOLDER, CASE = "PlantComment", "PlantFolder", "PlantCase"
-HEADER = (*FIELDS.values(), COMMENT)
-
-_EXPERIMENT = """\
-data:
-  path: {cases}
-splits:
-  folds: 2
-  test_share: 0.4
-search:
-  space: space.yaml
-  trials: 1
-  epochs: 1
-  slices_per_epoch: 16
-  confirm_trials: 0
-  transfer_trials: 0
-"""
-_SPACE = """\
-parameters:
-  encoder: {value: resnet18}
-  encoder_depth: {value: 3}
-"""
+from strokeseg.experiment import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,42 +39,15 @@ class Results:
 
 @pytest.fixture(scope="module")
 def results(
-    phantom_cases: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    launch: Callable[..., Any],
-    local_ray: None,
+    finished: Place, tmp_path_factory: pytest.TempPathFactory, launch: Callable[..., Any]
 ) -> Results:
-    """Run a whole experiment on planted scans, and predict them with its bundle."""
-    folder = tmp_path_factory.mktemp("identifiers")
-    scans = folder / FOLDER / "cases"
-    shutil.copytree(phantom_cases, scans)
-    for path in scans.rglob("*.nii"):
-        plant(path)
-    for case in list(scans.iterdir()):
-        if case.is_dir():
-            case.rename(scans / f"{CASE}{case.name}")
-    config = folder / "tiny" / "experiment.yaml"
-    config.parent.mkdir()
-    config.write_text(_EXPERIMENT.format(cases=scans))
-    (config.parent / "space.yaml").write_text(_SPACE)
-    place = ("--experiment", config, "--storage", folder / "runs")
-    ran = launch(strokeseg.run.main, *place, "--device", "cpu")
-    assert ran.code == 0, ran.err
-    experiment = open_experiment(str(config), str(folder / "runs"))
-    made = Results(scans=scans, experiment=experiment, masks=folder / "masks")
-    options = ("--bundle", made.bundle, "--input", scans, "--output", made.masks)
+    """The finished experiment on planted scans, and masks that its bundle made of them."""
+    masks = tmp_path_factory.mktemp("identifiers") / "masks"
+    made = Results(scans=finished.cases, experiment=finished.experiment, masks=masks)
+    options = ("--bundle", made.bundle, "--input", made.scans, "--output", masks)
     predicted = launch(strokeseg.predict.main, *options, "--device", "cpu")
     assert predicted.code == 0, predicted.err
     return made
-
-
-def plant(path: Path) -> None:
-    image = nibabel.load(path, mmap=False)
-    for field, word in FIELDS.items():
-        # Fields are as short as 10 bytes; the word's beginning will do there.
-        image.header[field] = word.encode()[: image.header[field].dtype.itemsize or 10]
-    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", COMMENT.encode()))
-    nibabel.save(image, path)
 
 
 def texts(path: Path) -> Iterator[bytes]:

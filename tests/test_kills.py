@@ -11,32 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-import strokeseg.run
+from tiny_experiment import Place
 
 # How often each command; docs/reliability.md says what more than these have found.
 KILLS = int(os.environ.get("STROKESEG_KILLS", "1"))
 SEED = os.environ.get("STROKESEG_KILLS_SEED", "")
-EXPERIMENT = """\
-data: {phantom: {cases: 8, spacing_mm: 6.0}}
-splits: {folds: 2, test_share: 0.4}
-search:
-  {space: space.yaml, trials: 2, epochs: 1, grace_epochs: 1, slices_per_epoch: 8,
-   confirm_trials: 0, transfer_trials: 0}
-"""
-SPACE = """\
-parameters:
-  encoder: {value: resnet18}
-  encoder_depth: {value: 3}
-  batch_size: {value: 8}
-  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-"""
 # What a command makes, under the experiment's folder.
 MAKES = {
     "prepare": ("prepared",),
@@ -47,32 +30,9 @@ MAKES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A finished experiment.
-
-    Attributes:
-        options: What its commands are given.
-        folder: Its folder of results.
-    """
-
-    options: tuple[str, ...]
-    folder: Path
-
-
 @pytest.fixture(scope="module")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, launch: Callable[..., Any], local_ray: None
-) -> Place:
-    root = tmp_path_factory.mktemp("kills")
-    config = root / "killed" / "experiment.yaml"
-    config.parent.mkdir()
-    config.write_text(EXPERIMENT)
-    (config.parent / "space.yaml").write_text(SPACE)
-    options = ("--experiment", str(config), "--storage", str(root / "runs"))
-    outcome = launch(strokeseg.run.main, *options)
-    assert outcome.code == 0, outcome.err
-    return Place(options=options, folder=root / "runs" / "killed")
+def copied(finished: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return finished.copy(tmp_path_factory.mktemp("kills"))
 
 
 def _files(place: Place, names: tuple[str, ...]) -> dict[str, str]:
@@ -107,26 +67,26 @@ def _begin(command: str, place: Place) -> subprocess.Popen[bytes]:
 @pytest.mark.timeout(1200 + 90 * KILLS)
 @pytest.mark.parametrize("command", MAKES)
 def test_the_next_run_gives_the_same_bytes(
-    command: str, finished: Place, launch: Callable[..., Any]
+    command: str, copied: Place, launch: Callable[..., Any]
 ) -> None:
     makes = MAKES[command]
     main = import_module(f"strokeseg.{command}").main
-    before = _files(finished, makes)
+    before = _files(copied, makes)
     assert {name.split("/")[0] for name in before} >= {makes[-1]}
-    _remove(finished, makes)
+    _remove(copied, makes)
     # In a process of its own, with all that it loads, as those that are struck.
     begun = time.monotonic()
-    assert _begin(command, finished).wait() == 0
+    assert _begin(command, copied).wait() == 0
     whole = time.monotonic() - begun
-    undisturbed = _files(finished, makes)
+    undisturbed = _files(copied, makes)
     # A report names the command that made it.
     assert undisturbed == before if command != "report" else undisturbed.keys() == before.keys()
 
     draw = random.Random(command + SEED)
     struck = 0
     for number in range(KILLS):
-        _remove(finished, makes)
-        process = _begin(command, finished)
+        _remove(copied, makes)
+        process = _begin(command, copied)
         # Nothing is written before a command's libraries are there.
         time.sleep(draw.uniform(0.2, 1.0) * whole)
         if process.poll() is None:
@@ -137,8 +97,8 @@ def test_the_next_run_gives_the_same_bytes(
             else:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        outcome = launch(main, *finished.options)
+        outcome = launch(main, *copied.options)
         assert outcome.code == 0, outcome.err
-        assert _files(finished, makes) == undisturbed, (number, outcome.out)
+        assert _files(copied, makes) == undisturbed, (number, outcome.out)
     assert struck or KILLS < 10
     print(f"{command}: {struck} of {KILLS} struck a run of about {whole:.0f} s")

@@ -15,7 +15,6 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,10 @@ import pytest
 from finished_report import SIMULATED, cautions_of, few_patients
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from plants import CASE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
+from tiny_experiment import EPOCHS, TRIALS, Place, rows_of, write_experiment
 
 import strokeseg.evaluate
 import strokeseg.predict
@@ -41,77 +42,13 @@ from strokeseg.learning.checkpoint import read_member_record
 
 AXES = ("axial", "coronal", "sagittal")
 VOTES = ("vote", "vote_hard", "vote_soft", "vote_pretrained", "vote_scratch")
-CASES, TRIALS, EPOCHS = 10, 2, 2
 PROGRESS_SECONDS = 180.0
 
-EXPERIMENT = f"""\
-data:
-  phantom: {{cases: {CASES}, spacing_mm: 6.0, seed: 0}}
-splits:
-  folds: 2
-  test_share: 0.2
-search:
-  space: space.yaml
-  trials: {TRIALS}
-  epochs: {EPOCHS}
-  slices_per_epoch: 32
-  grace_epochs: {EPOCHS}
-  confirm_trials: 0
-  transfer_trials: 0
-"""
 
-SPACE = """\
-first:
-  - {encoder: resnet18, learning_rate: 3.0e-3}
-  - {encoder: tu-tf_efficientnet_lite0, pretrained: true, learning_rate: 3.0e-3}
-parameters:
-  encoder: {choices: [resnet18, tu-tf_efficientnet_lite0]}
-  encoder_depth: {value: 3}
-  pretrained: {choices: [true, false], when: {encoder: [tu-tf_efficientnet_lite0]}}
-  learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
-  batch_size: {value: 16}
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """An experiment on disk, under the names of the contract."""
-
-    config: Path
-    storage: Path
-
-    @property
-    def folder(self) -> Path:
-        return self.storage / "tiny"
-
-    @property
-    def options(self) -> tuple[object, ...]:
-        return ("--experiment", self.config, "--storage", self.storage)
-
-    def journal(self, axis: str) -> Path:
-        return self.folder / "search" / axis / "journal.log"
-
-    def leaderboard(self, axis: str) -> list[dict[str, str]]:
-        return rows_of(self.folder / "search" / axis / "leaderboard.csv")
-
-    def test_cases(self) -> list[str]:
-        splits = json.loads((self.folder / "prepared" / "splits.json").read_text())
-        return [str(case) for case in splits["test"]]
-
-    def methods(self) -> set[str]:
-        """All that evaluation scores: axes, votes, and every member of the ensemble."""
-        members = (self.folder / "ensemble" / "members").iterdir()
-        return {*AXES, *VOTES, *(path.stem for path in members)}
-
-    def copy(self, storage: Path, *parts: str) -> Place:
-        for part in parts:
-            shutil.copytree(self.folder / part, storage / "tiny" / part)
-        return Place(config=self.config, storage=storage)
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def methods_of(place: Place) -> set[str]:
+    """All that evaluation scores: axes, votes, and every member of the ensemble."""
+    members = (place.folder / "ensemble" / "members").iterdir()
+    return {*AXES, *VOTES, *(path.stem for path in members)}
 
 
 def trials_of(journal: Path, axis: str) -> list[optuna.trial.FrozenTrial]:
@@ -129,26 +66,12 @@ def voxels_of(path: Path) -> Any:
     return np.asarray(nibabel.load(path).dataobj)
 
 
-@pytest.fixture(scope="module")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, launch: Callable[..., Any], local_ray: None
-) -> Place:
-    """Run the whole experiment once."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    config = folder / "tiny" / "experiment.yaml"
-    config.parent.mkdir()
-    config.write_text(EXPERIMENT)
-    (config.parent / "space.yaml").write_text(SPACE)
-    place = Place(config=config, storage=folder / "runs")
-    outcome = launch(strokeseg.run.main, *place.options, "--device", "cpu")
-    assert outcome.code == 0, outcome.err
+def test_run_says_what_it_found_and_what_comes_next(finished: Place) -> None:
     for word in (
-        *("vote", "unseen test cases", "Next:", str(place.folder / "bundle.zip")),
+        *("vote", "unseen test cases", "Next:", str(finished.folder / "bundle.zip")),
         f"axial: no parameter importances, since {TRIALS} trials have a score",
     ):
-        assert word in outcome.out
-    assert "Traceback" not in outcome.err
-    return place
+        assert word in finished.said
 
 
 def test_run_leaves_every_file_of_the_contract_and_nothing_half_written(finished: Place) -> None:
@@ -306,8 +229,8 @@ def _answer(server: subprocess.Popen[str], address: str) -> Any:
 def test_test_patients_are_in_no_slice(finished: Place) -> None:
     splits = json.loads((finished.folder / "prepared" / "splits.json").read_text())
     in_folds = {patient for fold in splits["folds"] for patient in fold}
-    # A fifth of 10 patients.
-    assert len(splits["test"]) == 2 and len(in_folds) == 8
+    # Two fifths of 6 patients.
+    assert len(splits["test"]) == 2 and len(in_folds) == 4
     for axis in AXES:
         table = pyarrow.dataset.dataset(
             finished.folder / "prepared" / "slices" / f"axis={axis}", format="parquet"
@@ -319,7 +242,7 @@ def test_every_test_case_is_scored_by_every_method(finished: Place) -> None:
     rows = rows_of(finished.folder / "evaluation" / "metrics.csv")
     metrics = ["dice", "sensitivity", "precision", "hd95_mm"]
     assert list(rows[0])[:8] == ["case", "patient", "method", "kind", *metrics]
-    expected = {(case, method) for case in finished.test_cases() for method in finished.methods()}
+    expected = {(case, method) for case in finished.test_cases() for method in methods_of(finished)}
     assert Counter((row["case"], row["method"]) for row in rows) == Counter(expected)
     for row in rows:
         assert all(0 <= float(row[metric]) <= 1 for metric in metrics[:3])
@@ -329,7 +252,7 @@ def test_every_test_case_is_scored_by_every_method(finished: Place) -> None:
 def test_the_summary_has_a_mean_and_an_interval_for_every_method(finished: Place) -> None:
     summary = json.loads((finished.folder / "evaluation" / "summary.json").read_text())
     assert (summary["on"], summary["policy"], summary["failed"]) == ("test", "isles22", {})
-    assert summary["methods"].keys() == finished.methods()
+    assert summary["methods"].keys() == methods_of(finished)
     rows = rows_of(finished.folder / "evaluation" / "metrics.csv")
     for method, found in summary["methods"].items():
         scores = [float(row["dice"]) for row in rows if row["method"] == method]
@@ -354,7 +277,7 @@ def test_scores_are_those_of_the_written_masks_against_the_truth(finished: Place
             continue
         name = f"sub-{row['case']}_space-orig_label-L_desc-{row['method']}_mask.nii.gz"
         mask = voxels_of(finished.folder / "evaluation" / "masks" / name) > 0
-        truth = voxels_of(image_of(finished.folder / "cases", row["case"], "OT")) > 0
+        truth = voxels_of(image_of(finished.cases, row["case"], "OT")) > 0
         overlap = 2 * np.sum(mask & truth) / (mask.sum() + truth.sum())
         assert float(row["dice"]) == pytest.approx(overlap)
 
@@ -373,7 +296,7 @@ def test_the_score_of_the_search_is_that_of_the_whole_volumes(
     finished: Place, tmp_path: Path, launch: Callable[..., Any]
 ) -> None:
     """Slices, padded and counted one by one, score as evaluation does on the case's own grid."""
-    place = finished.copy(tmp_path, "cases", "prepared", "search", "ensemble")
+    place = finished.copy(tmp_path, "prepared", "search", "ensemble")
     outcome = launch(strokeseg.evaluate.main, *place.options, "--on", "validation")
     assert outcome.code == 0, outcome.err
     rows = rows_of(place.folder / "evaluation-validation" / "metrics.csv")
@@ -406,7 +329,7 @@ def test_a_fresh_report_warns_of_what_it_must_and_of_no_more(finished: Place) ->
 @pytest.fixture
 def reportable(finished: Place, tmp_path: Path) -> Place:
     """A copy, to spoil what a report is made of."""
-    parts = ("prepared", "search", "ensemble", "evaluation", "cases")
+    parts = ("prepared", "search", "ensemble", "evaluation")
     return finished.copy(tmp_path / "runs", *parts)
 
 
@@ -480,18 +403,19 @@ def test_running_again_does_nothing_new(finished: Place, launch: Callable[..., A
 def test_predict_with_the_bundle_gives_the_masks_of_evaluate(
     finished: Place, tmp_path: Path, launch: Callable[..., Any]
 ) -> None:
-    cases = finished.folder / "cases"
     outcome = launch(
         strokeseg.predict.main,
-        *("--bundle", finished.folder / "bundle.zip", "--input", cases, "--output", tmp_path),
+        *("--bundle", finished.folder / "bundle.zip", "--input", finished.cases),
+        *("--output", tmp_path),
         *("--device", "cpu"),
     )
     assert outcome.code == 0, outcome.err
     written = {path.name: path for path in tmp_path.rglob("*_mask.nii.gz")}
-    assert len(written) == CASES
-    for case in range(1, CASES + 1):
+    cases = [path.name for path in finished.cases.iterdir() if path.is_dir()]
+    assert len(written) == len(cases) == 6
+    for case in cases:
         (mask,) = (nibabel.load(path) for name, path in written.items() if f"sub-{case}_" in name)
-        scan = nibabel.load(image_of(cases, str(case), "MR_T1"))
+        scan = nibabel.load(image_of(finished.cases, case, "MR_T1"))
         assert mask.shape == scan.shape
         assert np.array_equal(mask.affine, scan.affine)
     for case in finished.test_cases():
@@ -508,7 +432,7 @@ def test_predict_with_named_files_gives_the_same_mask(
     images = [
         part
         for sequence, tag in reversed(tags.items())
-        for part in ("--image", f"{sequence}={image_of(finished.folder / 'cases', case, tag)}")
+        for part in ("--image", f"{sequence}={image_of(finished.cases, case, tag)}")
     ]
     outcome = launch(
         strokeseg.predict.main,
@@ -529,7 +453,7 @@ def test_one_unreadable_case_is_listed_and_the_others_go_on(
     finished: Place, tmp_path: Path, launch: Callable[..., Any]
 ) -> None:
     for case in ("1", "2"):
-        shutil.copytree(finished.folder / "cases" / case, tmp_path / "cases" / case)
+        shutil.copytree(finished.cases / f"{CASE}{case}", tmp_path / "cases" / case)
     image_of(tmp_path / "cases", "1", "MR_T2").write_bytes(b"")
     outcome = launch(
         strokeseg.predict.main,
@@ -545,13 +469,14 @@ def test_one_unreadable_case_is_listed_and_the_others_go_on(
 def test_prepare_says_which_file_has_changed(
     finished: Place, tmp_path: Path, launch: Callable[..., Any]
 ) -> None:
-    place = finished.copy(tmp_path, "cases", "prepared")
-    image = image_of(place.folder / "cases", "3", "MR_DWI")
+    place = finished.copy(tmp_path, "prepared")
+    cases = Path(shutil.copytree(finished.cases, tmp_path / "cases"))
+    image = image_of(cases, f"{CASE}3", "MR_DWI")
     content = bytearray(image.read_bytes())
     content[-1] ^= 1
     image.write_bytes(content)
     before = (place.folder / "prepared" / "preparation.json").read_bytes()
-    outcome = launch(strokeseg.prepare.main, *place.options)
+    outcome = launch(strokeseg.prepare.main, *place.options, "--data", cases)
     assert outcome.code == 2
     (line,) = outcome.error_lines
     assert "3/DWI has other content" in line and "--overwrite" in line
@@ -559,17 +484,15 @@ def test_prepare_says_which_file_has_changed(
     # Put back, though written anew, it is the same data.
     content[-1] ^= 1
     image.write_bytes(content)
-    outcome = launch(strokeseg.prepare.main, *place.options)
+    outcome = launch(strokeseg.prepare.main, *place.options, "--data", cases)
     assert outcome.code == 0 and "Nothing to do" in outcome.out
 
 
 def test_prepare_says_which_setting_has_changed(
     finished: Place, tmp_path: Path, launch: Callable[..., Any]
 ) -> None:
-    place = finished.copy(tmp_path / "runs", "cases", "prepared")
-    config = tmp_path / "tiny" / "experiment.yaml"
-    config.parent.mkdir()
-    config.write_text(EXPERIMENT.replace("folds: 2", "folds: 4"))
+    place = finished.copy(tmp_path / "runs", "prepared")
+    config = write_experiment(tmp_path, data=finished.cases, splits={"folds": 4})
     outcome = launch(strokeseg.prepare.main, "--experiment", config, "--storage", place.storage)
     assert outcome.code == 2
     (line,) = outcome.error_lines
@@ -769,8 +692,8 @@ def test_k_fold_scores_every_patient_and_promotes_every_network(
         assert outcome.code == 0, outcome.err
         # The space's second first point is still waiting.
         trial, _ = trials_of(place.journal(axis), axis)
-        # 8 of the 10 patients are in the two folds, each scored once.
-        assert sorted(trial.intermediate_values) == list(range(8))
+        # 4 of the 6 patients are in the two folds, each scored once.
+        assert sorted(trial.intermediate_values) == list(range(4))
         assert trial.value == pytest.approx(np.mean(list(trial.intermediate_values.values())))
         (row,) = place.leaderboard(axis)
         assert (row["epochs_run"], row["best_epoch"]) == ("4", "")

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from tiny_experiment import Place, write_experiment
 
 import strokeseg.prepare
-from strokeseg.experiment import Experiment, open_experiment
+from strokeseg.experiment import Experiment
 from strokeseg.imaging.table import table_to_arrays
 from strokeseg.learning.slice_set import slices_in_memory
 from strokeseg.preparation.record import read_preparation
@@ -37,38 +38,25 @@ TRIALS, MOST_EPOCHS_BETWEEN = 5, 6
 EPOCHS = -(-KILLS * MOST_EPOCHS_BETWEEN * 2 // TRIALS)
 MOST_SECONDS_AT_THE_START = 8.0
 PATIENCE_SECONDS = 240.0
-EXPERIMENT = f"""\
-data: {{phantom: {{cases: 6, spacing_mm: 6.0}}}}
-splits: {{folds: 2, test_share: 0.0}}
-search:
-  {{space: space.yaml, trials: {TRIALS}, epochs: {EPOCHS}, grace_epochs: {EPOCHS},
-   slices_per_epoch: 16, confirm_trials: 0}}
-"""
-SPACE = """\
-parameters:
-  encoder: {value: resnet18}
-  encoder_depth: {value: 3}
-  batch_size: {value: 8}
-  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-"""
 
 
 @pytest.fixture
-def place(tmp_path: Path, launch: Callable[..., Any]) -> tuple[str, ...]:
-    config = tmp_path / "struck" / "experiment.yaml"
-    config.parent.mkdir()
-    config.write_text(EXPERIMENT)
-    (config.parent / "space.yaml").write_text(SPACE)
-    options = ("--experiment", str(config), "--storage", str(tmp_path / "runs"))
-    assert launch(strokeseg.prepare.main, *options).code == 0
-    return options
+def place(tmp_path: Path, launch: Callable[..., Any], phantom_cases: Path) -> Place:
+    budget = {"trials": TRIALS, "epochs": EPOCHS, "grace_epochs": EPOCHS}
+    config = write_experiment(
+        tmp_path, data=phantom_cases, splits={"test_share": 0.0}, search=budget
+    )
+    made = Place(config=config, storage=tmp_path / "runs", cases=phantom_cases)
+    assert launch(strokeseg.prepare.main, *made.options).code == 0
+    return made
 
 
 class Search:
     """The command, started again whenever it was ended, and what the journal tells of it."""
 
-    def __init__(self, options: tuple[str, ...], log: Path) -> None:
-        self.experiment = open_experiment(options[1], options[3])
+    def __init__(self, place: Place, log: Path) -> None:
+        self.experiment = place.experiment
+        options = map(str, place.options)
         self._command = [sys.executable, "-m", "strokeseg.search", "--axis", "axial", *options]
         self._log = log.open("w")
         self.started = 0
@@ -151,7 +139,7 @@ def strike(search: Search, what: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200 + 90 * KILLS)
-def test_kills_lose_nothing_and_run_nothing_twice(place: tuple[str, ...], tmp_path: Path) -> None:
+def test_kills_lose_nothing_and_run_nothing_twice(place: Place, tmp_path: Path) -> None:
     dice = random.Random(20151106)
     search = Search(place, tmp_path / "search.log")
     kills: Counter[str] = Counter()

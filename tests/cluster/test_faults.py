@@ -17,6 +17,7 @@ import optuna
 import pytest
 from hosts import Host, hosts_on_a_switch, missing
 from on_premise import reports
+from tiny_experiment import write_experiment
 
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.leaderboard import read_leaderboard
@@ -24,22 +25,8 @@ from strokeseg.tuning.journal import open_journal
 
 # More trials than any machine ends before the last fault; the last search asks for those that have
 # begun by then.
-MOST_TRIALS, EPOCHS = 200, 24
+MOST_TRIALS, EPOCHS, SLICES = 200, 24, 96
 _MORE_EPOCHS = 6
-EXPERIMENT = f"""\
-data: {{phantom: {{cases: 6, spacing_mm: 6.0}}}}
-splits: {{folds: 2, test_share: 0.0}}
-search:
-  {{space: space.yaml, trials: {MOST_TRIALS}, epochs: {EPOCHS}, grace_epochs: {EPOCHS},
-   slices_per_epoch: 96, confirm_trials: 0, transfer_trials: 0}}
-"""
-SPACE = """\
-parameters:
-  encoder: {value: resnet18}
-  encoder_depth: {value: 3}
-  batch_size: {value: 8}
-  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-"""
 _PORT = 6379
 _CUT_SECONDS = 60.0
 _PATIENCE_SECONDS = 240.0
@@ -57,10 +44,16 @@ class Search:
 
     def __init__(self, hosts: Sequence[Host], folder: Path) -> None:
         self.head, *self.workers = hosts
-        config = folder / "faults" / "experiment.yaml"
-        config.parent.mkdir(parents=True)
-        config.write_text(EXPERIMENT)
-        (config.parent / "space.yaml").write_text(SPACE)
+        config = write_experiment(
+            folder,
+            splits={"test_share": 0.0},
+            search={
+                "trials": MOST_TRIALS,
+                "epochs": EPOCHS,
+                "grace_epochs": EPOCHS,
+                "slices_per_epoch": SLICES,
+            },
+        )
         self.storage = folder / "runs"
         self.experiment: Experiment = open_experiment(str(config), str(self.storage))
         self._options = ["--experiment", str(config), "--storage", str(self.storage)]

@@ -14,33 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tiny_experiment import write_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "cluster" / "slurm.sh"
 SECONDS = 400.0
-
-EXPERIMENT = """\
-data:
-  phantom: {cases: 8, spacing_mm: 6.0, seed: 0}
-splits:
-  folds: 2
-  test_share: 0.2
-search:
-  space: space.yaml
-  trials: 1
-  epochs: 1
-  slices_per_epoch: 16
-  grace_epochs: 1
-  confirm_trials: 0
-  transfer_trials: 0
-"""
-SPACE = """\
-parameters:
-  encoder: {value: resnet18}
-  encoder_depth: {value: 3}
-  pretrained: {value: false}
-  batch_size: {value: 16}
-"""
 CONFIGURATION = """\
 ClusterName=strokeseg-test
 SlurmctldHost={name}(127.0.0.1)
@@ -192,11 +170,8 @@ def leaves_nothing(job: str) -> bool:
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> tuple[str, ...]:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    (folder / "experiment.yaml").write_text(EXPERIMENT)
-    (folder / "space.yaml").write_text(SPACE)
-    return ("--experiment", str(folder / "experiment.yaml"), "--storage", str(tmp_path / "runs"))
+    config = write_experiment(tmp_path, search={"trials": 1, "epochs": 1, "grace_epochs": 1})
+    return ("--experiment", str(config), "--storage", str(tmp_path / "runs"))
 
 
 @pytest.mark.slow

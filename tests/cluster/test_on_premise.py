@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hosts import Host, hosts_on_a_switch, missing
 from on_premise import Cluster, reports
+from tiny_experiment import write_experiment
 
 from strokeseg import prepare
 from strokeseg.errors import UserError
@@ -27,22 +28,7 @@ from strokeseg.learning.checkpoint import load_state
 
 _NODES = ("head", "first", "second")
 _PATIENCE_SECONDS = 400.0
-TRIALS, EPOCHS = 3, 20
-EXPERIMENT = f"""\
-data: {{phantom: {{cases: 6, spacing_mm: 6.0}}}}
-splits: {{folds: 2, test_share: 0.0}}
-search:
-  {{space: space.yaml, trials: {TRIALS}, epochs: {EPOCHS}, grace_epochs: {EPOCHS},
-   slices_per_epoch: 96, confirm_trials: 0, transfer_trials: 0}}
-ensemble: {{candidates_per_axis: 1}}
-"""
-SPACE = """\
-parameters:
-  encoder: {value: resnet18}
-  encoder_depth: {value: 3}
-  batch_size: {value: 8}
-  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-"""
+TRIALS, EPOCHS, SLICES = 3, 20, 96
 
 
 @pytest.fixture
@@ -89,10 +75,17 @@ def trains(host: Host) -> bool:
 def test_a_search_over_three_hosts_outlives_one_of_them(hosts: dict[str, Host]) -> None:
     cluster = Cluster(hosts, _NODES, "laptop")
     shared = cluster.laptop.home.parent / "shared"
-    config = shared / "three" / "experiment.yaml"
-    config.parent.mkdir(parents=True)
-    config.write_text(EXPERIMENT)
-    (config.parent / "space.yaml").write_text(SPACE)
+    config = write_experiment(
+        shared,
+        splits={"test_share": 0.0},
+        search={
+            "trials": TRIALS,
+            "epochs": EPOCHS,
+            "grace_epochs": EPOCHS,
+            "slices_per_epoch": SLICES,
+        },
+        ensemble={"candidates_per_axis": 1},
+    )
     experiment = open_experiment(str(config), str(shared / "runs"))
     cluster.up()
 

@@ -20,7 +20,8 @@ from mutations import INTEGERS, json_text, mutated, mutated_values
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 10, pytest.param(100, marks=pytest.mark.slow)
+pytestmark = pytest.mark.slow
+INPUTS = 100
 _CHECKSUMS, _RECORD = "checksums.json", "configs/ensemble.json"
 _NAMES = st.sampled_from(
     [
@@ -128,14 +129,13 @@ def harmful(draw: Callable[..., Any], good: bytes, ending: str) -> bytes:
     return truly(contents)
 
 
-@pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("damage", [mutated, entries, directories, "safetensors", "onnx"])
 def test_bundles_are_taken_or_refused(
-    victim: Victim, bench_of: Callable[[str], Bench], damage: Any, count: int
+    victim: Victim, bench_of: Callable[[str], Bench], damage: Any
 ) -> None:
     bench = bench_of("predicting")
     good = bench.good("bundle.zip")
     make = partial(harmful, ending=f".{damage}") if isinstance(damage, str) else damage
     entrance = "open_onnx_bundle" if damage == "onnx" else "open_torch_bundle"
     inputs = make(good).map(lambda content: Input(files={"bundle.zip": content}, note="bundle"))
-    try_inputs(victim, entrance, bench, inputs, count)
+    try_inputs(victim, entrance, bench, inputs, INPUTS)

@@ -15,7 +15,8 @@ from mutations import TEXTS, mutated
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 25, pytest.param(450, marks=pytest.mark.slow)
+pytestmark = pytest.mark.slow
+INPUTS = 450
 
 
 @st.composite
@@ -60,12 +61,11 @@ def tables(draw: Callable[..., Any], good: bytes) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("damage", [mutated, footers, tables])
 def test_slices_are_taken_or_refused(
-    victim: Victim, bench_of: Callable[[str], Bench], damage: Any, count: int
+    victim: Victim, bench_of: Callable[[str], Bench], damage: Any
 ) -> None:
     bench = bench_of("searched")
     name = next(name for name in sorted(bench.names) if name.endswith(".parquet"))
     inputs = damage(bench.good(name)).map(lambda content: Input(files={name: content}, note=name))
-    try_inputs(victim, "read_slices", bench, inputs, count)
+    try_inputs(victim, "read_slices", bench, inputs, INPUTS)

@@ -12,7 +12,8 @@ from mutations import csv_files, json_files, mutated
 from trying import try_inputs
 from victim_process import Victim
 
-FEW, MANY = 40, pytest.param(450, marks=pytest.mark.slow)
+pytestmark = pytest.mark.slow
+INPUTS = 450
 _PREPARED = "runs/searched/prepared"
 _SEARCH = "runs/searched/search/axial"
 _ENSEMBLE = "runs/searched/ensemble"
@@ -39,7 +40,6 @@ JSON = [
 ]
 
 
-@pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize(("entrance", "bench_name", "name", "share"), CSV)
 def test_every_csv_file_is_taken_or_refused(
     victim: Victim,
@@ -48,13 +48,11 @@ def test_every_csv_file_is_taken_or_refused(
     bench_name: str,
     name: str,
     share: float,
-    count: int,
 ) -> None:
     bench = bench_of(bench_name)
-    try_inputs(victim, entrance, bench, csv_files(name, bench.good(name)), round(count * share))
+    try_inputs(victim, entrance, bench, csv_files(name, bench.good(name)), round(INPUTS * share))
 
 
-@pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize(("entrance", "bench_name", "name", "share"), JSON)
 def test_every_json_file_is_taken_or_refused(
     victim: Victim,
@@ -63,19 +61,17 @@ def test_every_json_file_is_taken_or_refused(
     bench_name: str,
     name: str,
     share: float,
-    count: int,
 ) -> None:
     bench = bench_of(bench_name)
-    try_inputs(victim, entrance, bench, json_files(name, bench.good(name)), round(count * share))
+    try_inputs(victim, entrance, bench, json_files(name, bench.good(name)), round(INPUTS * share))
 
 
-@pytest.mark.parametrize("count", [FEW, MANY])
 def test_every_sidecar_is_taken_or_refused(
-    victim: Victim, bench_of: Callable[[str], Bench], count: int
+    victim: Victim, bench_of: Callable[[str], Bench]
 ) -> None:
     bench = bench_of("predicting")
     (name,) = (path for path in bench.names if path.endswith("_mask.json"))
-    try_inputs(victim, "predict_again", bench, json_files(name, bench.good(name)), count // 2)
+    try_inputs(victim, "predict_again", bench, json_files(name, bench.good(name)), INPUTS // 2)
 
 
 def journals(name: str, good: bytes) -> st.SearchStrategy[Input]:
@@ -101,11 +97,10 @@ def journals(name: str, good: bytes) -> st.SearchStrategy[Input]:
     )
 
 
-@pytest.mark.parametrize("count", [FEW, MANY])
 def test_every_journal_is_taken_or_refused(
-    victim: Victim, bench_of: Callable[[str], Bench], count: int
+    victim: Victim, bench_of: Callable[[str], Bench]
 ) -> None:
     bench = bench_of("searched")
     name = f"{_SEARCH}/journal.log"
     assert json.loads(bench.good(name).splitlines()[0])
-    try_inputs(victim, "search", bench, journals(name, bench.good(name)), count)
+    try_inputs(victim, "search", bench, journals(name, bench.good(name)), INPUTS)

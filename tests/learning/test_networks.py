@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -10,8 +12,7 @@ from torch import nn
 from strokeseg.errors import UserError
 from strokeseg.learning.networks import build_network, check_encoder
 
-_ENCODERS = (
-    "resnet18",
+_OTHERS = (
     "resnet34",
     "resnet50",
     "mobilenet_v2",
@@ -25,8 +26,16 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("depth", [3, 4, 5])
-@pytest.mark.parametrize("encoder", _ENCODERS)
+@pytest.mark.parametrize(
+    ("encoder", "depth"),
+    [
+        *(("resnet18", depth) for depth in (3, 4, 5)),
+        *(
+            pytest.param(encoder, depth, marks=pytest.mark.slow)
+            for encoder, depth in product(_OTHERS, (3, 5))
+        ),
+    ],
+)
 def test_every_parameter_of_a_network_gets_a_gradient(encoder: str, depth: int) -> None:
     network = build_network(encoder=encoder, encoder_depth=depth, channels=4)
     logits = network(torch.randn(2, 4, 64, 96, generator=torch.Generator().manual_seed(0)))
