@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_experiment import write_experiment
 
 import strokeseg.search
 from strokeseg.config import TrialConfig
@@ -111,17 +112,6 @@ def test_the_file_has_a_row_a_run_with_scores_or_a_reason(tmp_path: Path) -> Non
     assert {cells["encoder"] for cells in rows} == {"resnet18"}
 
 
-EXPERIMENT = """\
-data:
-  phantom: {cases: 9, spacing_mm: 6.0, seed: 0}
-splits:
-  folds: 3
-  test_share: 0.2
-search:
-  space: space.yaml
-  epochs: 1
-  slices_per_epoch: 16
-"""
 SPACE = """\
 first: [{encoder: resnet18, learning_rate: 3.0e-3}]
 parameters:
@@ -134,12 +124,12 @@ parameters:
 class Place:
     """An experiment on disk that measures leakage on demand."""
 
-    def __init__(self, folder: Path, launch: Callable[..., Any]) -> None:
-        self.config = folder / "tiny" / "experiment.yaml"
-        self.config.parent.mkdir()
-        self.config.write_text(EXPERIMENT)
+    def __init__(self, folder: Path, cases: Path, launch: Callable[..., Any]) -> None:
+        splits, search = {"folds": 3, "test_share": 0.2}, {"epochs": 1, "grace_epochs": 1}
+        self.config = write_experiment(
+            folder, space=SPACE, data=cases, splits=splits, search=search
+        )
         self.space = self.config.parent / "space.yaml"
-        self.space.write_text(SPACE)
         self.storage = folder / "runs"
         self._launch = launch
 
@@ -165,8 +155,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, launch: Callable[..., Any]) -> Place:
-    return Place(tmp_path, launch)
+def place(tmp_path: Path, phantom_cases: Path, launch: Callable[..., Any]) -> Place:
+    return Place(tmp_path, phantom_cases, launch)
 
 
 def test_a_measurement_prints_and_keeps_its_runs_and_trains_only_what_is_missing(
@@ -229,7 +219,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_prepared(
 
 
 def test_two_folds_are_too_few(place: Place, local_ray: None) -> None:
-    place.config.write_text(EXPERIMENT.replace("folds: 3", "folds: 2"))
+    place.config.write_text(place.config.read_text().replace("folds: 3", "folds: 2"))
     outcome = place.measure()
     assert outcome.code == 2
     (line,) = outcome.error_lines

@@ -75,12 +75,14 @@ class Place:
         storage: Where its results lie.
         cases: The scans.
         said: What the command printed that made it.
+        more: Further options of the commands that it is given to.
     """
 
     config: Path
     storage: Path
     cases: Path
     said: str = ""
+    more: tuple[object, ...] = ()
 
     @property
     def experiment(self) -> Experiment:
@@ -92,7 +94,7 @@ class Place:
 
     @property
     def options(self) -> tuple[object, ...]:
-        return ("--experiment", self.config, "--storage", self.storage)
+        return ("--experiment", self.config, "--storage", self.storage, *self.more)
 
     def journal(self, axis: str) -> Path:
         return self.folder / "search" / axis / "journal.log"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_experiment import Place, write_experiment
 
 import strokeseg.evaluate
 import strokeseg.prepare
 from strokeseg.config import TrialConfig
-from strokeseg.experiment import Experiment, open_experiment
+from strokeseg.experiment import Experiment
 from strokeseg.learning.checkpoint import MemberRecord, save_member
 from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
 from strokeseg.learning.networks import build_network
@@ -23,46 +23,23 @@ from strokeseg.summary import METRICS, ScoreRow
 
 AXES = ("axial", "coronal", "sagittal")
 
-_EXPERIMENT = """\
-data:
-  phantom: {cases: 6, spacing_mm: 6.0, seed: 0}
-splits:
-  folds: 2
-  test_share: 0.4
-"""
 _SMALL = TrialConfig(encoder="resnet18", encoder_depth=3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """An experiment on disk."""
-
-    config: Path
-    storage: Path
-
-    @property
-    def options(self) -> tuple[object, ...]:
-        return ("--experiment", self.config, "--storage", self.storage, "--device", "cpu")
-
-    @property
-    def experiment(self) -> Experiment:
-        return open_experiment(str(self.config), str(self.storage))
 
 
 @pytest.fixture(scope="session")
 def _promoted(
-    tmp_path_factory: pytest.TempPathFactory, launch: Callable[..., Any], local_ray: None
+    tmp_path_factory: pytest.TempPathFactory,
+    phantom_cases: Path,
+    launch: Callable[..., Any],
+    local_ray: None,
 ) -> Place:
     folder = tmp_path_factory.mktemp("evaluation")
-    config = folder / "tiny" / "experiment.yaml"
-    config.parent.mkdir()
-    config.write_text(_EXPERIMENT)
-    place = Place(config=config, storage=folder / "runs")
-    options = ("--experiment", config, "--storage", place.storage)
-    outcome = launch(strokeseg.prepare.main, *options)
+    config = write_experiment(folder, data=phantom_cases)
+    place = Place(config=config, storage=folder / "runs", cases=phantom_cases)
+    outcome = launch(strokeseg.prepare.main, *place.options)
     assert outcome.code == 0, outcome.err
     _promote(place.experiment, folder / "members")
-    return place
+    return replace(place, more=("--device", "cpu"))
 
 
 def _promote(experiment: Experiment, folder: Path) -> None:
@@ -124,8 +101,7 @@ def evaluated(_promoted: Place, launch: Callable[..., Any]) -> Place:
 @pytest.fixture
 def spare(evaluated: Place, tmp_path: Path) -> Place:
     """A copy of the scored experiment, to spoil at will."""
-    shutil.copytree(evaluated.storage, tmp_path / "runs")
-    return Place(config=evaluated.config, storage=tmp_path / "runs")
+    return evaluated.copy(tmp_path / "runs")
 
 
 @pytest.fixture
