@@ -98,6 +98,7 @@ def place() -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.slow
 def test_a_cluster_of_hosts_is_joined_only_when_all_are_alike(place: Path) -> None:
     if subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode:
         pytest.skip("namespaces are not allowed here")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).parents[1]
 
 SESSION = """
@@ -44,6 +46,7 @@ def start(code: str, argument: object, home: Path, **mode: str) -> subprocess.Po
     )
 
 
+@pytest.mark.slow
 def test_only_who_holds_the_token_runs_code_in_a_private_session(tmp_path: Path) -> None:
     session = start(SESSION, tmp_path, tmp_path / "owner")
     try:

@@ -105,6 +105,7 @@ def test_a_session_leaves_no_file_and_another_one_beside_it_alone(
     assert not second.folder.parent.exists()
 
 
+@pytest.mark.slow
 def test_a_session_whose_command_was_killed_ends_and_is_swept_away_by_the_next(
     tmp_path: Path, place: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_session_whose_command_was_killed_ends_and_is_swept_away_by_the_next(
     assert not killed.folder.parent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["raylet", "gcs_server"])
 def test_losing_one_of_rays_processes_ends_the_command_with_one_line(
     tmp_path: Path, place: Path, lost: str
@@ -138,6 +140,7 @@ def test_losing_one_of_rays_processes_ends_the_command_with_one_line(
     assert until(lambda: not any(psutil.pid_exists(pid) for pid in session.pids.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("told", "code", "kept"),
     [
@@ -155,6 +158,7 @@ def test_what_ray_said_last_is_kept_when_something_broke(
     assert kept in log if kept else "the end of Ray's" not in log
 
 
+@pytest.mark.slow
 def test_a_long_folder_for_temporary_files_is_not_used(tmp_path: Path) -> None:
     long = tmp_path / ("long" * 20)
     long.mkdir()
