@@ -45,16 +45,10 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpus-per-trial",
-        type=number_or_auto,
+        type=gpus_or_auto,
         metavar="GPUS",
-        help="GPUs of a trial: a fraction of one, one, or several that train it together; 0 for "
-        f"none; {AUTO} to measure how many trials should share one (default: 1 if there are any)",
-    )
-    parser.add_argument(
-        "--workers-per-trial",
-        type=int,
-        metavar="N",
-        help="processes that train a trial together on CPUs (default: 1; on GPUs one each)",
+        help="GPUs of a trial: one, a fraction of one, or 0 for none; "
+        f"{AUTO} to measure how many trials should share one (default: 1 if there are any)",
     )
     parser.add_argument(
         "--deterministic",
@@ -78,9 +72,17 @@ def positive(text: str) -> int:
     return number
 
 
-def number_or_auto(text: str) -> float | Auto:
-    """Read an option that is a number, or the word for measuring one."""
-    return AUTO if text == AUTO else float(text)
+def gpus_or_auto(text: str) -> float | Auto:
+    """Read an option that is a trial's GPUs, at most one, or the word for measuring them."""
+    if text == AUTO:
+        return AUTO
+    gpus = float(text)
+    # Written so that NaN is refused as well.
+    if not 0 <= gpus <= 1:
+        raise argparse.ArgumentTypeError(
+            f"must be from 0 to 1, since a trial trains on one GPU at most, or {AUTO}; got {text}"
+        )
+    return gpus
 
 
 def search_settings(
@@ -101,7 +103,6 @@ def search_settings(
         spaces={axis: space_path_of(experiment, axis, options) for axis in axes},
         weights_dir=weights_folder(options),
         gpus_per_trial=options.gpus_per_trial,
-        workers_per_trial=options.workers_per_trial,
         deterministic=options.deterministic,
         extend=getattr(options, "extend", 0),
         new_study=getattr(options, "new_study", False),

@@ -14,7 +14,7 @@ from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
 from strokeseg.learning.deformation import deform, draw_deformation
-from strokeseg.learning.draws import Draws, Share
+from strokeseg.learning.draws import Draws
 from strokeseg.learning.smooth_field import control_shape, smooth_field
 
 # Full extents, at strength 1.
@@ -36,7 +36,6 @@ def augment(
     generator: torch.Generator,
     *,
     mirror: bool = True,
-    share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Change every slice of a batch at random.
 
@@ -53,23 +52,14 @@ def augment(
         generator: The source of every draw, on the tensors' device.
         mirror: Whether to reverse slices along H. That is left and right in axial and
             coronal slices; in sagittal ones it would put the face to the back.
-        share: Which part of a larger batch these slices are; nothing for all of it. Every
-            worker's generator must be in the same state.
 
     Returns:
         Images and masks of the same shapes, the images in channels-last memory; the masks
         still 0 or 1, moved with the images.
-
-    Raises:
-        ValueError: When there are more or fewer slices than the share has.
     """
     if strength <= 0:
         return images, masks
-    if share is None:
-        share = Share(rank=0, workers=1, count=len(images))
-    if len(images) != share.size:
-        raise ValueError(f"{share} has {share.size} slices, got {len(images)}")
-    draws = Draws(generator, share)
+    draws = Draws(generator, len(images))
     channels, height, width = images.shape[1:]
     places = draw_deformation(draws, strength, (height, width), mirror=mirror)
     images, masks = deform(images, masks, places)

@@ -11,7 +11,6 @@ from strokeseg.config import TrialConfig
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import Training
-from strokeseg.learning.world import ALONE, World
 
 
 def new_training(
@@ -25,7 +24,6 @@ def new_training(
     slices_per_epoch: int | None,
     device: torch.device,
     seed: int,
-    world: World = ALONE,
     precision: torch.dtype | None = None,
 ) -> Training:
     """Build a configuration's network and make its training ready; see `Training`.
@@ -40,7 +38,6 @@ def new_training(
         slices_per_epoch: Slices an epoch draws.
         device: Where to train.
         seed: Decides the network's first numbers, and all that follows.
-        world: The processes that train together.
         precision: The type to compute in; nothing for the one that the device is fastest in.
     """
     network = build_network(
@@ -61,6 +58,5 @@ def new_training(
         seed=seed,
         # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
         mirror=axis != "sagittal",
-        world=world,
         precision=precision,
     )

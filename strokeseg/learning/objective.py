@@ -16,7 +16,6 @@ from torch import nn
 from strokeseg.learning.inference import predict_batch
 from strokeseg.learning.precision import reduced_type
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.world import ALONE, World
 
 THRESHOLD = 0.5
 _BATCH = 32
@@ -72,7 +71,6 @@ def count_voxels(
     device: torch.device,
     *,
     where: str,
-    world: World = ALONE,
     reduced: torch.dtype | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count how many lesion voxels of each slice were met, and how many were predicted.
@@ -82,19 +80,18 @@ def count_voxels(
         slices: N slices.
         device: Where to compute.
         where: When this is, for the failure's message.
-        world: The processes that share the work; all get all counts.
         reduced: The 16-bit type to compute in; nothing for float32.
 
     Returns:
         Both (N,), 0 for slices without brain.
 
     Raises:
-        NotFinite: When a probability is not finite, in any of the processes.
+        NotFinite: When a probability is not finite.
     """
     # What was met, what was predicted, and how many batches were broken.
     counts = torch.zeros((2, len(slices)), dtype=torch.int64)
     broken = torch.zeros(1, dtype=torch.int64, device=device)
-    asked = np.flatnonzero(slices.holds_brain)[world.share]
+    asked = np.flatnonzero(slices.holds_brain)
     plan = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
     network.eval()
     found: list[torch.Tensor] = []
@@ -108,9 +105,9 @@ def count_voxels(
         )
     if found:
         counts[:, torch.from_numpy(asked)] = torch.cat(found, dim=1).cpu()
-    if int(world.add_up(broken)):
+    if int(broken):
         raise NotFinite(where)
-    overlap, predicted = world.add_up(counts.to(device)).cpu().numpy()
+    overlap, predicted = counts.numpy()
     return overlap, predicted
 
 

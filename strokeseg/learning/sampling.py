@@ -54,16 +54,13 @@ def _draw_evenly(
     return np.concatenate([generator.permutation(positions) for _ in range(rounds)])[:count]
 
 
-def cut_batches(
-    drawn: NDArray[np.int64], batch_size: int, *, least: int = 2
-) -> list[NDArray[np.int64]]:
+def cut_batches(drawn: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
     """Cut an epoch's draw into batches.
 
-    A last batch of fewer than `least` slices is left out, unless every batch is to be that
-    small: batch normalisation cannot learn from a single slice, and several processes cannot
-    share fewer slices than they are.
+    A last batch of a single slice, from which batch normalisation cannot learn, is left out
+    unless every batch is to be that small.
     """
     batches = [drawn[start : start + batch_size] for start in range(0, len(drawn), batch_size)]
-    if batch_size >= least and len(batches) > 1 and len(batches[-1]) < least:
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
         del batches[-1]
     return batches

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -29,7 +28,6 @@ from torch import Tensor, nn
 from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.learning.augment import augment
-from strokeseg.learning.draws import Share
 from strokeseg.learning.inference import predict_batch
 from strokeseg.learning.losses import MixedLoss
 from strokeseg.learning.memory import memory_gb
@@ -47,7 +45,6 @@ from strokeseg.learning.recording import Recording, ready_for_recording, set_rat
 from strokeseg.learning.sampling import cut_batches, draw_epoch
 from strokeseg.learning.schedule import rate_factor
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.world import ALONE, World
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +96,6 @@ class Training:
         device: torch.device | str = "cpu",
         seed: int = 0,
         mirror: bool = True,
-        world: World = ALONE,
         precision: torch.dtype | None = None,
     ) -> None:
         """Make ready for the first epoch.
@@ -114,24 +110,17 @@ class Training:
             device: Where to train.
             seed: The trial's seed.
             mirror: Whether augmentation may reverse slices along H (see `augment`).
-            world: The processes that train this network together.
             precision: The type to compute in, float32 or one of 16 bits; nothing for the one that
                 the device is fastest in.
 
         Raises:
             UserError: When there is nothing to learn from or to score.
-            TrialFailure: When batches are too small for the processes.
         """
         self._training = training.keep(training.holds_brain)
         if not self._training.lesion_voxels.any():
             raise UserError("the training folds show no lesion; check the masks and the splits")
         if len(validation) == 0:
             raise UserError("the validation fold holds no slices; check the splits")
-        if config.batch_size < world.size:
-            raise TrialFailure(
-                f"batches of {config.batch_size} slices cannot be dealt out to {world.size} "
-                "processes"
-            )
         self._validation = validation
         self._config = config
         self._epochs = epochs
@@ -139,13 +128,11 @@ class Training:
         self._device = torch.device(device)
         self._seed = seed
         self._mirror = mirror
-        self._world = world
         self._epoch = 0
         self._telling: dict[str, int] = {}
         # Module.to knows memory formats, but its declaration does not.
         layout: dict[str, Any] = {"memory_format": torch.channels_last}
         self.network = network.to(self._device, **layout)
-        self._learning = world.spread(self.network, self._device)
         self._loss = MixedLoss(config.dice_weight, config.cross_entropy_weight, config.focal_weight)
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(),
@@ -158,8 +145,7 @@ class Training:
         reduced = None if kind is torch.float32 else kind
         self._stepper = Stepper(self._optimiser, self._device, reduced)
         self._draws = torch.Generator(self._device)
-        # Processes that train together wait for each other in every step.
-        self._records = self._device.type == "cuda" and world.size == 1
+        self._records = self._device.type == "cuda"
         self._recording = self._new_recording()
 
     def run(self) -> Iterator[EpochResult]:
@@ -273,25 +259,23 @@ class Training:
         """Train on one draw: mean losses, seconds waited for slices, slices."""
         draw, changes, dropout = np.random.SeedSequence([self._seed, epoch]).spawn(3)
         self._draws.manual_seed(_seed_of(changes))
-        torch.manual_seed(_seed_of(dropout) + self._world.rank)
+        torch.manual_seed(_seed_of(dropout))
         plan = self._draw_batches(np.random.default_rng(draw))
         first_step = (epoch - 1) * len(plan)
         self.network.train()
         sums: dict[str, Tensor] = {}
         data_seconds = 0.0
-        own = [batch[self._world.share] for batch in plan]
-        with closing(self._training.batches(own, self._device)) as batches:
+        with closing(self._training.batches(plan, self._device)) as batches:
             for step, batch in enumerate(plan):
                 asked = time.perf_counter()
                 images, masks = next(batches)
                 data_seconds += time.perf_counter() - asked
                 factor = rate_factor(first_step + step, self._epochs * len(plan))
                 set_rate(self._optimiser, factor * self._config.learning_rate)
-                take = partial(self._step, count=len(batch))
                 if self._recording is None:
-                    losses = take(images, masks)
+                    losses = self._step(images, masks)
                 else:
-                    losses = self._recording.take(take, images, masks)
+                    losses = self._recording.take(self._step, images, masks)
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + loss * len(batch)
                 # A look at the loss waits for the device, so do not look after every step.
@@ -303,28 +287,21 @@ class Training:
     def _draw_batches(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
         has_lesion = self._training.lesion_voxels > 0
         drawn = draw_epoch(has_lesion, self._slices, self._config.lesion_share, generator)
-        return cut_batches(drawn, self._config.batch_size, least=max(2, self._world.size))
+        return cut_batches(drawn, self._config.batch_size)
 
     def _new_recording(self) -> Recording | None:
         return Recording(self._draws, self._device) if self._records else None
 
-    def _step(self, images: Tensor, masks: Tensor, count: int) -> dict[str, Tensor]:
-        """Learn from a batch of `count` slices, of which this process has its share."""
-        world = self._world
+    def _step(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """Learn from a batch."""
         images, masks = augment(
-            images,
-            masks,
-            self._config.augmentation,
-            self._draws,
-            mirror=self._mirror,
-            share=Share(rank=world.rank, workers=world.size, count=count),
+            images, masks, self._config.augmentation, self._draws, mirror=self._mirror
         )
         with self._stepper.autocast():
             # Convolutions of a U-Net run 1.2 to 1.6 times as fast channels-last, on CPUs too.
-            logits = self._learning(images.contiguous(memory_format=torch.channels_last))
-        loss, terms = self._loss(world.whole(logits, count), world.whole(masks, count))
-        # Each process has the gradient of its own rows, and the mean over processes is taken.
-        self._stepper.step(loss * world.size, self.network.parameters())
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        loss, terms = self._loss(logits, masks)
+        self._stepper.step(loss, self.network.parameters())
         return {"total": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
 
     def _check(self, loss: Tensor, where: str) -> None:
@@ -340,7 +317,6 @@ class Training:
             validation,
             self._device,
             where=f"epoch {self._epoch + 1}, in validation",
-            world=self._world,
             reduced=self._stepper.kind,
         )
         self._telling = telling_slices(validation.lesion_voxels, overlap, predicted)

@@ -116,7 +116,7 @@ def open_feed(
         slices_folder: The experiment's Parquet files.
         axis: `axial`, `coronal` or `sagittal`.
         cases: All cases that must be there.
-        gpus: GPUs of each process of a trial, or the fraction of one.
+        gpus: GPUs of a trial: one, a fraction of one, or 0.
         beside: Feeds that are open already.
         mirrors: Where other nodes fetch the files from.
 

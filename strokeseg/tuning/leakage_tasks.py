@@ -63,8 +63,6 @@ def do_runs(
         UserError: When the cluster lacks what the runs ask for, or the slices do not fit it.
     """
     allotment = allot(reachable_nodes(), len(runs), gpus_per_run)
-    if allotment.workers > 1:
-        raise UserError("--gpus-per-trial: a run of --measure-leakage takes one GPU at most")
     epochs = sum(run.epochs for run in runs)
     await_room(allotment.cpus, allotment.gpus, lambda note: show(0, epochs, note))
     show(0, epochs, "reading the slices")

@@ -45,7 +45,6 @@ def run_studies(
     *,
     budget: SearchConfig,
     gpus_per_trial: float | Auto | None,
-    workers_per_trial: int | None,
     deterministic: bool,
     code_version: str,
     show: Show,
@@ -60,7 +59,6 @@ def run_studies(
         data: The prepared slices.
         budget: How each axis is searched.
         gpus_per_trial: As asked for; None for one, or for none where there are none.
-        workers_per_trial: As asked for.
         deterministic: Whether equal seeds must give equal numbers: one trial at a time.
         code_version: Version of this code, for the record.
         show: Called with epochs done, of how many, and a note.
@@ -73,7 +71,7 @@ def run_studies(
     monitors = {axis: _monitor(study, experiment, axis, budget) for axis, study in studies.items()}
     monitor = SearchMonitor(monitors, ledgers, searcher, show)
     allotment = _allotment(
-        *(studies, data, gpus_per_trial, workers_per_trial),
+        *(studies, data, gpus_per_trial),
         one_at_a_time=deterministic,
         show=monitor.show,
     )
@@ -112,7 +110,7 @@ def run_studies(
     bundle = {"CPU": allotment.cpus, "GPU": allotment.gpus}
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, feeds=feeds, weights=weights, settings=settings),
-        tune.PlacementGroupFactory([bundle] * allotment.workers),
+        tune.PlacementGroupFactory([bundle]),
     )
     scratch = [experiment.search_folder(axis) / "tune" for axis in studies]
     with lending_interrupts_to_tune():
@@ -143,7 +141,6 @@ def _allotment(
     studies: Mapping[str, Study],
     data: PreparedSlices,
     gpus_per_trial: float | Auto | None,
-    workers_per_trial: int | None,
     *,
     one_at_a_time: bool,
     show: Callable[[str], None],
@@ -160,7 +157,7 @@ def _allotment(
         shape = max((first_shape(data.folder, axis) for axis in studies), key=prod)
         spaces = [study.space for study in studies.values()]
         gpus_per_trial = measured_share(nodes, spaces, trials, shape)
-    allotment = allot(nodes, trials, gpus_per_trial, workers_per_trial)
+    allotment = allot(nodes, trials, gpus_per_trial)
     # The slices are read where trials run.
     await_room(allotment.cpus, allotment.gpus, show)
     return allotment
@@ -193,8 +190,7 @@ def _fit(
                 for ledger in ledgers.values()
             ),
             max_concurrent_trials=allotment.concurrent,
-            # A trial of several processes may end while its first one still waits for another.
-            reuse_actors=allotment.workers == 1,
+            reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(

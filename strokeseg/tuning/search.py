@@ -37,7 +37,6 @@ class SearchSettings:
         spaces: The YAML file of each axis's search space.
         weights_dir: Where pretrained weights are looked for first.
         gpus_per_trial: GPUs of a trial; None for one, or for none where there are none.
-        workers_per_trial: Processes of a trial.
         deterministic: Whether equal seeds must give equal numbers: one trial at a time.
         extend: Trials to add to studies that are done.
         new_study: Put studies that began with other settings aside and begin new ones, which
@@ -48,7 +47,6 @@ class SearchSettings:
     spaces: Mapping[str, Path]
     weights_dir: Path | None = None
     gpus_per_trial: float | Auto | None = None
-    workers_per_trial: int | None = None
     deterministic: bool = False
     extend: int = 0
     new_study: bool = False
@@ -133,7 +131,6 @@ class Search:
                         data,
                         budget=settings.budget,
                         gpus_per_trial=settings.gpus_per_trial,
-                        workers_per_trial=settings.workers_per_trial,
                         deterministic=settings.deterministic,
                         code_version=code_version(),
                         show=show,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -40,18 +39,16 @@ from strokeseg.learning.precision import compute_deterministically
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
-from strokeseg.learning.world import ALONE, World
 from strokeseg.mirror import fetch, forget, publish
 from strokeseg.tuning.encoders import FoundWeights
 from strokeseg.tuning.feed import Feed, slices_of
 from strokeseg.tuning.gpus import leave_broken_gpu, take_gpu
 from strokeseg.tuning.picture_events import replace_pictures
 from strokeseg.tuning.trial_settings import TrialSettings
-from strokeseg.tuning.workers import world_of
 
 _log = logging.getLogger(__name__)
-# What torch, CUDA and gloo raise (a broken kernel, a full device, a lost connection), what numbers
-# and shapes that do not fit make them raise, and a disk or a memory that is full: one trial's end.
+# What torch and CUDA raise (a broken kernel, a full device), what numbers and shapes that do not
+# fit make them raise, and a disk or a memory that is full: one trial's end.
 _FAILURES = (RuntimeError, ValueError, OSError, MemoryError)
 # Distinguishes one trial's seed from the next: trial n of a study uses seed + n * stride.
 _SEED_STRIDE = 100_003
@@ -81,17 +78,13 @@ def run_trial(
     allotment = settings.allotment
     torch.set_num_threads(allotment.cpus)
     compute_deterministically(settings.deterministic)
-    follow = partial(_follow, proposal, feed, weights, settings)
     try:
         if allotment.gpus:
             take_gpu()
-        with world_of(
-            allotment.workers, cpus=allotment.cpus, gpus=allotment.gpus, follow=follow
-        ) as world:
-            for metrics in train_trial(
-                proposal, slices_of(feed), _weights_for(proposal, weights), settings, world
-            ):
-                tune.report(metrics)
+        for metrics in train_trial(
+            proposal, slices_of(feed), _weights_for(proposal, weights), settings
+        ):
+            tune.report(metrics)
     except (StorageError, DeviceError) as error:
         # No fault of this trial, which goes on where it stopped once that is mended.
         tune.report({"halt": str(error)})
@@ -131,31 +124,11 @@ def _weights_for(
     )
 
 
-def _follow(
-    proposal: Mapping[str, Any],
-    feed: Feed,
-    weights: Mapping[str, ray.ObjectRef],
-    settings: TrialSettings,
-    world: World,
-) -> str | None:
-    """Do what rank 0 does, but write and report nothing; return why it failed, or nothing."""
-    compute_deterministically(settings.deterministic)
-    try:
-        for _ in train_trial(
-            proposal, slices_of(feed), _weights_for(proposal, weights), settings, world
-        ):
-            pass
-    except (TrialFailure, UserError) as failure:
-        return str(failure)
-    return None
-
-
 def train_trial(
     proposal: Mapping[str, Any],
     slices: SliceSet,
     weights: EncoderWeights | None,
     settings: TrialSettings,
-    world: World = ALONE,
 ) -> Iterator[dict[str, Any]]:
     """Train a trial, or go on with it, and yield the metrics of every unreported epoch.
 
@@ -167,15 +140,13 @@ def train_trial(
         slices: The axis's slices.
         weights: The encoder's pretrained weights, where the configuration asks for them.
         settings: What all trials share.
-        world: The processes that train it together; only rank 0 leaves files.
 
     Raises:
         TrialFailure: When the loss is not finite.
     """
     number = int(proposal["number"])
     config = TrialConfig.model_validate(proposal["config"])
-    # Rank 0's, lest one that another node has yet to see lets ranks go on from different epochs.
-    saved = world.agree(_saved(proposal, settings) if world.rank == 0 else {})
+    saved = _saved(proposal, settings)
     history: list[dict[str, Any]] = saved["history"]
     yield from history[int(proposal["reported_epoch"]) :]
     k_fold = settings.validation_fold is None
@@ -184,7 +155,7 @@ def train_trial(
         first = position * settings.epochs
         if len(history) >= first + settings.epochs:
             continue
-        training = _training(number, config, slices, weights, settings, fold, world)
+        training = _training(number, config, slices, weights, settings, fold)
         if len(history) > first:
             training.restore(saved["training"])
         path = trial_weights(Path(settings.trials_folder), number, fold if k_fold else None)
@@ -198,20 +169,19 @@ def train_trial(
                 # As pairs, since Tune takes dictionaries apart on their way to the scheduler.
                 metrics["case_dice"] = list(best.items())
             history.append(metrics)
-            if world.rank == 0:
-                if is_best:
-                    record = _record(number, config, weights, settings, result, slices.size, fold)
-                    save_member(path, training.network, record)
-                    _keep_pictures(number, training, metrics["epoch"], settings)
-                state = {
-                    "training": training.state(),
-                    "history": history,
-                    "best": best,
-                    "config": dict(proposal["config"]),
-                }
-                save_state(trial_state(Path(settings.trials_folder), number), state)
-                events = trial_picture_events(Path(settings.tensorboard_folder), number)
-                publish(settings.mirrors, [_folder(proposal, settings), events])
+            if is_best:
+                record = _record(number, config, weights, settings, result, slices.size, fold)
+                save_member(path, training.network, record)
+                _keep_pictures(number, training, metrics["epoch"], settings)
+            state = {
+                "training": training.state(),
+                "history": history,
+                "best": best,
+                "config": dict(proposal["config"]),
+            }
+            save_state(trial_state(Path(settings.trials_folder), number), state)
+            events = trial_picture_events(Path(settings.tensorboard_folder), number)
+            publish(settings.mirrors, [_folder(proposal, settings), events])
             yield metrics
 
 
@@ -233,7 +203,6 @@ def _training(
     weights: EncoderWeights | None,
     settings: TrialSettings,
     fold: int,
-    world: World,
 ) -> Training:
     training_cases = [
         case for other, cases in enumerate(settings.folds) if other != fold for case in cases
@@ -248,7 +217,6 @@ def _training(
         slices_per_epoch=settings.slices_per_epoch,
         device=torch.device("cuda" if settings.allotment.gpus else "cpu"),
         seed=settings.seed + number * _SEED_STRIDE,
-        world=world,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from strokeseg.learning.augment import augment, bend_intensities, blur, draw_bias_field
-from strokeseg.learning.draws import Draws, Share
+from strokeseg.learning.draws import Draws
 
 
 def _batch(count: int = 4, height: int = 32, width: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,7 +28,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 
 def _draws(count: int) -> Draws:
-    return Draws(_generator(), Share(rank=0, workers=1, count=count))
+    return Draws(_generator(), count)
 
 
 def test_strength_zero_changes_nothing() -> None:
@@ -108,39 +108,6 @@ def test_extents_grow_with_the_strength() -> None:
     ]
     assert differences == sorted(differences)
     assert differences[0] < 0.1
-
-
-@pytest.mark.parametrize("workers", [2, 3])
-def test_workers_together_make_what_one_makes_of_the_whole_batch(workers: int) -> None:
-    images, masks = _batch(7)
-    alone = _generator()
-    whole, whole_masks = augment(images, masks, 1.0, alone)
-    next_draws = torch.rand(3, generator=alone)
-    for rank in range(workers):
-        share = Share(rank=rank, workers=workers, count=7)
-        generator = _generator()
-        part, part_masks = augment(
-            images[share.rows], masks[share.rows], 1.0, generator, share=share
-        )
-        assert torch.equal(part, whole[share.rows])
-        assert torch.equal(part_masks, whole_masks[share.rows])
-        assert torch.equal(torch.rand(3, generator=generator), next_draws)
-
-
-def test_a_worker_without_slices_stays_in_step() -> None:
-    images, masks = _batch(2)
-    ahead, behind = _generator(), _generator()
-    augment(images, masks, 1.0, ahead)
-    share = Share(rank=2, workers=3, count=2)
-    part, _ = augment(images[share.rows], masks[share.rows], 1.0, behind, share=share)
-    assert part.shape == (0, 2, 32, 48)
-    assert torch.equal(ahead.get_state(), behind.get_state())
-
-
-def test_slices_that_are_not_the_share_are_refused() -> None:
-    images, masks = _batch(3)
-    with pytest.raises(ValueError, match="has 2 slices, got 3"):
-        augment(images, masks, 1.0, _generator(), share=Share(rank=1, workers=2, count=4))
 
 
 def test_blur_lowers_the_variance_of_noise_and_keeps_means() -> None:

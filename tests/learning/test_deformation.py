@@ -11,12 +11,12 @@ from strokeseg.learning.deformation import (
     draw_displacement,
     look_up,
 )
-from strokeseg.learning.draws import Draws, Share
+from strokeseg.learning.draws import Draws
 from strokeseg.learning.smooth_field import control_shape, smooth_field
 
 
 def _draws(count: int, seed: int = 0) -> Draws:
-    return Draws(torch.Generator().manual_seed(seed), Share(rank=0, workers=1, count=count))
+    return Draws(torch.Generator().manual_seed(seed), count)
 
 
 def _affine(

@@ -48,9 +48,3 @@ def test_a_missing_kind_is_replaced_by_the_other(has: bool) -> None:
 )
 def test_a_last_batch_of_one_is_left_out(slices: int, batch_size: int, sizes: list[int]) -> None:
     assert [len(batch) for batch in cut_batches(np.arange(slices), batch_size)] == sizes
-
-
-def test_a_last_batch_too_small_for_all_processes_is_left_out() -> None:
-    sizes = [len(batch) for batch in cut_batches(np.arange(11), 4, least=4)]
-    assert sizes == [4, 4]
-    assert len(cut_batches(np.arange(12), 4, least=4)) == 3

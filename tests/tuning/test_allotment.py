@@ -1,10 +1,11 @@
-"""A cluster is divided among trials, whose processes never ask for more than it has."""
+"""A cluster is divided among trials, which never ask for more than it has."""
 
 from __future__ import annotations
 
 import pytest
 
 from strokeseg.errors import UserError
+from strokeseg.search import main as search
 from strokeseg.tuning.allotment import Allotment, Node, allot
 
 
@@ -51,52 +52,40 @@ def test_fractions_that_fill_a_gpu_are_not_lost_to_rounding(share: float) -> Non
     assert allot([Node(cpus=64, gpus=3)], 64, share).concurrent == 3 * whole
 
 
-def test_a_trial_of_several_gpus_has_a_worker_for_each_wherever_they_are() -> None:
-    # Three nodes of two GPUs and eight CPUs: one trial of four GPUs, two GPUs left over; eight
-    # CPUs serve two workers of a node.
-    nodes = [Node(cpus=8, gpus=2)] * 3
-    expected = Allotment(cpus=8, gpus=1, concurrent=1, workers=4)
-    # Four workers may lie on three nodes, with eight CPUs for one worker of each of two nodes and
-    # four for each of the others: all get what the fullest node can give.
-    assert allot(nodes, 5, 4.0) == Allotment(**{**vars(expected), "cpus": 4})
-    assert allot(nodes, 5, 4.0).devices == 4
-    assert allot(nodes, 5, 3.0).concurrent == 2
-
-
-def test_workers_on_cpus_are_as_many_as_asked_for() -> None:
-    assert allot([Node(cpus=8)], 9, 0.0, 2) == Allotment(cpus=1, gpus=0, concurrent=4, workers=2)
-    assert allot([Node(cpus=8)], 1, 0.0, 2) == Allotment(cpus=4, gpus=0, concurrent=1, workers=2)
-    assert allot([Node(cpus=2)] * 2, 9, None, 4).concurrent == 1
-
-
 @pytest.mark.parametrize(
-    ("nodes", "asked", "workers", "fault"),
+    ("nodes", "asked", "fault"),
     [
-        ([Node(cpus=2)], 1.0, None, "has 0 GPUs and 2 CPUs, none fits; ask for 0"),
-        ([Node(cpus=2, gpus=0.5)], 1.0, None, "has 0.5 GPUs"),
-        ([Node(cpus=64, gpus=2)], 4.0, None, "at most 2 fit, with a CPU each; ask for that"),
-        ([Node(cpus=1, gpus=4)], 4.0, None, "at most 1 fit"),
-        ([Node(cpus=2, gpus=4)], 1.5, None, "or a whole number"),
-        ([Node(cpus=2, gpus=1)], -0.5, None, "gpus-per-trial"),
-        ([Node(cpus=2, gpus=1)], float("nan"), None, "gpus-per-trial"),
-        ([Node(cpus=2, gpus=1)], float("inf"), None, "gpus-per-trial"),
-        ([Node(cpus=2)], None, 3, "room for 2 workers of a CPU each"),
-        ([Node(cpus=2)], None, 0, "workers-per-trial 0"),
-        ([Node(cpus=9, gpus=2)], 1.0, 2, "one for each"),
-        ([], None, None, "too few for a trial"),
-        ([Node(cpus=0)], None, None, "too few for a trial"),
+        ([Node(cpus=2)], 1.0, "has 0 GPUs and 2 CPUs, none fits; ask for 0"),
+        ([Node(cpus=2, gpus=0.5)], 1.0, "has 0.5 GPUs"),
+        ([Node(cpus=2), Node(cpus=0, gpus=1)], 0.5, "has 1 GPUs and 2 CPUs, none fits"),
+        (
+            [Node(cpus=2), Node(cpus=4, to_come=True)],
+            1.0,
+            "has or may yet start 0 GPUs and 6 CPUs, none fits",
+        ),
+        ([], None, "too few for a trial"),
+        ([Node(cpus=0)], None, "too few for a trial"),
     ],
 )
-def test_what_a_cluster_does_not_have_is_refused_with_what_would_fit(
-    nodes: list[Node], asked: float | None, workers: int | None, fault: str
+def test_what_a_cluster_does_not_have_is_refused_in_one_line(
+    nodes: list[Node], asked: float | None, fault: str
 ) -> None:
     with pytest.raises(UserError, match=fault) as caught:
-        allot(nodes, 4, asked, workers)
+        allot(nodes, 4, asked)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("gpus", ["4", "1.5", "-0.5", "nan", "inf"])
+def test_more_than_one_gpu_a_trial_is_refused_in_one_line(
+    gpus: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        search(["--axis", "axial", f"--gpus-per-trial={gpus}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "must be from 0 to 1" in said and f"got {gpus}" in said
 
 
 def test_nodes_to_come_count_like_those_that_live() -> None:
     nodes = [Node(cpus=2), Node(cpus=16, gpus=4), Node(cpus=16, gpus=4, to_come=True)]
     assert allot(nodes, 20, None) == Allotment(cpus=4, gpus=1, concurrent=8)
-    with pytest.raises(UserError, match="has or may yet start 8 GPUs and 34 CPUs, at most 8 fit"):
-        allot(nodes, 20, 9.0)

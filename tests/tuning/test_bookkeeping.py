@@ -16,11 +16,11 @@ import pytest
 from strokeseg.living_folder import living_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-NODES, GPUS = 4, 8
-# GPUs a trial, trials at once, trials; 6 * 4 + 6 * 1 + 8 / 4 are all 32 GPUs.
-SEARCHES = {"four": (4.0, 6, 9), "whole": (1.0, 6, 9), "quarter": (0.25, 8, 12)}
+NODES, GPUS = 4, 4
+# GPUs a trial, trials at once, trials; 10 + 8 / 2 + 8 / 4 are all 16 GPUs.
+SEARCHES = {"whole": (1.0, 10, 13), "half": (0.5, 8, 10), "quarter": (0.25, 8, 12)}
 
-# One search of instant trials, on GPUs that are mere numbers. A trial notes which GPUs it has, of
+# One search of instant trials, on GPUs that are mere numbers. A trial notes which GPU it has, of
 # which node, and how long; the first ones wait until they are let go.
 SEARCH = """
 import json, sys, time
@@ -29,8 +29,6 @@ from pathlib import Path
 
 import optuna, ray
 from ray import tune
-from ray.util import get_current_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from benchmarks.overhead import our_study
 from benchmarks.stand_in import metrics_of
 from strokeseg.tuning.allotment import Node, allot
@@ -44,16 +42,8 @@ def place():
     context = ray.get_runtime_context()
     return context.get_node_id(), context.get_accelerator_ids()["GPU"]
 
-def places(allotment):
-    # Tasks instead of followers, which NCCL would have to join: see `workers`.
-    at = lambda rank: PlacementGroupSchedulingStrategy(get_current_placement_group(), rank)
-    # One after the other in one process, which Ray would not use again for a GPU otherwise.
-    task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus, max_calls=0)(place)
-    ranks = range(1, allotment.workers)
-    return [place(), *(ray.get(task.options(scheduling_strategy=at(r)).remote()) for r in ranks)]
-
 def stand_in(proposal, *, folder, allotment):
-    note = {"places": places(allotment), "share": allotment.gpus, "began": time.time()}
+    note = {"place": place(), "share": allotment.gpus, "began": time.time()}
     path = folder / "held" / f"{folder.name}-{proposal['number']}"
     part = folder / path.name
     for moment in ("began", "ended"):
@@ -76,7 +66,7 @@ with our_study(folder, int(trials), 2) as (ledger, searcher, monitor, experiment
     bundle = {"CPU": allotment.cpus, "GPU": allotment.gpus}
     trainable = tune.with_resources(
         tune.with_parameters(stand_in, folder=folder, allotment=allotment),
-        tune.PlacementGroupFactory([bundle] * allotment.workers),
+        tune.PlacementGroupFactory([bundle]),
     )
     wait_for(folder.with_suffix(".start"))
     scratch = experiment.search_folder("axial") / "tune"
@@ -177,17 +167,12 @@ def test_trials_of_all_sizes_wait_for_gpus_and_never_share_more_than_one() -> No
         notes = {path.name: json.loads(path.read_text()) for path in folder.glob("*/held/*")}
         states = {name: json.loads((folder / f"{name}.states").read_text()) for name in SEARCHES}
     assert told["codes"] == [0] * len(SEARCHES)
-    for name, (gpus_a_trial, _, trials) in SEARCHES.items():
+    for name, (_, _, trials) in SEARCHES.items():
         assert states[name] == ["COMPLETE"] * trials
-        own = [notes[f"{name}-{number}"] for number in range(trials)]
-        for note in own:
-            # A GPU for each worker; all of one node.
-            assert len({(node, *gpus) for node, gpus in note["places"]}) == max(1, gpus_a_trial)
-            assert all(len(gpus) == 1 for _, gpus in note["places"])
-            assert len({node for node, _ in note["places"]}) == 1
-    # Two fit the first node, the others waited for the next ones.
-    began = sorted(notes[f"four-{number}"]["began"] for number in range(SEARCHES["four"][1]))
-    assert [moment > told["moments"]["second node"] for moment in began] == [False] * 2 + [True] * 4
+    assert len(notes) == sum(trials for _, _, trials in SEARCHES.values())
+    # Four fit the first node, the others waited for the next ones.
+    began = sorted(notes[f"whole-{number}"]["began"] for number in range(SEARCHES["whole"][1]))
+    assert [moment > told["moments"]["second node"] for moment in began] == [False] * 4 + [True] * 6
     used = use_by_gpu(list(notes.values()))
     assert len(used) == NODES * GPUS
     for uses in used.values():
@@ -201,6 +186,6 @@ def use_by_gpu(notes: list[dict[str, Any]]) -> dict[tuple[str, str], list[tuple[
     """Return, for each GPU, when its use changed and by how much."""
     used = defaultdict(list)
     for note in notes:
-        for node, (gpu,) in note["places"]:
-            used[node, gpu] += [(note["began"], note["share"]), (note["ended"], -note["share"])]
+        node, (gpu,) = note["place"]
+        used[node, gpu] += [(note["began"], note["share"]), (note["ended"], -note["share"])]
     return used

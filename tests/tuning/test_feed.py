@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 import torch
@@ -226,24 +224,6 @@ def test_a_search_scores_the_same_whichever_way_its_slices_come(
     assert len(scores[0]) == 2
 
 
-def test_two_workers_score_a_trial_as_one_does(
-    prepared: Place, tmp_path: Path, launch: Callable[..., Any]
-) -> None:
-    boards = []
-    for workers in (1, 2):
-        storage = Path(shutil.copytree(prepared.storage, tmp_path / str(workers)))
-        place = Place(config=prepared.config, storage=storage)
-        outcome = launch(
-            strokeseg.search.main, *place.options, "--trials", 1, "--workers-per-trial", workers
-        )
-        assert outcome.code == 0, outcome.err
-        boards.append(place.board())
-    (one,), (two,) = boards
-    assert two["state"] == "COMPLETE" and two["epochs_run"] == "2"
-    # Rounding, in 16 bits where the CPU has them, and what two epochs of AdamW make of it.
-    assert float(two["dice"]) == pytest.approx(float(one["dice"]), abs=0.03)
-
-
 @pytest.mark.parametrize("unpacked", [True, False], ids=["unpacking", "streaming"])
 def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
     place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, unpacked: bool
@@ -351,38 +331,6 @@ def test_a_gpu_that_torch_cannot_use_is_refused(local_ray: None, launch: Any) ->
 def test_a_trial_that_asks_for_more_than_there_is_is_refused_in_one_line(
     prepared: Place, launch: Callable[..., Any]
 ) -> None:
-    outcome = launch(strokeseg.search.main, *prepared.options, "--workers-per-trial", 3)
+    outcome = launch(strokeseg.search.main, *prepared.options, "--gpus-per-trial", 1)
     assert outcome.code == 2
-    assert "room for 2 workers of a CPU each" in outcome.err.splitlines()[-1]
-
-
-@pytest.mark.slow
-def test_a_trial_goes_on_when_one_of_its_workers_is_killed(
-    prepared: Place, tmp_path: Path, launch: Callable[..., Any]
-) -> None:
-    storage = Path(shutil.copytree(prepared.storage, tmp_path / "runs"))
-    place = Place(config=prepared.config, storage=storage)
-    state = storage / "tiny" / "search" / "axial" / "trials" / "0000" / "state.pt"
-    killed: list[int] = []
-    over = threading.Event()
-
-    def kill() -> None:
-        # Once its first epoch is on disk; a follower goes by its actor's name.
-        while not killed and not over.wait(0.05):
-            for process in psutil.process_iter(["cmdline"]) if state.exists() else ():
-                if "_Follower" in " ".join(process.info["cmdline"] or ()):
-                    killed.append(process.pid)
-                    process.kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    outcome = launch(
-        strokeseg.search.main,
-        *(*place.options, "--trials", 1, "--epochs", 12, "--workers-per-trial", 2),
-    )
-    over.set()
-    killer.join()
-    assert outcome.code == 0, outcome.err
-    (row,) = place.board()
-    assert killed
-    assert (row["state"], row["epochs_run"]) == ("COMPLETE", "12")
+    assert "has 0 GPUs and 2 CPUs, none fits" in outcome.err.splitlines()[-1]
