@@ -284,14 +284,14 @@ LIMIT = "limit: tensor[indices], float16 to float32"
 
 
 def _ours(folder: Path, *, way: str) -> Batches:
-    """Our feed: mapped from Ray's object store, unpacked, streamed, or held as a tensor."""
+    """Our feed: mapped from Ray's object store, unpacked, or held as a tensor."""
     import ray
     import torch
 
     from strokeseg.imaging.slice_file import SliceFile
     from strokeseg.imaging.unpacked import unpack
     from strokeseg.learning.slice_set import SliceSet
-    from strokeseg.learning.stores import FiledSlices, UnpackedSlices
+    from strokeseg.learning.stores import UnpackedSlices
     from strokeseg.ray_session import ray_session
     from strokeseg.tuning.feed import mapped
 
@@ -300,9 +300,7 @@ def _ours(folder: Path, *, way: str) -> Batches:
     names = np.load(folder / "cases.npy")
     with ray_session():
         rows = None
-        if way == "streamed":
-            store = FiledSlices(files, [len(file) for file in opened], opened[0].shape)
-        elif way == "unpacked":
+        if way == "unpacked":
             counts = [len(file) for file in opened]
             with unpack(files, counts, opened[0].shape, folder) as file:
                 path = Path(f"/proc/self/fd/{file.fileno()}")
@@ -328,7 +326,6 @@ def _ours(folder: Path, *, way: str) -> Batches:
 METHODS: dict[str, Method] = {
     "ours: mapped from the object store": Method(batches=partial(_ours, way="mapped"), ours=True),
     "ours: unpacked on the disk": Method(batches=partial(_ours, way="unpacked"), ours=True),
-    "ours: streamed from Parquet": Method(batches=partial(_ours, way="streamed"), ours=True),
     "ours: held as one tensor": Method(batches=partial(_ours, way="held"), ours=True),
     LIMIT: Method(batches=partial(_index, stored="float16")),
     "limit: tensor[indices], float32": Method(batches=partial(_index, stored="float32")),

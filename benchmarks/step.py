@@ -1,10 +1,10 @@
 """Training slices a second of a trial against a bare loop, and the wait for slices.
 
-The trial is strokeseg's Training over slices in mapped memory, unpacked on the disk, streamed from
-Parquet, and held on the device; the bare loop is what is left when everything but the steps is
-taken away: batches of one tensor that lies on the device, the same network, precision, loss and
-AdamW, no schedule, no checks, no augmentation on either side. On the GPU where there is one, else
-on one CPU thread. Both sides take turns, epoch by epoch.
+The trial is strokeseg's Training over slices in mapped memory, unpacked on the disk, and held on
+the device; the bare loop is what is left when everything but the steps is taken away: batches of
+one tensor that lies on the device, the same network, precision, loss and AdamW, no schedule, no
+checks, no augmentation on either side. On the GPU where there is one, else on one CPU thread. Both
+sides take turns, epoch by epoch.
 
 python -m benchmarks.step
 """
@@ -30,7 +30,7 @@ from strokeseg.learning.losses import MixedLoss
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.precision import Stepper, reduced_type
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
-from strokeseg.learning.stores import FiledSlices, UnpackedSlices
+from strokeseg.learning.stores import UnpackedSlices
 from strokeseg.learning.training import Training
 
 ENCODERS = (("resnet18", 5), ("tu-tf_efficientnet_lite0", 4))
@@ -79,19 +79,12 @@ def feeds(folder: Path, device: torch.device, options: Options) -> dict[str, Sli
         table = slices_to_table(f"case{case}", f"case{case}", images[case], masks[case], {})
         files.append(folder / f"case{case}.parquet")
         pq.write_table(table, files[-1], row_group_size=1, compression="zstd")
-    filed = SliceSet(
-        store=FiledSlices(files, [each] * CASES, mapped.store.shape),
-        cases=mapped.cases,
-        lesion_voxels=mapped.lesion_voxels,
-        holds_brain=mapped.holds_brain,
-    )
     with unpack(files, [each] * CASES, mapped.store.shape, folder) as file:
         path = Path(f"/proc/self/fd/{file.fileno()}")
         unpacked = UnpackedSlices(path, len(mapped), mapped.store.shape)
     return {
         "mapped": mapped,
-        "unpacked": replace(filed, store=unpacked),
-        "streamed": filed,
+        "unpacked": replace(mapped, store=unpacked),
         "held": mapped.on(device),
     }
 

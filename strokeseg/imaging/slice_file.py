@@ -7,7 +7,6 @@ comes without its neighbours. Files of larger groups are read as well, more slow
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from strokeseg.imaging.table import check_columns, slice_shape, table_to_arrays
 
 
 class SliceFile:
-    """One case's slices along one axis; any number of threads may read."""
+    """One case's slices along one axis, for one thread."""
 
     def __init__(self, path: Path) -> None:
         """Open a file and read its footer.
@@ -32,7 +31,6 @@ class SliceFile:
             UserError: When it is missing or damaged, or was written with another schema.
         """
         self.path = path
-        self._lock = threading.Lock()
         with _told_by(path):
             self._file = pq.ParquetFile(path)
             check_columns(self._file.schema_arrow)
@@ -58,7 +56,7 @@ class SliceFile:
         Raises:
             UserError: When the file is damaged.
         """
-        with self._lock, _told_by(self.path):
+        with _told_by(self.path):
             table = self._file.read(columns=list(names), use_threads=False)
             if any(column.null_count for column in table.columns):
                 raise ValueError("it has empty cells")
@@ -71,7 +69,7 @@ class SliceFile:
             UserError: When the file is damaged.
         """
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        with self._lock, _told_by(self.path):
+        with _told_by(self.path):
             table = self._file.read_row_group(group, columns=["image", "mask"], use_threads=False)
             images, masks = table_to_arrays(table.combine_chunks())
         place = row - int(self._starts[group])

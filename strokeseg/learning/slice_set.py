@@ -107,9 +107,6 @@ class SliceSet:
 
         Returns:
             Images (B, C, H, W) and masks (B, 1, H, W), both float32.
-
-        Raises:
-            UserError: When a file cannot be read.
         """
         return _grow(self.store.fetch(self._rows_of(indices), torch.device(device)))
 

@@ -2,14 +2,12 @@
 
 A *store* holds slices of one axis, all of one size, and knows them by their *row*. It holds
 them on a device, in memory that was mapped (Ray's object store, as all trials of a node see
-it), unpacked in one file, or in Parquet files. All give the same batches; only the time that
-they take differs.
+it), or unpacked in one file. All give the same batches; only the time that they take differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from strokeseg.imaging.slice_file import SliceFile
 from strokeseg.imaging.unpacked import read_unpacked
 
-# Files that are kept open; more would meet the limits of common systems.
-_OPEN_FILES = 256
 _FILE_READERS = 4
 
 
@@ -45,9 +40,6 @@ class Store(Protocol):
 
         Returns:
             Images (B, C, H, W) float16 and masks (B, 1, H, W) uint8.
-
-        Raises:
-            UserError: When a file cannot be read.
         """
 
     def readers(self, device: torch.device) -> int:
@@ -94,53 +86,18 @@ class MappedSlices:
 
     def fetch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
         """Copy the rows together; see `Store`."""
-        return _copy_together(
-            rows,
-            self._starts,
-            lambda block, row: (self.images[block][row], self.masks[block][row]),
-            self.shape,
-            device,
-        )
+        images, masks = _room_for(len(rows), self.shape, device)
+        image_rows, mask_rows = images.numpy(), masks.numpy()
+        blocks = np.searchsorted(self._starts, rows, side="right") - 1
+        # Indexing one tensor of float16 takes three times as long as these copies of whole rows.
+        for place, (block, row) in enumerate(zip(blocks, rows - self._starts[blocks], strict=True)):
+            image_rows[place] = self.images[block][row]
+            mask_rows[place, 0] = self.masks[block][row]
+        return images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
 
     def readers(self, device: torch.device) -> int:
         """Ahead of a GPU the copying is worth a thread; on a CPU it would only take a core."""
         return 0 if device.type == "cpu" else 1
-
-
-class FiledSlices:
-    """Slices in Parquet files, read when they are asked for.
-
-    Args:
-        files: One a case, whose slices follow each other.
-        counts: Slices of each file.
-        shape: Channels, height and width of every slice.
-    """
-
-    def __init__(
-        self, files: Sequence[Path], counts: Sequence[int], shape: tuple[int, int, int]
-    ) -> None:
-        self.shape = shape
-        self._files = tuple(files)
-        self._starts = np.cumsum([0, *counts])
-        self._open = lru_cache(maxsize=_OPEN_FILES)(SliceFile)
-
-    def __len__(self) -> int:
-        """Number of slices."""
-        return int(self._starts[-1])
-
-    def fetch(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Read the rows; see `Store`."""
-        return _copy_together(
-            rows,
-            self._starts,
-            lambda file, row: self._open(self._files[file]).read(int(row)),
-            self.shape,
-            device,
-        )
-
-    def readers(self, device: torch.device) -> int:
-        """Whatever the device, the next batches are read while it computes."""
-        return _FILE_READERS
 
 
 class UnpackedSlices:
@@ -217,31 +174,6 @@ def hold(store: Store, device: torch.device, batch_size: int = 256) -> HeldSlice
         rows = np.arange(start, min(start + batch_size, len(store)))
         images[rows[0] : rows[-1] + 1], masks[rows[0] : rows[-1] + 1] = store.fetch(rows, device)
     return HeldSlices(images, masks)
-
-
-def _copy_together(
-    rows: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    read: Callable[[int, int], tuple[NDArray[np.float16], NDArray[np.uint8]]],
-    shape: tuple[int, int, int],
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Return a batch of rows that lie in parts, each part's rows from its start on.
-
-    Args:
-        rows: (B,) over all parts.
-        starts: Each part's first row, and one more.
-        read: A slice's image and mask, by its part and its row there.
-        shape: Channels, height and width of every slice.
-        device: Where the batch shall be.
-    """
-    images, masks = _room_for(len(rows), shape, device)
-    image_rows, mask_rows = images.numpy(), masks.numpy()
-    parts = np.searchsorted(starts, rows, side="right") - 1
-    # Indexing one tensor of float16 takes three times as long as these copies of whole rows.
-    for place, (part, row) in enumerate(zip(parts, rows - starts[parts], strict=True)):
-        image_rows[place], mask_rows[place, 0] = read(part, row)
-    return images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
 
 
 def _room_for(

@@ -1,10 +1,10 @@
 """An axis's slices on their way to the trials.
 
 Ray Data reads an axis's Parquet once a study into the nodes' object stores. The *blocks* there
-are mapped by all trials of a node, without a copy. Where they fit a trial's share of its GPU,
-the trial holds them there; where they do not fit the object stores, each node unpacks them on its
-disk, or, where that has no room either, its trials read them from Parquet as they need them.
-Which of these it is is decided from sizes, before the first trial, and all give the same batches.
+are mapped by all trials of a node, without a copy. Where they do not fit the object stores, each
+node unpacks them on its disk. Where they fit a trial's share of its GPU, the trial holds them
+there. Which of these it is is decided from sizes, before the first trial, and all give the same
+batches.
 
 Nothing is read by Ray while trials run: a read that waits for a CPU while trials hold all of
 them would wait for ever, in silence.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,15 +28,15 @@ from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from strokeseg.errors import UserError
+from strokeseg.errors import UserError, listed
 from strokeseg.imaging.slice_file import SliceFile
 from strokeseg.imaging.table import in_one_piece, table_to_arrays
 from strokeseg.imaging.unpacked import unpacked_bytes
 from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.stores import FiledSlices, MappedSlices, Store, UnpackedSlices
+from strokeseg.learning.stores import MappedSlices, Store
 from strokeseg.mirror import Mirror, fetch
 from strokeseg.tuning.allotment import cluster_nodes
-from strokeseg.tuning.unpacking import disk_room, unpacked_here
+from strokeseg.tuning.unpacking import disk_here, unpacked_here
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +59,8 @@ class Feed:
         counts: Slices of each file.
         shape: Channels, height and width of every slice.
         facts: Of an Arrow table with `case`, `lesion_voxels` and `brain_voxels` of every slice.
-        blocks: Of Arrow tables with all slices; nothing where they are read from the files.
+        blocks: Of Arrow tables with all slices; nothing where nodes unpack the files.
         on_gpu: Whether trials hold all slices on their GPU.
-        unpacked: Whether nodes unpack the files on their disks.
         mirrors: Where the files may have to be fetched from.
     """
 
@@ -72,7 +70,6 @@ class Feed:
     facts: ray.ObjectRef
     blocks: tuple[ray.ObjectRef, ...]
     on_gpu: bool
-    unpacked: bool = False
     mirrors: tuple[Mirror, ...] = ()
 
     @property
@@ -121,7 +118,8 @@ def open_feed(
         mirrors: Where other nodes fetch the files from.
 
     Raises:
-        UserError: When a case is missing, a file is damaged, or torch cannot use the GPUs.
+        UserError: When a case is missing, a file is damaged, torch cannot use the GPUs, or neither
+            memory nor disks have room for the slices.
     """
     folder = slices_folder / f"axis={axis}"
     facts = []
@@ -142,21 +140,19 @@ def open_feed(
     files, counts = [path for path, _ in facts], [len(fact) for _, fact in facts]
     needed = sum(counts) * unpacked_bytes(shape)
     store = min((node.object_store_bytes for node in cluster_nodes()), default=0)
-    mapped_bytes = sum(feed.bytes for feed in beside if feed.blocks)
-    unpacked_by_others = sum(feed.bytes for feed in beside if feed.unpacked)
-    room = min([_STORE_SHARE * store - mapped_bytes, *_shared_memory_left(store)])
+    mapped_before = sum(feed.bytes for feed in beside if feed.blocks)
+    room = min([_STORE_SHARE * store - mapped_before, *_shared_memory_left(store)])
     on_gpu = gpus > 0 and needed <= _GPU_SHARE * min(1.0, gpus) * gpu_bytes(min(1.0, gpus))
     fits = needed <= room
-    disk = 0 if fits or on_gpu else min(_on_every_node(disk_room)) - unpacked_by_others
-    unpacked = not fits and not on_gpu and needed <= disk
+    if not fits:
+        unpacked_before = sum(feed.bytes for feed in beside if not feed.blocks)
+        _check_disks(folder, unpacked_before + needed, room)
     if on_gpu:
         way = "held on each trial's GPU"
     elif fits:
         way = "mapped from shared memory"
-    elif unpacked:
-        way = "unpacked on each node's disk"
     else:
-        way = "streamed from the Parquet files, as disks have no room to unpack them"
+        way = "unpacked on each node's disk"
     _log.info(
         "feed: %d %s slices of %d x %d x %d, %.2f GB; the smallest object store has %.2f GB, with "
         "room for %.2f GB: %s",
@@ -170,7 +166,6 @@ def open_feed(
         facts=ray.put(pa.concat_tables([fact for _, fact in facts]).combine_chunks()),
         blocks=_load_blocks(folder, files, mirrors) if fits else (),
         on_gpu=on_gpu,
-        unpacked=unpacked,
         mirrors=mirrors,
     )
 
@@ -182,6 +177,16 @@ def _shared_memory_left(store_bytes: float) -> list[float]:
     """
     # Ray goes elsewhere when shared memory is smaller than the store.
     return [float(free) for total, free in _on_every_node(_shared_memory) if total >= store_bytes]
+
+
+def _check_disks(folder: Path, needed_bytes: float, memory_bytes: float) -> None:
+    """Check that every node can unpack slices that object stores have no room for."""
+    faults = [disk.fault(needed_bytes) for disk in _on_every_node(disk_here)]
+    if lacking := [fault for fault in faults if fault is not None]:
+        raise UserError(
+            f"{folder}: {needed_bytes / 1e9:.2f} GB of slices fit neither shared memory, with room "
+            f"for {memory_bytes / 1e9:.2f} GB, nor the disk: {listed(lacking)}"
+        )
 
 
 def _on_every_node(ask: Callable[[], T]) -> list[T]:
@@ -284,6 +289,10 @@ def slices_of(feed: Feed) -> SliceSet:
     Returns:
         All slices of the axis in order of case and slice, whatever the way: equal seeds must
         draw equal slices.
+
+    Raises:
+        UserError: When the slices must be unpacked, and a file is damaged.
+        StorageError: When they must be unpacked, and this node's disk has no room.
     """
     facts: pa.Table = ray.get(feed.facts)
     store, rows = _store_of(feed)
@@ -311,19 +320,12 @@ def _store_of(feed: Feed) -> tuple[Store, NDArray[np.int64] | None]:
         try:
             tables = ray.get(list(feed.blocks), timeout=_BLOCK_SECONDS)
         except (GetTimeoutError, ObjectLostError):
-            # Blocks that went with their node are read anew only when a CPU is free for it.
-            _log.warning("the slices in shared memory are lost; reading from the files instead")
+            # Blocks that went with their node are read again only when a CPU is free for it.
+            _log.warning("the slices in shared memory are lost; unpacking them on this node's disk")
         else:
             return mapped(tables)
     fetch(feed.mirrors, [Path(path) for path in feed.files])
-    if feed.unpacked:
-        path = unpacked_here(feed.facts.hex(), feed.files, feed.counts, feed.shape)
-        # Whoever held the file may have been killed meanwhile.
-        with suppress(FileNotFoundError):
-            if path is not None:
-                return UnpackedSlices(path, sum(feed.counts), feed.shape), None
-        _log.warning("this node has no unpacked slices; reading the Parquet files instead")
-    return FiledSlices([Path(path) for path in feed.files], feed.counts, feed.shape), None
+    return unpacked_here(feed.facts.hex(), feed.files, feed.counts, feed.shape), None
 
 
 def mapped(tables: Sequence[pa.Table]) -> tuple[MappedSlices, NDArray[np.int64]]:

@@ -137,10 +137,10 @@ def _do_run(
     """Train one run: a stream."""
     started = time.perf_counter()
     torch.set_num_threads(threads)
-    slices = slices_of(feed)
-    division = _divide(slices.select(pool.cases), run)
-    unseen = slices.select(pool.unseen_cases)
     try:
+        slices = slices_of(feed)
+        division = _divide(slices.select(pool.cases), run)
+        unseen = slices.select(pool.unseen_cases)
         training = _training(run, division, weights, pool, device)
         for result in measure(training, unseen, torch.device(device)):
             if isinstance(result, LeakageScore):

@@ -2,14 +2,19 @@
 
 The first trial of a node that needs it has an actor make it, on the disk of Ray's temporary
 folder. The actor asks for no CPU, since the trials may hold all of them, and holds the file, which
-has no name; the trials open it by the actor's descriptor. When they are gone, so is the file.
+has no name; the trials open it by the actor's descriptor. When they are gone, so is the file. Where
+the actor is lost, the next trial has another one unpack the slices again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import socket
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -18,22 +23,58 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from strokeseg.imaging.unpacked import unpack
+from strokeseg.errors import StorageError
+from strokeseg.imaging.unpacked import unpack, unpacked_bytes
+from strokeseg.learning.stores import UnpackedSlices
+
+_log = logging.getLogger(__name__)
 
 _DISK_SHARE = 0.5
 _MOUNTS = Path("/proc/self/mounts")
 # They would take the memory that slices did not fit into.
 _IN_MEMORY = ("tmpfs", "ramfs")
+_TRIES = 3
+_SECONDS_BETWEEN_TRIES = 1.0
 
 
-def disk_room() -> float:
-    """Return the bytes that this node's disk has for unpacked slices; none but on Linux."""
-    if not _MOUNTS.exists():
-        return 0.0
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """Where a node unpacks slices.
+
+    Attributes:
+        folder: Ray's temporary folder, with the node's name before it.
+        free_bytes: What it has free.
+        on_disk: Whether slices can be unpacked there: on Linux, and not in memory.
+    """
+
+    folder: str
+    free_bytes: int
+    on_disk: bool
+
+    def fault(self, needed_bytes: float) -> str | None:
+        """Return why so many bytes cannot be unpacked there, and the remedy; else None."""
+        asked = needed_bytes / _DISK_SHARE
+        if not self.on_disk:
+            return (
+                f"{self.folder} is on no disk of a Linux machine; let RAY_TMPDIR name a folder on "
+                f"one with {asked / 1e9:.2f} GB free"
+            )
+        if asked <= self.free_bytes:
+            return None
+        return (
+            f"{self.folder} must have {asked / 1e9:.2f} GB free, twice what slices take, and has "
+            f"{self.free_bytes / 1e9:.2f}; free {(asked - self.free_bytes) / 1e9:.2f} GB more there"
+        )
+
+
+def disk_here() -> Disk:
+    """Return this node's."""
     folder = _folder()
-    if file_system(folder) in _IN_MEMORY:
-        return 0.0
-    return _DISK_SHARE * shutil.disk_usage(folder).free
+    return Disk(
+        folder=f"node {socket.gethostname()}: {folder}",
+        free_bytes=shutil.disk_usage(folder).free,
+        on_disk=_MOUNTS.exists() and file_system(folder) not in _IN_MEMORY,
+    )
 
 
 def file_system(folder: Path) -> str:
@@ -54,8 +95,8 @@ def _folder() -> Path:
 
 def unpacked_here(
     name: str, files: Sequence[str], counts: Sequence[int], shape: tuple[int, int, int]
-) -> Path | None:
-    """Return where this node's unpacked copy can be opened, or nothing if the disk has no room.
+) -> UnpackedSlices:
+    """Open this node's unpacked copy, which is made first where there is none.
 
     Args:
         name: Of these slices, within the search.
@@ -65,15 +106,23 @@ def unpacked_here(
 
     Raises:
         UserError: When a file is damaged.
+        StorageError: When the disk has no room, or the actor is lost again and again.
     """
-    try:
-        path: str | None = ray.get(_unpacker(name).unpacked.remote(files, counts, shape))
-    except RayTaskError as error:
-        raise error.cause from None
-    except RayActorError:
-        _unpacker.cache_clear()
-        return None
-    return None if path is None else Path(path)
+    for _ in range(_TRIES):
+        try:
+            path: str = ray.get(_unpacker(name).unpacked.remote(files, counts, shape))
+            return UnpackedSlices(Path(path), sum(counts), shape)
+        except RayTaskError as error:
+            raise error.cause from None
+        except (RayActorError, FileNotFoundError) as error:
+            _log.warning("this node's unpacked slices are lost (%s); unpacking again", error)
+            _unpacker.cache_clear()
+            # Until Ray knows that the actor is gone, its name is not free.
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+    raise StorageError(
+        f"node {socket.gethostname()}: the process that unpacks slices was lost {_TRIES} times; "
+        "free memory there"
+    )
 
 
 @lru_cache(maxsize=1)
@@ -100,11 +149,18 @@ class _Unpacker:
 
     def unpacked(
         self, files: Sequence[str], counts: Sequence[int], shape: tuple[int, int, int]
-    ) -> str | None:
-        """Unpack, once, and return what opens it; nothing if the disk has no room."""
+    ) -> str:
+        """Unpack, once, and return what opens it."""
         if self._file is None:
+            needed = sum(counts) * unpacked_bytes(shape)
+            disk = disk_here()
+            if not disk.on_disk:
+                raise StorageError(disk.fault(needed))
             try:
                 self._file = unpack([Path(file) for file in files], counts, shape, _folder())
-            except OSError:
-                return None
+            except OSError as error:
+                raise StorageError(
+                    f"{disk.folder} cannot hold {needed / 1e9:.2f} GB of unpacked slices "
+                    f"({error.strerror}); free that much there"
+                ) from None
         return f"/proc/{os.getpid()}/fd/{self._file.fileno()}"

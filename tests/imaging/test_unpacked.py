@@ -74,6 +74,20 @@ def test_a_file_that_changed_is_named(tmp_path: Path) -> None:
         unpack([path], [4], SHAPE, tmp_path)
 
 
+@pytest.mark.parametrize("kept", [None, 0.5], ids=["gone", "cut"])
+def test_a_file_that_is_gone_or_cut_is_named(tmp_path: Path, kept: float | None) -> None:
+    path = tmp_path / "a.parquet"
+    write(path, 3, 0)
+    content = path.read_bytes()
+    if kept is None:
+        path.unlink()
+    else:
+        path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(UserError, match=f"{path}.*run prepare again") as caught:
+        unpack([path], [3], SHAPE, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_disk_without_room_says_so_before_anything_is_unpacked(tmp_path: Path) -> None:
     missing = tmp_path / "never-read.parquet"
     with largest_file(1000), pytest.raises(OSError, match="large|space"):

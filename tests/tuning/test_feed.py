@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ import torch
 
 import strokeseg.prepare
 import strokeseg.search
-from strokeseg.errors import UserError
-from strokeseg.learning.stores import FiledSlices, MappedSlices, UnpackedSlices
+from strokeseg.errors import StorageError, UserError
+from strokeseg.learning.stores import MappedSlices, UnpackedSlices
 from strokeseg.living_folder import living_folder
 from strokeseg.tuning import feed as feed_module
 from strokeseg.tuning import unpacking
 from strokeseg.tuning.feed import Feed, open_feed, slices_of
+from strokeseg.tuning.unpacking import Disk
 
 EXPERIMENT = """\
 data: {phantom: {cases: 6, spacing_mm: 6.0, seed: 0}}
@@ -50,6 +52,7 @@ import hashlib, os, sys
 from pathlib import Path
 import numpy as np
 import ray
+from strokeseg.errors import StorageError
 from strokeseg.ray_session import ray_session
 from strokeseg.tuning.feed import open_feed, slices_of
 
@@ -64,13 +67,16 @@ def fill(folder, left=0):
 @ray.remote
 def look(feed, fills):
     if fills:
-        assert feed.unpacked
+        assert not feed.blocks
         # Ray writes there, too.
         fill(os.environ["TMPDIR"], 1 << 18)
-    slices = slices_of(feed)
+    try:
+        slices = slices_of(feed)
+    except StorageError as error:
+        return str(error)
     images, masks = slices.gather(np.arange(len(slices)), "cpu")
     sums = [hashlib.sha256(part.numpy()).hexdigest() for part in (images, masks)]
-    return type(slices.store).__name__, *sums
+    return " ".join([type(slices.store).__name__, *sums])
 
 when = sys.argv[1]
 with ray_session():
@@ -79,7 +85,7 @@ with ray_session():
     feed = open_feed(Path(sys.argv[2]), "axial", (), gpus=0)
     if when == "after":
         fill("/dev/shm")
-    print(*ray.get(look.remote(feed, when == "before, and the disk after")))
+    print(ray.get(look.remote(feed, when == "before, and the disk after")))
 """
 
 
@@ -129,61 +135,117 @@ def place(prepared: Place, tmp_path: Path) -> Place:
     return Place(config=prepared.config, storage=tmp_path / "runs")
 
 
-def too_small(monkeypatch: pytest.MonkeyPatch, *, disks: bool) -> None:
-    """Call every object store too small, and every disk or none."""
+def too_small(monkeypatch: pytest.MonkeyPatch, disk: Disk | None = None) -> None:
+    """Call every object store too small, and every disk large enough, or as is said."""
+    disk = disk or Disk(folder="large", free_bytes=10**18, on_disk=True)
     monkeypatch.setattr(feed_module, "_STORE_SHARE", 0.0)
-    monkeypatch.setattr(feed_module, "disk_room", lambda: 0.0 if disks else 1e18)
+    monkeypatch.setattr(feed_module, "disk_here", lambda: disk)
 
 
 def opened(place: Place, cases: tuple[str, ...] = ()) -> Feed:
     return open_feed(place.slices, "axial", cases, gpus=0)
 
 
-def test_mapped_unpacked_and_streamed_slices_are_the_same(
+def test_mapped_and_unpacked_slices_are_the_same(
     prepared: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "strokeseg")
     mapped = slices_of(opened(prepared))
-    too_small(monkeypatch, disks=False)
+    too_small(monkeypatch)
     unpacked = slices_of(opened(prepared))
-    too_small(monkeypatch, disks=True)
-    streamed = slices_of(opened(prepared))
     assert isinstance(mapped.store, MappedSlices)
     assert isinstance(unpacked.store, UnpackedSlices)
-    assert isinstance(streamed.store, FiledSlices)
     # A block a case, and not one a slice.
     assert len(mapped.store.images) <= 6
     assert mapped.lesion_voxels.sum() > 0
     rows = np.random.default_rng(0).permutation(len(mapped))
     expected = mapped.gather(rows, "cpu")
-    for others in (unpacked, streamed):
-        assert others.cases.tolist() == mapped.cases.tolist()
-        for one, other in zip(expected, others.gather(rows, "cpu"), strict=True):
-            assert torch.equal(one, other)
+    assert unpacked.cases.tolist() == mapped.cases.tolist()
+    for one, other in zip(expected, unpacked.gather(rows, "cpu"), strict=True):
+        assert torch.equal(one, other)
     images, masks = mapped.gather(np.arange(len(mapped)), "cpu")
     assert masks.sum(dim=(1, 2, 3)).tolist() == mapped.lesion_voxels.tolist()
     assert (images != 0).any(dim=3).any(dim=2).any(dim=1).tolist() == mapped.holds_brain.tolist()
     said = [record.getMessage() for record in caplog.records if "feed:" in record.getMessage()]
-    assert len(said) == 3
+    assert len(said) == 2
     assert "mapped from shared memory" in said[0] and "unpacked on each node's disk" in said[1]
-    assert "streamed from the Parquet" in said[2]
+
+
+@pytest.mark.parametrize(
+    ("disk", "words"),
+    [
+        # 6 cases of 6 mm take some MB; a disk of 1 MB lacks twice that, less its own.
+        (Disk(folder="node a: /tmp/ray", free_bytes=10**6, on_disk=True), "GB more there"),
+        (Disk(folder="node a: /tmp/ray", free_bytes=10**18, on_disk=False), "RAY_TMPDIR"),
+    ],
+    ids=["full", "in memory"],
+)
+def test_slices_that_neither_memory_nor_disk_holds_are_refused_in_one_line(
+    place: Place,
+    launch: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    disk: Disk,
+    words: str,
+) -> None:
+    too_small(monkeypatch, disk)
+    outcome = launch(strokeseg.search.main, *place.options)
+    assert outcome.code == 2
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert "axis=axial" in line and "GB of slices fit neither" in line
+    assert "node a: /tmp/ray" in line and words in line
+
+
+def test_a_disk_says_what_must_be_free() -> None:
+    # Half of a disk's room is left to others: 3 GB need 6, of which 4 are there.
+    fault = Disk(folder="node a: /r", free_bytes=4 * 10**9, on_disk=True).fault(3e9)
+    assert fault is not None
+    assert (
+        "must have 6.00 GB free" in fault and "has 4.00;" in fault and "free 2.00 GB more" in fault
+    )
+    assert Disk(folder="node a: /r", free_bytes=6 * 10**9, on_disk=True).fault(3e9) is None
+
+
+def test_slices_lost_from_shared_memory_are_unpacked(
+    prepared: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed = opened(prepared)
+    whole = slices_of(feed)
+    expected = whole.gather(np.arange(len(whole)), "cpu")
+    # As when the node that holds them dies.
+    slices_of.cache_clear()
+    ray._private.internal_api.free(list(feed.blocks))
+    slices = slices_of(feed)
+    assert isinstance(slices.store, UnpackedSlices)
+    for one, other in zip(expected, slices.gather(np.arange(len(slices)), "cpu"), strict=True):
+        assert torch.equal(one, other)
+    assert "are lost" in caplog.text
 
 
 def test_all_trials_of_a_node_read_one_unpacked_file_which_goes_with_them(
     prepared: Place, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    too_small(monkeypatch, disks=False)
+    too_small(monkeypatch)
     feed = opened(prepared)
 
     class Trial:
+        def begin_again(self) -> None:
+            slices_of.cache_clear()
+
         def file(self) -> tuple[int, int]:
             file = os.stat(slices_of(feed).store._file.fileno())  # type: ignore[attr-defined]
             return file.st_ino, file.st_nlink
 
     trials = [ray.remote(Trial).options(num_cpus=1).remote() for _ in range(2)]
-    (one, names), other = ray.get([trial.file.remote() for trial in trials])
-    assert other == (one, names)
+    (lost, names), other = ray.get([trial.file.remote() for trial in trials])
+    assert other == (lost, names)
     assert names == 0
+    assert lost in inodes_in_use()
+    # One whose process is killed is unpacked again, and the first trial reads on meanwhile.
+    node = ray.get_runtime_context().get_node_id()
+    ray.kill(ray.get_actor(f"{feed.facts.hex()}-{node}"))
+    ray.get(trials[1].begin_again.remote())
+    (one, _), (before, _) = ray.get([trial.file.remote() for trial in reversed(trials)])
+    assert before == lost != one
     assert one in inodes_in_use()
     for trial in trials:
         ray.kill(trial)
@@ -212,23 +274,22 @@ def test_a_search_scores_the_same_whichever_way_its_slices_come(
     # Two trials at once hold both of Ray's CPUs all the time: had a trial to wait for Ray to read,
     # it would wait for ever.
     scores = []
-    for way in ("mapped", "unpacked", "streamed"):
-        if way != "mapped":
-            too_small(monkeypatch, disks=way == "streamed")
+    for way in ("mapped", "unpacked"):
+        if way == "unpacked":
+            too_small(monkeypatch)
         storage = Path(shutil.copytree(prepared.storage, tmp_path / way))
         place = Place(config=prepared.config, storage=storage)
         outcome = launch(strokeseg.search.main, *place.options)
         assert outcome.code == 0, outcome.err
         scores.append(place.scores())
-    assert scores[0] == scores[1] == scores[2]
+    assert scores[0] == scores[1]
     assert len(scores[0]) == 2
 
 
-@pytest.mark.parametrize("unpacked", [True, False], ids=["unpacking", "streaming"])
 def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
-    place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, unpacked: bool
+    place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    too_small(monkeypatch, disks=not unpacked)
+    too_small(monkeypatch)
     gone = sorted((place.slices / "axis=axial").glob("fold=1/*.parquet"))[0]
     whole = open_feed
 
@@ -245,6 +306,27 @@ def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
     assert [row["state"] for row in place.board()] == ["FAIL", "FAIL"]
 
 
+def test_a_disk_that_fills_before_slices_are_unpacked_halts_the_search_and_fails_no_trial(
+    place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_small(monkeypatch)
+    whole = open_feed
+    with monkeypatch.context() as patched:
+        # No disk has room for so many.
+        patched.setattr(
+            "strokeseg.tuning.running.open_feed",
+            lambda *given, **more: replace(whole(*given, **more), counts=(10**12,) * 6),
+        )
+        outcome = launch(strokeseg.search.main, *place.options)
+    assert outcome.code == 2
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert "GB of unpacked slices" in line and "the same command goes on from there" in line
+    assert not any(row["state"] == "FAIL" for row in place.board())
+    outcome = launch(strokeseg.search.main, *place.options)
+    assert outcome.code == 0, outcome.err
+    assert len(place.scores()) == 2
+
+
 @pytest.mark.parametrize(
     ("megabytes", "fill", "way"),
     [
@@ -252,25 +334,25 @@ def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
         pytest.param(300, "before", UnpackedSlices, id="full before the slices are read"),
         pytest.param(300, "after", MappedSlices, id="full when they are"),
         pytest.param(
-            *(300, "before, and the disk after", FiledSlices),
+            *(300, "before, and the disk after", StorageError),
             id="full before, and the disk is before they are unpacked",
         ),
     ],
 )
-def test_slices_come_whatever_is_left_of_shared_memory(
+def test_slices_come_whatever_is_left_of_shared_memory_or_a_line_says_what_to_free(
     prepared: Place, megabytes: int, fill: str, way: type
 ) -> None:
     with living_folder(Path("/tmp"), "sst-") as folder:
         # Ray wants short names. Nobody but the command sees what is mounted there.
-        place = Path("/mnt") if way is FiledSlices else folder
+        place = Path("/mnt") if way is StorageError else folder
         mounted = f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm"
-        if way is FiledSlices:
+        if way is StorageError:
             mounted += f" && {small_disk(place)}"
         command = ["unshare", "--mount", "bash", "-c", f'{mounted} && exec "$@"', "bash"]
         if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
             pytest.skip("this needs a mount namespace of its own")
         if way is UnpackedSlices and unpacking.file_system(Path("/tmp")) == "tmpfs":
-            way = FiledSlices
+            pytest.skip("this needs temporary files on a disk")
         done = subprocess.run(
             [*command, sys.executable, "-c", READ, fill, str(prepared.slices)],
             capture_output=True,
@@ -284,6 +366,9 @@ def test_slices_come_whatever_is_left_of_shared_memory(
             },
         )
     assert done.returncode == 0, done.stderr
+    if way is StorageError:
+        assert re.fullmatch(r"node .*: /mnt/.* cannot hold .* GB of .* there\n", done.stdout)
+        return
     kind, *sums = done.stdout.split()
     assert kind == way.__name__
     slices = slices_of(opened(prepared))
