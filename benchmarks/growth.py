@@ -161,10 +161,10 @@ def run_cases(folder: Path, count: int, tell: Telling) -> None:
     config.write_text(f"data: {{path: {folder.parent / 'cases'}}}\n")
     spread = steps.spread
 
-    def telling_spread(work: Any, cases: Any, show: Any, **mirrors: Any) -> Any:
+    def telling_spread(work: Any, cases: Any, show: Any, **how: Any) -> Any:
         part = "check" if isinstance(work, steps.CheckTask) else "slice"
         tell(f"before {part}")
-        found = spread(work, cases, show, **mirrors)
+        found = spread(work, cases, show, **how)
         tell(f"after {part}")
         return found
 

@@ -123,11 +123,11 @@ def measure(folder: Path) -> dict[str, float]:
     facts: dict[str, float] = {}
     spread, audit, file_facts = steps.spread, steps.audit_leaks, steps.file_facts
 
-    def timed_spread(work: Any, cases: Any, show: Any, **mirrors: Any) -> Any:
+    def timed_spread(work: Any, cases: Any, show: Any, **how: Any) -> Any:
         part = "check" if isinstance(work, steps.CheckTask) else "slice"
         if part == "slice":
             facts["sliced"] = len(cases)
-        return timed(spent, part, lambda: spread(work, cases, show, **mirrors))
+        return timed(spent, part, lambda: spread(work, cases, show, **how))
 
     def timed_audit(*arguments: Any) -> Any:
         found = timed(spent, "audit", lambda: audit(*arguments))

@@ -5,7 +5,7 @@
 #
 # Submit from the repository's root, where `.venv` lies on a file system that all nodes share (or
 # with another environment active), as must the storage, which is `runs` unless --storage says
-# otherwise. All arguments go to `strokeseg run`. More nodes, other GPUs, a partition: options of
+# otherwise (of a URI, its working copy: set STROKESEG_WORK). All arguments go to `strokeseg run`. More nodes, other GPUs, a partition: options of
 # sbatch before the script's name win over the lines below:
 #   sbatch --nodes=4 --gpus-per-node=8 --partition=gpu cluster/slurm.sh \
 #     --experiment isles2015 --data /data/SISS2015_Training

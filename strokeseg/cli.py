@@ -35,7 +35,7 @@ from strokeseg.errors import UserError, printable
 from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.files import storage_fault, unwritable
 from strokeseg.interrupts import Stopped, check_interrupt, heeding_interrupts
-from strokeseg.mirror import publish
+from strokeseg.mirror import Mirror
 from strokeseg.watching import watching
 
 DONE, SOME_FAILED, MENDABLE = 0, 1, 2
@@ -102,25 +102,25 @@ def experiment_of(options: argparse.Namespace) -> Experiment:
     experiment = open_experiment(
         options.experiment, options.storage, getattr(options, "data", None)
     )
-    if experiment.mirrors and (ends := _ENDS.get(None)) is not None:
-        ends.enter_context(_publishing(experiment))
+    if experiment.mirror is not None and (ends := _ENDS.get(None)) is not None:
+        ends.enter_context(publishing(experiment.mirror))
     return experiment
 
 
 @contextmanager
-def _publishing(experiment: Experiment) -> Iterator[None]:
+def publishing(mirror: Mirror) -> Iterator[None]:
     """Publish every some seconds what changed, and at the end, however that comes about."""
 
     def look() -> None:
         # The next look, or the end of the command, tells of a storage that stays away.
         with suppress(UserError):
-            publish(experiment.mirrors, [experiment.folder])
+            mirror.publish()
 
     try:
         with watching(look, _PUBLISH_SECONDS):
             yield
     finally:
-        publish(experiment.mirrors, [experiment.folder])
+        mirror.publish()
 
 
 def run_command(work: Callable[[], int], address: str | None = None) -> int:

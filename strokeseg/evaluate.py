@@ -53,7 +53,6 @@ from strokeseg.learning.ensemble_record import (
     EnsembleRecord,
     read_ensemble_record,
 )
-from strokeseg.mirror import fetch, publish
 from strokeseg.phrases import count
 from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.ray_session import ray_session
@@ -155,9 +154,8 @@ def evaluate(
     cases = cases_to_score(experiment, preparation, on)
     rivals = rivals or {}
     check_rivals(rivals, _own_methods(record))
-    publish(experiment.mirrors, [experiment.ensemble_folder])
     with (
-        ray_session(experiment.shared_folder, experiment.shared_data),
+        ray_session(experiment.folder, experiment.data_path),
         cli.progress("Evaluating cases") as show,
     ):
         job = Job(
@@ -169,10 +167,8 @@ def evaluate(
             policy=policy,
             device=device.type,
             threads=1 if device.type != "cpu" else cpus_a_task(len(cases)),
-            mirrors=experiment.mirrors,
         )
         scored = score_side(experiment, job, cases, experiment.scored_folder(on), show)
-        fetch(experiment.mirrors, [experiment.evaluation_folder(on)])
         if not scored.results:
             reasons = "; ".join(f"{case}: {reason}" for case, reason in scored.failed.items())
             raise UserError(f"no {on} case could be scored: {reasons}")

@@ -29,7 +29,7 @@ class Experiment:
         config_path: The YAML file that they came from; relative paths in it start there.
         folder: `<storage>/<name>`.
         data_path: The cases' folder or manifest.
-        mirrors: Of its storage and of its cases, where these are URIs.
+        mirror: Of its storage, where that is a URI.
     """
 
     name: str
@@ -37,21 +37,7 @@ class Experiment:
     config_path: Path
     folder: Path
     data_path: Path
-    mirrors: tuple[Mirror, ...] = ()
-
-    @property
-    def shared_folder(self) -> Path | None:
-        """The folder, if all nodes of a cluster must see it: each has its own copy of a URI."""
-        return self._unless_mirrored(self.folder)
-
-    @property
-    def shared_data(self) -> Path | None:
-        """The cases, if all nodes of a cluster must see them."""
-        return self._unless_mirrored(self.data_path)
-
-    def _unless_mirrored(self, path: Path) -> Path | None:
-        mirrored = any(path.is_relative_to(mirror.folder) for mirror in self.mirrors)
-        return None if mirrored else path
+    mirror: Mirror | None = None
 
     @property
     def log_folder(self) -> Path:
@@ -272,9 +258,9 @@ def open_experiment(name: str, storage: str, data: str | None = None) -> Experim
     mirror = mirror_of(f"{storage.rstrip('/')}/{experiment}") if is_uri(storage) else None
     if mirror:
         mirror.check(writes=True)
-        mirror.fetch(mirror.folder)
+        mirror.fetch()
     folder = mirror.folder if mirror else Path(storage).absolute() / experiment
-    cases, cases_mirror = fetched(data, "--data") if data and is_uri(data) else (None, None)
+    cases = fetched(data, "--data") if data and is_uri(data) else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -288,7 +274,7 @@ def open_experiment(name: str, storage: str, data: str | None = None) -> Experim
         config_path=path,
         folder=folder,
         data_path=_data_path(config, path, folder, data if cases is None else str(cases)),
-        mirrors=tuple(one for one in (mirror, cases_mirror) if one),
+        mirror=mirror,
     )
 
 

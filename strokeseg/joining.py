@@ -33,6 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import strokeseg
 from strokeseg.errors import UserError
+from strokeseg.mirror import is_working_copy
 
 AUTO = "auto"
 # Ray compares versions itself, but in many lines and not torch's, nor ours.
@@ -196,10 +197,11 @@ def faults_of(
                 f"{wanted[name]} as here: install that there"
             )
     for path in report.unseen:
-        yield (
-            f"node {node} does not see {names.get(path, path)}: put it on a shared file system "
-            "that every node mounts at the same place"
-        )
+        place = names.get(path, path)
+        remedy = "put it on a shared file system"
+        if is_working_copy(Path(place)):
+            remedy = "set STROKESEG_WORK to a folder on a shared file system"
+        yield f"node {node} does not see {place}: {remedy} that every node mounts at the same place"
     for path in report.unwritable:
         yield f"node {node} may not write to {path}: give its user the right to"
 

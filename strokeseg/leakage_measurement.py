@@ -57,7 +57,7 @@ def measure_leakage(axis: str, options: argparse.Namespace) -> int:
         failures: dict[Run, str] = {}
         if missing := store.missing(runs):
             with (
-                ray_session(experiment.shared_folder),
+                ray_session(experiment.folder),
                 cli.progress(f"Measuring leakage, {axis}, epochs") as show,
             ):
                 failures = do_runs(
@@ -88,7 +88,6 @@ def _pool(
         unseen_cases=unseen,
         channels=len(experiment.config.data.sequences),
         fingerprint=data.fingerprint,
-        mirrors=experiment.mirrors,
     )
 
 

@@ -56,7 +56,7 @@ def leased(mirror: Mirror, path: Path) -> Iterator[None]:
         with watching(beat, _BEAT_SECONDS):
             yield
     finally:
-        mirror.discard(path)
+        mirror.remove(path)
 
 
 def _end_without(mirror: Mirror, other: str) -> NoReturn:

@@ -1,10 +1,15 @@
 """A working copy of what lies at a URI, for code that needs a file system.
 
 A *storage* is what a URI such as `s3://bucket/prefix` names. A *mirror* is the pair of a storage
-and a local folder, at the same absolute path on every node, in which everybody works as if there
-were no storage: who needs what another node may have made *fetches* it first, and who made
-something *publishes* it. A *marker* is the file that says that its folder is complete: it leaves
-the storage before anything beside it changes, and comes back after all of it.
+and a local folder. A command *fetches* the folder when it starts, and its own process *publishes*
+what changed there, every some seconds and at the end; all others, Ray's tasks and trials among
+them, know of the folder alone, which all nodes of a cluster must share.
+
+Trials write while the driver publishes, and a machine that is lost may leave any part of it on the
+storage. A *record*, a JSON file or a study's journal, says what other files hold: it is read before
+them and written after them, so that the storage never knows of an epoch or a mask that it lacks.
+So is a trial's state towards the weights beside it. A *marker* is the record that says that its
+folder is complete: it also leaves the storage before anything beside it changes.
 
 A file is told by size and time of change. Publishing gives the local file the storage's time;
 where the two differ, the newer one holds.
@@ -12,14 +17,16 @@ where the two differ, the newer one holds.
 
 from __future__ import annotations
 
+import errno
 import getpass
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,12 +38,18 @@ if TYPE_CHECKING:
     from strokeseg.storage import Found, Storage
 
 _MARKERS = {"preparation.json", "ensemble.json", "summary.json"}
+_JOURNAL, _STATE = "journal.log", "state.pt"
 _PROBE = ".writable"
+# Another node may replace a file while this one reads it: NFS keeps no file that has no name.
+_REPLACED = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
+
+# Size, time of change in nanoseconds, and inode: a file that is replaced gets another one.
+_Status = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A storage and its working copy on this node.
+    """A storage and its working copy.
 
     Attributes:
         uri: The storage.
@@ -45,78 +58,67 @@ class Mirror:
 
     uri: str
     folder: Path
-    # Files that this process knows to be on the storage, with their local size and time.
-    _known: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    # Files that this process knows to be on the storage, as they were here.
+    _known: dict[str, _Status] = field(default_factory=dict, compare=False, repr=False)
     _turn: Any = field(default_factory=threading.RLock, compare=False, repr=False)
 
-    def __reduce__(self) -> tuple[type[Mirror], tuple[str, Path]]:
-        """Leave behind what only this process knows: on another node other files are there."""
-        return Mirror, (self.uri, self.folder)
-
-    def fetch(self, path: Path) -> None:
-        """Copy a file, or all files of a folder, from the storage where it has newer ones.
+    def fetch(self, path: Path | None = None) -> None:
+        """Copy all files, or one alone, from the storage where it has newer ones.
 
         Raises:
             UserError: When the storage does not answer, or this disk cannot take them.
         """
         with self._turn, _opened(self.uri) as storage:
             make_private(self.folder)
-            for key, found in storage.listed(self._key(path)).items():
-                if not _is_passing(key.removeprefix(self._key(path))):
+            for key, found in storage.listed("" if path is None else self._key(path)).items():
+                if not any(map(_is_passing, key.split("/"))):
                     self._fetch_one(storage, key, found)
 
-    def publish(self, path: Path) -> None:
-        """Copy what changed of a file, or of a folder, to the storage; remove what has gone.
+    def publish(self) -> None:
+        """Copy what changed to the storage, and remove there what has gone.
 
         Raises:
-            UserError: When the storage does not answer.
+            UserError: When the storage does not answer, or the working copy as a whole has gone.
         """
         with self._turn:
-            key = self._key(path)
-            here = {
-                name: status
-                for name, status in self._local(path)
-                if not _is_passing(name.removeprefix(key))
-            }
-            changed = [name for name, status in here.items() if self._known.get(name) != status]
-            gone = [name for name in self._known if _lies_in(name, key) and name not in here]
+            if not self.folder.is_dir():
+                raise UserError(
+                    f"{self.folder}: the working copy of {self.uri} has gone; the same command "
+                    "fetches what was published and goes on from there"
+                )
+            changed = self._changed()
+            gone = [name for name in self._known if _has_gone(self.folder / name)]
             if not changed and not gone:
                 return
-            markers = [name for name in changed if Path(name).name in _MARKERS]
-            others = [name for name in changed if name not in markers]
+            records = {
+                name: taken
+                for name in changed
+                if _is_record(name) and (taken := self._take(name)) is not None
+            }
             with _opened(self.uri) as storage:
-                for name in markers:
+                for name in [*filter(_is_marker, changed), *filter(_is_json, gone)]:
                     storage.delete(name)
-                for name in (*others, *gone, *markers):
-                    if name in here:
-                        self._publish_one(storage, name, here[name])
-                    else:
-                        storage.delete(name)
-                        self._known.pop(name, None)
+                # Asked again, for what was new when the records were read.
+                for name in self._changed():
+                    if not _is_record(name):
+                        self._publish_one(storage, name)
+                for name, taken in records.items():
+                    if not _is_marker(name):
+                        self._write(storage, name, *taken)
+                for name in gone:
+                    storage.delete(name)
+                    del self._known[name]
+                for name in filter(_is_marker, records):
+                    self._write(storage, name, *records[name])
 
-    def discard(self, folder: Path, pattern: str = "*", *, keep: bool = False) -> None:
-        """Remove files of a folder, by name, from the storage and, unless kept, from here.
+    def remove(self, path: Path) -> None:
+        """Remove a file from the storage only.
 
         Raises:
             UserError: When the storage does not answer.
         """
-        with self._turn, _opened(self.uri) as storage:
-            for key in storage.listed(self._key(folder)):
-                if Path(key).match(pattern):
-                    storage.delete(key)
-                    if not keep:
-                        (self.folder / key).unlink(missing_ok=True)
-                    self._known.pop(key, None)
-            if pattern == "*":
-                storage.delete_folder(self._key(folder))
-
-    def forget(self, folder: Path) -> None:
-        """Remove files of a folder from here that this process has published; those there stay."""
-        with self._turn:
-            for key, status in list(self._local(folder)):
-                if self._known.get(key) == status:
-                    (self.folder / key).unlink(missing_ok=True)
-                    del self._known[key]
+        with _opened(self.uri) as storage:
+            storage.delete(self._key(path))
 
     def write(self, path: Path, text: str) -> None:
         """Write a small text to the storage only.
@@ -153,30 +155,73 @@ class Mirror:
             storage.check(writes=writes)
 
     def _key(self, path: Path) -> str:
-        key = path.relative_to(self.folder).as_posix()
-        return "" if key == "." else key
+        return path.relative_to(self.folder).as_posix()
 
-    def _local(self, path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-        for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            try:
-                if file.is_file() and not file.is_symlink():
-                    yield self._key(file), _status(file)
-            except FileNotFoundError:
-                # Replaced or removed in the meantime: the next time tells.
-                continue
+    def _changed(self) -> list[str]:
+        """Return the files here that the storage has not, or not as they are here."""
+        changed = []
+        for place, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if not _is_passing(name)]
+            for path in (Path(place, name) for name in names if not _is_passing(name)):
+                key, found = self._key(path), _status(path)
+                if found is not None and self._known.get(key) != found:
+                    changed.append(key)
+        return sorted(changed)
+
+    def _take(self, name: str) -> tuple[_Status, bytes] | None:
+        """Read a file that others may replace or remove; the status is no newer than the bytes."""
+        found = _status(self.folder / name)
+        try:
+            return None if found is None else (found, (self.folder / name).read_bytes())
+        except OSError as error:
+            if error.errno not in _REPLACED:
+                raise _unreadable(self.folder / name, error) from None
+            return None
+
+    def _publish_one(self, storage: Storage, name: str) -> None:
+        taken = self._take(name)
+        if taken is None:
+            # The next time tells.
+            return
+        if Path(name).name == _STATE:
+            # A trial writes its weights first, and their sizes never change.
+            for path in (self.folder / name).parent.glob("*.safetensors"):
+                beside = self._key(path)
+                if not _is_passing(path.name) and self._known.get(beside) != _status(path):
+                    self._publish_one(storage, beside)
+        self._write(storage, name, *taken)
+
+    def _write(self, storage: Storage, name: str, before: _Status, content: bytes) -> None:
+        storage.write(name, content)
+        there = storage.find(name)
+        self._known[name] = before
+        path = self.folder / name
+        now = _status(path)
+        if there is None or now is None:
+            return
+        if now == before and len(content) == before[0]:
+            _date(path, there.changed_ns)
+            dated = _status(path)
+            if dated is not None and (dated[0], dated[2]) == (before[0], before[2]):
+                self._known[name] = dated
+        elif now[1] <= there.changed_ns:
+            # Newer than what is there, whatever the clocks say.
+            _date(path, there.changed_ns + 1)
 
     def _fetch_one(self, storage: Storage, key: str, found: Found) -> None:
         path = self.folder / key
-        if path.is_file():
-            size, changed_ns = _status(path)
-            if changed_ns > found.changed_ns:
-                return
-            if (size, changed_ns) == (found.size, found.changed_ns):
-                self._known[key] = (size, changed_ns)
-                return
-        elif key in self._known:
-            # Removed here, and about to be removed there.
+        here, known = _status(path), self._known.get(key)
+        if known not in (None, here):
+            # Changed or removed here, and about to be so there.
             return
+        if here is not None:
+            size, changed_ns, _ = here
+            # A journal that has grown since it was published has the storage's time.
+            if (changed_ns, size) > (found.changed_ns, found.size):
+                return
+            if (changed_ns, size) == (found.changed_ns, found.size):
+                self._known[key] = here
+                return
         with (
             replacing_file(path) as partial,
             storage.open(key) as source,
@@ -184,21 +229,8 @@ class Mirror:
         ):
             shutil.copyfileobj(source, target, 1 << 20)
         os.utime(path, ns=(found.changed_ns, found.changed_ns))
-        self._known[key] = _status(path)
-
-    def _publish_one(self, storage: Storage, key: str, status: tuple[int, int]) -> None:
-        path = self.folder / key
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return
-        storage.write(key, content)
-        there = storage.find(key)
-        # What was written to in the meantime keeps its own time, and so is published again.
-        if there and path.is_file() and _status(path) == status and len(content) == status[0]:
-            os.utime(path, ns=(there.changed_ns, there.changed_ns))
-            status = (status[0], there.changed_ns)
-        self._known[key] = status
+        if fetched_as := _status(path):
+            self._known[key] = fetched_as
 
 
 def is_uri(place: str) -> bool:
@@ -209,50 +241,27 @@ def is_uri(place: str) -> bool:
 def mirror_of(uri: str) -> Mirror:
     """Return the mirror of a URI, in this user's own part of the temporary folder."""
     name = hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
+    return Mirror(uri.rstrip("/"), _work_folder() / name)
+
+
+def is_working_copy(path: Path) -> bool:
+    """Whether a path lies in a mirror's folder."""
+    return path.is_relative_to(_work_folder())
+
+
+def _work_folder() -> Path:
     place = os.environ.get("STROKESEG_WORK") or tempfile.gettempdir()
-    return Mirror(uri.rstrip("/"), Path(place).absolute() / f"strokeseg-{os.getuid()}" / name)
+    return Path(place).absolute() / f"strokeseg-{os.getuid()}"
 
 
-def fetch(mirrors: Sequence[Mirror], paths: Iterable[Path]) -> None:
-    """Fetch paths that lie in mirrors; others are where they are."""
-    for path in paths:
-        for mirror in mirrors:
-            if path.is_relative_to(mirror.folder):
-                mirror.fetch(path)
-
-
-def publish(mirrors: Sequence[Mirror], paths: Iterable[Path]) -> None:
-    """Publish paths that lie in mirrors; others are where they are."""
-    for path in paths:
-        for mirror in mirrors:
-            if path.is_relative_to(mirror.folder):
-                mirror.publish(path)
-
-
-def discard(
-    mirrors: Sequence[Mirror], folder: Path, pattern: str = "*", *, keep: bool = False
-) -> None:
-    """Remove files of a folder, by name, from the storage; those here too, unless kept."""
-    for mirror in mirrors:
-        if folder.is_relative_to(mirror.folder):
-            mirror.discard(folder, pattern, keep=keep)
-
-
-def forget(mirrors: Sequence[Mirror], folder: Path) -> None:
-    """Remove files of a folder from here that this process has published; those there stay."""
-    for mirror in mirrors:
-        if folder.is_relative_to(mirror.folder):
-            mirror.forget(folder)
-
-
-def fetched(place: Path | str | None, option: str) -> tuple[Path | None, Mirror | None]:
-    """Return a path to read an option's place at, and its mirror if the place is a URI.
+def fetched(place: Path | str | None, option: str) -> Path | None:
+    """Return a path to read an option's place at, fetched if the place is a URI.
 
     Raises:
         UserError: When the storage does not answer, or holds nothing there.
     """
     if place is None or not is_uri(str(place)):
-        return (None if place is None else Path(place)), None
+        return None if place is None else Path(place)
     uri = str(place)
     # A file is read with all that lies beside it, since a manifest names such files.
     parent, _, name = uri.rstrip("/").rpartition("/")
@@ -260,10 +269,10 @@ def fetched(place: Path | str | None, option: str) -> tuple[Path | None, Mirror 
     mirror = mirror_of(parent if is_file else uri)
     mirror.check(writes=False)
     path = mirror.folder / name if is_file else mirror.folder
-    mirror.fetch(path if Path(name).suffix == ".zip" else mirror.folder)
+    mirror.fetch(path if Path(name).suffix == ".zip" else None)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{option} {uri}: there is nothing; correct it")
-    return path, mirror
+    return path
 
 
 def make_private(folder: Path) -> None:
@@ -296,21 +305,55 @@ def _opened(uri: str) -> Iterator[Storage]:
         yield storage
 
 
-def _status(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def _status(path: Path) -> _Status | None:
+    """Return what tells a file from others of its name; none for what is no file."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        if error.errno not in _REPLACED:
+            raise _unreadable(path, error) from None
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-def _lies_in(name: str, key: str) -> bool:
-    return not key or name == key or name.startswith(f"{key}/")
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({error.strerror}); permit it")
 
 
-def _is_passing(key: str) -> bool:
-    """Whether a file is nobody else's business: half written, a lock, Tune's scratch."""
-    *folders, name = key.split("/")
+def _has_gone(path: Path) -> bool:
+    # A folder that cannot be listed just now must not empty the storage.
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _date(path: Path, changed_ns: int) -> None:
+    with suppress(FileNotFoundError):
+        os.utime(path, ns=(changed_ns, changed_ns))
+
+
+def _is_json(name: str) -> bool:
+    return name.endswith(".json")
+
+
+def _is_record(name: str) -> bool:
+    return _is_json(name) or Path(name).name == _JOURNAL
+
+
+def _is_marker(name: str) -> bool:
+    return Path(name).name in _MARKERS
+
+
+def _is_passing(name: str) -> bool:
+    """Whether a file or folder is nobody else's business: half written, a lock, Tune's scratch."""
     return (
-        "tune" in folders
-        or name == _PROBE
+        name in {"tune", _PROBE}
+        or name.startswith((".partial-", ".probe-"))
         or name.endswith((".lock", ".lease"))
-        or any(part.startswith(".partial-") for part in (*folders, name))
     )

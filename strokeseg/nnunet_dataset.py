@@ -96,7 +96,7 @@ def write_nnunet_dataset(experiment: Experiment, number: int, progress: Progress
     place = experiment.nnunet_raw / f"Dataset{number:03d}_{name}"
     with replacing_folder(place) as folder:
         with (
-            ray_session(experiment.shared_folder, experiment.shared_data),
+            ray_session(experiment.folder, experiment.data_path),
             progress("Writing cases") as show,
         ):
             faults = spread(_WriteTask(experiment.config, folder), cases, show)

@@ -81,19 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _at_places(options: argparse.Namespace) -> int:
     """Work on paths, whatever of the places are URIs."""
-    options.bundle, _ = fetched(options.bundle, "--bundle")
-    options.input, _ = fetched(options.input, "--input")
+    options.bundle = fetched(options.bundle, "--bundle")
+    options.input = fetched(options.input, "--input")
     if not is_uri(options.output):
         options.output = Path(options.output)
         return _work(options)
     mirror = mirror_of(options.output)
     mirror.check(writes=True)
-    mirror.fetch(mirror.folder)
+    mirror.fetch()
     options.output = mirror.folder
-    try:
+    with cli.publishing(mirror):
         return _work(options)
-    finally:
-        mirror.publish(mirror.folder)
 
 
 def _work(options: argparse.Namespace) -> int:

@@ -107,7 +107,7 @@ def _choose(
     if experiment.config.ensemble.choose == "vote":
         return choose_ensemble(experiment, preparation, slate, device=device, show=lambda *_: None)
     with (
-        ray_session(experiment.shared_folder, experiment.shared_data),
+        ray_session(experiment.folder, experiment.data_path),
         cli.progress("Asking candidates, by case") as show,
     ):
         return choose_ensemble(experiment, preparation, slate, device=device, show=show)

@@ -57,7 +57,7 @@ def _work(options: argparse.Namespace, command: str) -> int:
         ExitStack() as session,
     ):
         search = Search(experiment, settings, session)
-        session.enter_context(ray_session(experiment.shared_folder, experiment.shared_data))
+        session.enter_context(ray_session(experiment.folder, experiment.data_path))
         search.check_encoders()
         prepare_experiment(experiment, skip_invalid=options.skip_invalid, overwrite=False)
         preparation = read_preparation(experiment)

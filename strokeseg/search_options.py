@@ -115,7 +115,7 @@ def weights_folder(options: argparse.Namespace) -> Path | None:
     Raises:
         UserError: When the URI holds none, or does not answer.
     """
-    return fetched(options.weights_dir, "--weights-dir")[0]
+    return fetched(options.weights_dir, "--weights-dir")
 
 
 def budget_of(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:

@@ -118,12 +118,6 @@ class Storage:
         if self.find(key):
             self._files.delete_file(self._place(key))
 
-    def delete_folder(self, key: str) -> None:
-        """Remove what is left of a folder if it is there."""
-        place = self._place(key)
-        if self._files.get_file_info(place).type is fs.FileType.Directory:
-            self._files.delete_dir(place)
-
     def _place(self, key: str) -> str:
         return f"{self._root}/{key}".rstrip("/")
 

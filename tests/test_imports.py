@@ -57,7 +57,7 @@ ALLOWED = {
     "living_folder": {"interrupts"},
     "watching": set(),
     "child_processes": set(),
-    "joining": _LOWEST,
+    "joining": {*_LOWEST, "mirror"},
     "ray_session": {*_LOWEST, "interrupts", "joining", "living_folder", "watching"},
     "preparation": {*_SERVICES, "ray_session"},
     "tuning": {*_SERVICES, "child_processes", "interrupts", "learning", "lease", "ray_session"},

@@ -16,6 +16,7 @@ import strokeseg
 from strokeseg.errors import UserError
 from strokeseg.joining import NodeReport, faults_of, find_cluster
 from strokeseg.living_folder import living_folder
+from strokeseg.mirror import mirror_of
 
 ROOT = Path(strokeseg.__file__).resolve().parents[1]
 WANTED = {"Python": "3.11.7", "ray": "2.60.0", "torch": "2.15.0+cpu", "strokeseg": "1.2.0"}
@@ -72,6 +73,20 @@ def test_another_version_is_named(has: dict[str, str | None], fault: str) -> Non
     (found,) = faults_of("w1", NodeReport(versions=versions), WANTED, {})
     with pytest.raises(UserError, match=fault):
         raise UserError(found)
+
+
+def test_a_working_copy_that_nodes_do_not_share_names_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STROKESEG_WORK", str(tmp_path))
+    folder = mirror_of("s3://research/runs").folder
+    report = NodeReport(versions=WANTED, unseen=("/probe", "/data"))
+    copied, data = faults_of("w1", report, WANTED, {"/probe": str(folder)})
+    assert copied == (
+        f"node w1 does not see {folder}: set STROKESEG_WORK to a folder on a shared file system "
+        "that every node mounts at the same place"
+    )
+    assert data.startswith("node w1 does not see /data: put it on a shared file system")
 
 
 @pytest.mark.parametrize(

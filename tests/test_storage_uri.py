@@ -20,8 +20,10 @@ from pyarrow import fs
 
 import strokeseg.search
 from strokeseg.errors import UserError
+from strokeseg.files import write_json, write_text
 from strokeseg.lease import leased
 from strokeseg.mirror import Mirror, fetched, mirror_of
+from strokeseg.storage import Storage
 
 EXPERIMENT = """\
 data:
@@ -177,14 +179,14 @@ def test_a_second_place_sees_what_the_first_published(server: Server, tmp_path: 
     (first.folder / "deep").mkdir(parents=True)
     (first.folder / "deep" / "one.txt").write_text("1")
     (first.folder / "deep" / ".partial-9-one.txt").write_text("half")
-    first.publish(first.folder)
-    second.fetch(second.folder)
+    first.publish()
+    second.fetch()
     assert (second.folder / "deep" / "one.txt").read_text() == "1"
     assert server.names("pair") == {"deep/one.txt"}
     assert (second.folder.stat().st_mode & 0o777) == 0o700
     (second.folder / "deep" / "one.txt").write_text("22")
-    second.publish(second.folder)
-    first.fetch(first.folder)
+    second.publish()
+    first.fetch()
     assert (first.folder / "deep" / "one.txt").read_text() == "22"
 
 
@@ -194,12 +196,12 @@ def test_a_replaced_folder_leaves_nothing_of_the_old_one(server: Server, tmp_pat
     folder.mkdir()
     for name in ("old.parquet", "both.parquet", "preparation.json"):
         (folder / name).write_text(name)
-    mirror.publish(mirror.folder)
+    mirror.publish()
     shutil.rmtree(folder)
     folder.mkdir()
     for name in ("new.parquet", "both.parquet", "preparation.json"):
         (folder / name).write_text(f"newer {name}")
-    mirror.publish(mirror.folder)
+    mirror.publish()
     assert server.names("replaced/prepared") == {
         "new.parquet",
         "both.parquet",
@@ -211,11 +213,11 @@ def test_what_was_removed_here_does_not_come_back(server: Server, tmp_path: Path
     mirror = _mirror(server, tmp_path, "removed")
     path = mirror.folder / "state.pt"
     path.write_text("1")
-    mirror.publish(mirror.folder)
+    mirror.publish()
     path.unlink()
-    mirror.fetch(mirror.folder)
+    mirror.fetch()
     assert not path.exists()
-    mirror.publish(mirror.folder)
+    mirror.publish()
     assert server.names("removed") == set()
 
 
@@ -223,36 +225,158 @@ def test_what_was_not_published_yet_is_kept(server: Server, tmp_path: Path) -> N
     mirror = _mirror(server, tmp_path, "unpublished")
     journal = mirror.folder / "journal.log"
     journal.write_text("1\n")
-    mirror.publish(mirror.folder)
+    mirror.publish()
     with journal.open("a") as file:
         file.write("2\n")
     later = time.time_ns() + 2_000_000_000
     os.utime(journal, ns=(later, later))
     again = mirror_of(mirror.uri)
-    again.fetch(again.folder)
+    again.fetch()
     assert journal.read_text() == "1\n2\n"
 
 
-def test_what_was_published_can_be_forgotten_here_and_fetched_again(
-    server: Server, tmp_path: Path
+def test_what_grew_while_it_was_published_is_kept(tmp_path: Path) -> None:
+    mirror = mirror_of(f"file://{tmp_path}/grown")
+    mirror.fetch()
+    journal = mirror.folder / "journal.log"
+    journal.write_text("1\n")
+    mirror.publish()
+    published = journal.stat().st_mtime_ns
+    with journal.open("a") as file:
+        file.write("2\n")
+    # As if the line had come between the upload and the taking over of the storage's time.
+    os.utime(journal, ns=(published, published))
+    mirror_of(mirror.uri).fetch()
+    assert journal.read_text() == "1\n2\n"
+
+
+def test_a_working_copy_that_is_gone_empties_no_storage(tmp_path: Path) -> None:
+    mirror = mirror_of(f"file://{tmp_path}/kept")
+    mirror.fetch()
+    (mirror.folder / "journal.log").write_text("1\n")
+    mirror.publish()
+    shutil.rmtree(mirror.folder)
+    with pytest.raises(UserError, match="has gone"):
+        mirror.publish()
+    assert (tmp_path / "kept" / "journal.log").read_text() == "1\n"
+
+
+class _Search:
+    """A driver's journal and trials, one more of them every time that the search goes on.
+
+    Everything is a number of epochs: in a trial's order its weights, its state, the journal.
+    """
+
+    def __init__(self, folder: Path, storage: Path) -> None:
+        self.folder, self.storage = folder, storage
+        self.epochs: dict[str, int] = {}
+
+    def go_on(self) -> None:
+        self.epochs = {name: epoch + 1 for name, epoch in self.epochs.items()}
+        self.epochs[f"{len(self.epochs):04d}"] = 1
+        for name, epoch in self.epochs.items():
+            for file in ("best.safetensors", "state.pt"):
+                write_text(self.folder / "trials" / name / file, f"{epoch:04d}")
+        with (self.folder / "journal.log").open("a") as file:
+            file.write(json.dumps(self.epochs) + "\n")
+        write_json(self.folder / "study.json", self.epochs)
+
+    def check(self) -> None:
+        """Another machine that goes on from the storage lacks nothing that the journal tells."""
+        known = {}
+        if (self.storage / "study.json").exists():
+            known = json.loads((self.storage / "study.json").read_text())
+        if (self.storage / "journal.log").exists():
+            known |= json.loads((self.storage / "journal.log").read_text().splitlines()[-1])
+        for name in self.epochs:
+            folder = self.storage / "trials" / name
+            state = _epochs(folder / "state.pt")
+            assert _epochs(folder / "best.safetensors") >= state >= known.get(name, 0)
+
+
+def _epochs(path: Path) -> int:
+    return int(path.read_text()) if path.exists() else 0
+
+
+def test_the_storage_never_knows_of_an_epoch_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = _mirror(server, tmp_path, "forgotten")
-    trial, other = mirror.folder / "trials" / "0001", mirror.folder / "trials" / "0002"
-    for folder in (trial, other):
-        folder.mkdir(parents=True)
-        (folder / "state.pt").write_text("epoch 1")
-    mirror.publish(mirror.folder)
-    (trial / "best.safetensors").write_text("not published yet")
-    mirror.forget(trial)
-    assert [path.name for path in trial.iterdir()] == ["best.safetensors"]
-    assert (other / "state.pt").exists()
-    # Nothing that goes on here takes it for removed.
-    mirror.publish(mirror.folder)
-    assert server.names("forgotten") == {
-        *("trials/0001/state.pt", "trials/0001/best.safetensors", "trials/0002/state.pt")
-    }
-    mirror.fetch(trial)
-    assert (trial / "state.pt").read_text() == "epoch 1"
+    mirror = mirror_of(f"file://{tmp_path}/stored")
+    mirror.fetch()
+    search = _Search(mirror.folder, tmp_path / "stored")
+    search.go_on()
+    read, write = Path.read_bytes, Storage.write
+
+    def reading(path: Path) -> bytes:
+        search.go_on()
+        return read(path)
+
+    def writing(storage: Storage, key: str, content: bytes) -> None:
+        write(storage, key, content)
+        search.check()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", reading)
+        patch.setattr(Storage, "write", writing)
+        mirror.publish()
+        mirror.publish()
+    # All that came late comes with the last one.
+    mirror.publish()
+    assert len(search.epochs) > 5
+    for name, epoch in search.epochs.items():
+        assert _epochs(tmp_path / "stored" / "trials" / name / "state.pt") == epoch
+    assert (
+        (tmp_path / "stored" / "journal.log").read_text().endswith(json.dumps(search.epochs) + "\n")
+    )
+
+
+def test_what_was_replaced_while_it_was_published_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = mirror_of(f"file://{tmp_path}/replacing")
+    mirror.fetch()
+    state = mirror.folder / "state.pt"
+    write_text(state, "1")
+    write = Storage.write
+
+    def writing(storage: Storage, key: str, content: bytes) -> None:
+        write_text(state, "2")
+        # The storage's time is later than that of what it has not.
+        write(storage, key, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write", writing)
+        mirror.publish()
+    # As after a kill: another process knows only the times.
+    mirror_of(mirror.uri).fetch()
+    assert state.read_text() == "2"
+    mirror.publish()
+    assert (tmp_path / "replacing" / "state.pt").read_text() == "2"
+
+
+def test_a_state_leaves_the_storage_only_after_the_end_of_its_trial_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = mirror_of(f"file://{tmp_path}/ended")
+    mirror.fetch()
+    state = mirror.folder / "trials" / "0000" / "state.pt"
+    write_text(state, "1")
+    journal = mirror.folder / "journal.log"
+    journal.write_text("running\n")
+    mirror.publish()
+    with journal.open("a") as file:
+        file.write("ended\n")
+    state.unlink()
+    delete, deleted = Storage.delete, []
+
+    def deleting(storage: Storage, key: str) -> None:
+        deleted.append(key)
+        assert (tmp_path / "ended" / "journal.log").read_text().endswith("ended\n")
+        delete(storage, key)
+
+    monkeypatch.setattr(Storage, "delete", deleting)
+    mirror.publish()
+    assert deleted == ["trials/0000/state.pt"]
 
 
 def test_a_folder_as_uri_is_mirrored(tmp_path: Path) -> None:
@@ -260,12 +384,12 @@ def test_a_folder_as_uri_is_mirrored(tmp_path: Path) -> None:
     mounted.mkdir()
     mirror = mirror_of(f"file://{mounted}/results")
     mirror.check(writes=True)
-    mirror.folder.mkdir(parents=True)
+    mirror.fetch()
     (mirror.folder / "one.txt").write_text("1")
-    mirror.publish(mirror.folder)
+    mirror.publish()
     assert (mounted / "results" / "one.txt").read_text() == "1"
     (mounted / "results" / "two.txt").write_text("2")
-    mirror.fetch(mirror.folder)
+    mirror.fetch()
     assert (mirror.folder / "two.txt").read_text() == "2"
 
 

@@ -28,7 +28,6 @@ from strokeseg.imaging.sparse_map import pack, read_sparse_map
 from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.ensemble import ask_all
 from strokeseg.learning.torch_experts import torch_expert
-from strokeseg.mirror import Mirror, fetch, publish
 from strokeseg.preparation.record import Preparation, changed_files
 from strokeseg.preparation.tasks import prepare_as_configured, spread
 
@@ -88,13 +87,12 @@ def collect_evidence(
         made_of=[preparation.fingerprint, code_version()],
         lowest_threshold=lowest_threshold,
         device=device,
-        mirrors=experiment.mirrors,
     )
     _remove_stale(
         experiment.candidates_folder, {name for case in cases for name in task.files(case)}
     )
     gpus = _GPU_SHARE if device.type == "cuda" else 0.0
-    results = spread(task, cases, show, gpus=gpus, mirrors=experiment.mirrors)
+    results = spread(task, cases, show, gpus=gpus)
     if faults := [result for result in results if isinstance(result, str)]:
         raise UserError("; ".join(faults))
     return results
@@ -112,9 +110,7 @@ class AskTask:
         made_of: Sequence[str],
         lowest_threshold: float,
         device: torch.device,
-        mirrors: Sequence[Mirror] = (),
     ) -> None:
-        self._mirrors = mirrors
         self._config = config
         self._folder = folder
         self._questions = questions
@@ -136,11 +132,9 @@ class AskTask:
         return [*maps, self._truth_file(case), self._grid_file(case)]
 
     def _evidence(self, case: Case) -> Evidence:
-        fetch(self._mirrors, self.files(case))
         missing = [one for one in self._questions if not self._map_file(case, one).exists()]
         if missing or not self._grid_file(case).exists():
             self._ask(case, missing)
-            publish(self._mirrors, self.files(case))
         maps = {
             one.candidate: read_sparse_map(self._map_file(case, one)) for one in self._questions
         }
@@ -159,7 +153,6 @@ class AskTask:
         write_json(self._grid_file(case), {"spacing_mm": spacing_mm})
         for question in questions:
             path, _ = question.members[_fold(case)]
-            fetch(self._mirrors, [path])
             # One network at a time: a worker's memory does not grow with the candidates.
             expert = torch_expert(question.candidate, load_member(path), self._device)
             ((_, probability),) = ask_all([expert], prepared)

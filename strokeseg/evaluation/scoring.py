@@ -28,7 +28,7 @@ from scipy.stats import rankdata
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.methods import judge, members_to_ask
-from strokeseg.imaging.cases import Case, derivative_name, files_of_case, mask_name
+from strokeseg.imaging.cases import Case, derivative_name, mask_name
 from strokeseg.imaging.metrics import Policy, score_masks
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.uncertainty import disagreement
@@ -42,7 +42,6 @@ from strokeseg.learning.ensemble_record import (
 )
 from strokeseg.learning.slicewise import Expert
 from strokeseg.learning.torch_experts import load_experts
-from strokeseg.mirror import Mirror, fetch, publish
 from strokeseg.summary import ScoreRow
 
 Spacing = tuple[float, float, float]
@@ -61,7 +60,6 @@ class Job:
         policy: How empty masks and distances count, see `imaging.metrics`.
         device: Where networks predict, as torch names it.
         threads: Of torch, where networks predict on the CPU.
-        mirrors: Where all of these may have to be fetched from, and are published.
     """
 
     config: ExperimentConfig
@@ -72,7 +70,6 @@ class Job:
     policy: Policy
     device: str
     threads: int
-    mirrors: tuple[Mirror, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +103,6 @@ def score_case(job: Job, case: Case) -> CaseResult | UserError:
 
 
 def _score(job: Job, case: Case) -> CaseResult:
-    fetch(job.mirrors, [job.ensemble_folder, *files_of_case(case)])
     record, experts = _ensemble(job.ensemble_folder, job.ensemble_sha256, job.device)
     prepared = prepare_case(
         case.images,
@@ -125,11 +121,8 @@ def _score(job: Job, case: Case) -> CaseResult:
         if kind == "axis" or judged.masks[method] is decision.mask:
             path = job.masks_folder / mask_name(case.name, method)
             write_mask(path, judged.masks[method], grid)
-            publish(job.mirrors, [path])
     unsure = disagreement(decision.axis_probabilities)
-    map_path = job.uncertainty_folder / uncertainty_name(case.name)
-    write_map(map_path, unsure, grid)
-    publish(job.mirrors, [map_path])
+    write_map(job.uncertainty_folder / uncertainty_name(case.name), unsure, grid)
     scores = _scores(truth, judged.masks, grid.spacing_mm, job.policy)
     any_axis = np.any([mask > 0 for mask in decision.axis_masks.values()], axis=0)
     brain = _brain(prepared)

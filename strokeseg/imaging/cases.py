@@ -44,11 +44,6 @@ class Case:
     faults: tuple[str, ...] = ()
 
 
-def files_of_case(case: Case) -> list[Path]:
-    """Return a case's images, and its mask if it has one."""
-    return [*case.images.values(), *([case.mask] if case.mask else [])]
-
-
 def is_case_name(name: str) -> bool:
     """Whether a name may name a case, and so files and folders."""
     return _CASE_NAME.fullmatch(name) is not None

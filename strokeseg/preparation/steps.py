@@ -21,7 +21,6 @@ from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.splits import TEST, write_splits
 from strokeseg.imaging.table import SCHEMA_VERSION
-from strokeseg.mirror import discard, fetch, publish
 from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
 from strokeseg.preparation.leak_audit import (
     LeakAudit,
@@ -159,11 +158,9 @@ def prepare(
             refresh_paths(experiment, cases)
             return None
         raise changed(experiment, changes)
-    # Cases that were just simulated are not on the storage yet.
-    publish(experiment.mirrors, [experiment.folder])
-    with ray_session(experiment.shared_folder, experiment.shared_data):
+    with ray_session(experiment.folder, experiment.data_path):
         with progress("Checking cases") as show:
-            measured = spread(CheckTask(experiment.config), cases, show, mirrors=experiment.mirrors)
+            measured = spread(CheckTask(experiment.config), cases, show)
         left_out = [
             f"{case.name}: {found.faults}"
             for case, found in zip(cases, measured, strict=True)
@@ -235,13 +232,10 @@ def _write_prepared(
         folder=slices,
         sizes=sizes,
         fingerprint=fingerprint,
-        mirrors=experiment.mirrors,
     )
-    sliced = spread(slicer, train, show, mirrors=experiment.mirrors)
+    sliced = spread(slicer, train, show)
     if faults := [fault for fault in sliced if fault]:
         raise UserError("\n".join(faults))
-    fetch(experiment.mirrors, [slices])
-    discard(experiment.mirrors, slices, keep=True)
     write_json(
         folder / experiment.preparation_json.name,
         {

@@ -18,13 +18,12 @@ import ray
 from strokeseg.config import ExperimentConfig, Show
 from strokeseg.errors import CaseError, UserError
 from strokeseg.files import unwritable
-from strokeseg.imaging.cases import Case, files_of_case
+from strokeseg.imaging.cases import Case
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.similarity import describe
 from strokeseg.imaging.slices import cut, pad
 from strokeseg.imaging.table import slices_to_table
-from strokeseg.mirror import Mirror, fetch, publish
 from strokeseg.preparation.record import Measured
 
 
@@ -62,11 +61,9 @@ class SliceTask:
         folder: Path,
         sizes: Mapping[str, tuple[int, int]],
         fingerprint: str,
-        mirrors: Sequence[Mirror] = (),
     ) -> None:
         self._config = config
         self._folder = folder
-        self._mirrors = mirrors
         self._sizes = sizes
         self._notes = {"fingerprint": fingerprint}
 
@@ -106,7 +103,6 @@ class SliceTask:
                 use_dictionary=["case", "patient"],
                 write_statistics=["case", "slice_index", "lesion_voxels", "brain_voxels"],
             )
-            publish(self._mirrors, [path])
 
 
 def spread(
@@ -115,7 +111,6 @@ def spread(
     show: Show,
     *,
     gpus: float = 0.0,
-    mirrors: Sequence[Mirror] = (),
 ) -> list[Any]:
     """Run `work` for each case as Ray Data tasks of one CPU; results in order.
 
@@ -124,14 +119,13 @@ def spread(
         cases: The cases.
         show: Told of every case that is done.
         gpus: Share of a GPU that a task needs as well.
-        mirrors: Where the cases' files may have to be fetched from.
     """
     show(0, len(cases), "")
     # As data, a task gets its own case only. In `work` all of them would be unpickled by every
     # task: of 2,800 cases that took as long as a case itself.
     numbered = [{"index": i, "case": pickle.dumps(case)} for i, case in enumerate(cases)]
     rows = ray.data.from_items(numbered, override_num_blocks=len(cases)).map(
-        lambda row: {"index": row["index"], "result": [_on_node(work, row["case"], mirrors)]},
+        lambda row: {"index": row["index"], "result": [work(pickle.loads(row["case"]))]},
         num_gpus=gpus or None,
     )
     results: dict[int, Any] = {}
@@ -139,12 +133,6 @@ def spread(
         results[int(row["index"])] = row["result"][0]
         show(len(results), len(cases), "")
     return [results[index] for index in range(len(cases))]
-
-
-def _on_node(work: Callable[[Case], Any], pickled: bytes, mirrors: Sequence[Mirror]) -> Any:
-    case: Case = pickle.loads(pickled)
-    fetch(mirrors, files_of_case(case))
-    return work(case)
 
 
 def prepare_as_configured(case: Case, config: ExperimentConfig) -> PreparedCase:

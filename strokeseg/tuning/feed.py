@@ -34,7 +34,6 @@ from strokeseg.imaging.table import in_one_piece, table_to_arrays
 from strokeseg.imaging.unpacked import unpacked_bytes
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.stores import MappedSlices, Store
-from strokeseg.mirror import Mirror, fetch
 from strokeseg.tuning.allotment import cluster_nodes
 from strokeseg.tuning.unpacking import disk_here, unpacked_here
 
@@ -61,7 +60,6 @@ class Feed:
         facts: Of an Arrow table with `case`, `lesion_voxels` and `brain_voxels` of every slice.
         blocks: Of Arrow tables with all slices; nothing where nodes unpack the files.
         on_gpu: Whether trials hold all slices on their GPU.
-        mirrors: Where the files may have to be fetched from.
     """
 
     files: tuple[str, ...]
@@ -70,7 +68,6 @@ class Feed:
     facts: ray.ObjectRef
     blocks: tuple[ray.ObjectRef, ...]
     on_gpu: bool
-    mirrors: tuple[Mirror, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -84,7 +81,6 @@ def open_feeds(
     cases: Collection[str],
     *,
     gpus: float,
-    mirrors: tuple[Mirror, ...] = (),
 ) -> dict[str, Feed]:
     """Open the feed of each axis, one after the other: they share memory and disks.
 
@@ -93,7 +89,7 @@ def open_feeds(
     feeds: dict[str, Feed] = {}
     for axis in axes:
         feeds[axis] = open_feed(
-            *(slices_folder, axis, cases), gpus=gpus, beside=tuple(feeds.values()), mirrors=mirrors
+            *(slices_folder, axis, cases), gpus=gpus, beside=tuple(feeds.values())
         )
     return feeds
 
@@ -105,7 +101,6 @@ def open_feed(
     *,
     gpus: float,
     beside: Sequence[Feed] = (),
-    mirrors: tuple[Mirror, ...] = (),
 ) -> Feed:
     """Choose how slices get to the trials, and read them where they are to be kept in memory.
 
@@ -115,7 +110,6 @@ def open_feed(
         cases: All cases that must be there.
         gpus: GPUs of a trial: one, a fraction of one, or 0.
         beside: Feeds that are open already.
-        mirrors: Where other nodes fetch the files from.
 
     Raises:
         UserError: When a case is missing, a file is damaged, torch cannot use the GPUs, or neither
@@ -164,9 +158,8 @@ def open_feed(
         counts=tuple(counts),
         shape=shape,
         facts=ray.put(pa.concat_tables([fact for _, fact in facts]).combine_chunks()),
-        blocks=_load_blocks(folder, files, mirrors) if fits else (),
+        blocks=_load_blocks(folder, files) if fits else (),
         on_gpu=on_gpu,
-        mirrors=mirrors,
     )
 
 
@@ -242,12 +235,8 @@ def _gpu_bytes() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory) if available else 0
 
 
-def _load_blocks(
-    folder: Path, files: list[str], mirrors: tuple[Mirror, ...]
-) -> tuple[ray.ObjectRef, ...]:
+def _load_blocks(folder: Path, files: list[str]) -> tuple[ray.ObjectRef, ...]:
     """Read a folder's files into the object stores, all of them before this returns."""
-    if mirrors:
-        _fetch_everywhere(mirrors, folder)
     # Given a list of files, Ray Data looks for what it needs to read them over HTTP.
     dataset = ray.data.read_parquet(str(folder), partitioning=None).select_columns(_COLUMNS)
     # One piece a block: a trial would have to map every slice by itself.
@@ -259,17 +248,6 @@ def _load_blocks(
         for path in files:
             SliceFile(Path(path)).columns(_COLUMNS)
         raise
-
-
-def _fetch_everywhere(mirrors: tuple[Mirror, ...], folder: Path) -> None:
-    """Fetch a folder on every node: Ray Data reads its files wherever it likes."""
-    task = ray.remote(fetch)
-    ray.get(
-        [
-            task.options(num_cpus=0, scheduling_strategy=strategy).remote(mirrors, [folder])
-            for _, strategy in _every_node()
-        ]
-    )
 
 
 def _every_node() -> list[tuple[str, NodeAffinitySchedulingStrategy]]:
@@ -324,7 +302,6 @@ def _store_of(feed: Feed) -> tuple[Store, NDArray[np.int64] | None]:
             _log.warning("the slices in shared memory are lost; unpacking them on this node's disk")
         else:
             return mapped(tables)
-    fetch(feed.mirrors, [Path(path) for path in feed.files])
     return unpacked_here(feed.facts.hex(), feed.files, feed.counts, feed.shape), None
 
 

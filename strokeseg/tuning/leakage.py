@@ -20,7 +20,6 @@ from strokeseg.files import read_json, values_sha256, write_json
 from strokeseg.leaderboard import DEFAULT, LeaderboardRow, ranked
 from strokeseg.leakage import LEVELS, Finding, LeakageRow
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
-from strokeseg.mirror import Mirror
 from strokeseg.tuning.space import Space
 
 
@@ -50,7 +49,6 @@ class Pool:
         unseen_cases: The cases of the fold that a search validates on.
         channels: Number of sequences.
         fingerprint: Hash of the prepared data.
-        mirrors: Where the slices are fetched from.
     """
 
     slices_folder: Path
@@ -59,7 +57,6 @@ class Pool:
     unseen_cases: tuple[str, ...]
     channels: int
     fingerprint: str
-    mirrors: tuple[Mirror, ...] = ()
 
     @property
     def cases(self) -> tuple[str, ...]:

@@ -67,9 +67,7 @@ def do_runs(
     await_room(allotment.cpus, allotment.gpus, lambda note: show(0, epochs, note))
     show(0, epochs, "reading the slices")
     cases = [*pool.cases, *pool.unseen_cases]
-    feed = open_feed(
-        pool.slices_folder, pool.axis, cases, gpus=allotment.gpus, mirrors=pool.mirrors
-    )
+    feed = open_feed(pool.slices_folder, pool.axis, cases, gpus=allotment.gpus)
     weights = {
         configuration.name: ray.put(configuration.weights and configuration.weights.tensors)
         for configuration in configurations

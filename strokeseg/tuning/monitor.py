@@ -9,7 +9,7 @@ each process that drove it, and is *closed* once its end is written.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from strokeseg.config import Show
-from strokeseg.experiment import trial_events, trial_folder, trial_state, weights_files
+from strokeseg.experiment import trial_events, trial_state, weights_files
 from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
-from strokeseg.mirror import Mirror, discard
 from strokeseg.tuning.hparams import (
     BEST_DICE,
     CONFIGURATION,
@@ -64,9 +63,7 @@ class StudyMonitor:
         tensorboard_folder: Path,
         trials_folder: Path,
         kept: Callable[[list[LeaderboardRow]], set[int]],
-        mirrors: Sequence[Mirror] = (),
     ) -> None:
-        self._mirrors = mirrors
         self._ledger = ledger
         self._space = space
         self._leaderboard_csv = leaderboard_csv
@@ -142,7 +139,6 @@ class StudyMonitor:
         for number in self._with_weights - kept:
             for path in weights_files(self._trials_folder, number):
                 path.unlink(missing_ok=True)
-            discard(self._mirrors, trial_folder(self._trials_folder, number), "best*.safetensors")
         self._with_weights &= kept
 
     def _folder(self, number: int) -> Path:
@@ -170,9 +166,7 @@ class StudyMonitor:
 
     def _close(self, row: LeaderboardRow) -> None:
         """Remove a trial's state and write its end, with what a lost driver had left out."""
-        state = trial_state(self._trials_folder, row.trial)
-        state.unlink(missing_ok=True)
-        discard(self._mirrors, state.parent, state.name)
+        trial_state(self._trials_folder, row.trial).unlink(missing_ok=True)
         self._with_weights.add(row.trial)
         writer = self._writer(row)
         if row.epochs_run > self._epochs_shown.pop(row.trial, 0):

@@ -17,7 +17,6 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trials_in
 from strokeseg.interrupts import lending_interrupts_to_tune
 from strokeseg.leaderboard import trials_to_keep
-from strokeseg.mirror import fetch
 from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.autoscaling import await_room, reachable_nodes
 from strokeseg.tuning.feed import first_shape, open_feeds
@@ -91,16 +90,12 @@ def run_studies(
             spacing_mm=data.spacing_mm,
             preparation_hash=data.fingerprint,
             code_version=code_version,
-            mirrors=experiment.mirrors,
-            driver_node=ray.get_runtime_context().get_node_id(),
         )
         for axis in studies
     }
     monitor.show("reading the slices")
     cases = [case for fold in data.folds for case in fold]
-    feeds = open_feeds(
-        data.folder, tuple(studies), cases, gpus=allotment.gpus, mirrors=experiment.mirrors
-    )
+    feeds = open_feeds(data.folder, tuple(studies), cases, gpus=allotment.gpus)
     monitor.show("starting the first trials")
     weights = {
         encoder: ray.put(found)
@@ -120,8 +115,6 @@ def run_studies(
             for ledger in ledgers.values():
                 ledger.close()
         monitor.tidy()
-        # Weights lie where their trials ran.
-        fetch(experiment.mirrors, [experiment.trials_folder(axis) for axis in studies])
 
 
 def _monitor(study: Study, experiment: Experiment, axis: str, budget: SearchConfig) -> StudyMonitor:
@@ -133,7 +126,6 @@ def _monitor(study: Study, experiment: Experiment, axis: str, budget: SearchConf
         tensorboard_folder=experiment.tensorboard_folder(axis),
         trials_folder=experiment.trials_folder(axis),
         kept=lambda rows: trials_to_keep(rows, kept),
-        mirrors=experiment.mirrors,
     )
 
 

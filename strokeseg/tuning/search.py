@@ -143,7 +143,7 @@ class Search:
 
     def _start_ray(self) -> None:
         # Nothing where it runs already.
-        self._session.enter_context(ray_session(self._experiment.shared_folder))
+        self._session.enter_context(ray_session(self._experiment.folder))
 
     def _start_finding(self, axis: str) -> Future[list[FoundWeights]]:
         wanted = self._spaces[axis].wanted_encoders(

@@ -160,10 +160,11 @@ def _held(experiment: Experiment, axis: str) -> Iterator[None]:
         ) from None
     try:
         with ExitStack() as leases:
-            for mirror in experiment.mirrors:
-                if experiment.folder == mirror.folder:
-                    lease = experiment.driver_lock(axis).with_suffix(".lease")
-                    leases.enter_context(leased(mirror, lease))
+            if experiment.mirror is not None:
+                lease = experiment.driver_lock(axis).with_suffix(".lease")
+                leases.enter_context(leased(experiment.mirror, lease))
+                # What another machine has done since this command began.
+                experiment.mirror.fetch()
             yield
     finally:
         lock.release()

@@ -23,7 +23,6 @@ from safetensors.torch import load
 from strokeseg.config import TrialConfig
 from strokeseg.errors import DeviceError, StorageError, UserError
 from strokeseg.experiment import (
-    trial_folder,
     trial_picture_events,
     trial_state,
     trial_weights,
@@ -39,7 +38,6 @@ from strokeseg.learning.precision import compute_deterministically
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
-from strokeseg.mirror import fetch, forget, publish
 from strokeseg.tuning.encoders import FoundWeights
 from strokeseg.tuning.feed import Feed, slices_of
 from strokeseg.tuning.gpus import leave_broken_gpu, take_gpu
@@ -99,14 +97,6 @@ def run_trial(
         # Anything else is our bug: Tune tries it again, then fails the trial with its last line.
         _log.exception("trial %s failed", proposal["number"])
         tune.report({"failure": f"{type(error).__name__}: {error}"})
-    finally:
-        # Whatever ends the trial, Tune's stopping it, too.
-        if ray.get_runtime_context().get_node_id() != settings.driver_node:
-            forget(settings.mirrors, _folder(proposal, settings))
-
-
-def _folder(proposal: Mapping[str, Any], settings: TrialSettings) -> Path:
-    return trial_folder(Path(settings.trials_folder), int(proposal["number"]))
 
 
 def _weights_for(
@@ -148,7 +138,8 @@ def train_trial(
     config = TrialConfig.model_validate(proposal["config"])
     saved = _saved(proposal, settings)
     history: list[dict[str, Any]] = saved["history"]
-    yield from history[int(proposal["reported_epoch"]) :]
+    reported = int(proposal["reported_epoch"])
+    yield from history[reported:]
     k_fold = settings.validation_fold is None
     folds = range(len(settings.folds)) if k_fold else (settings.validation_fold or 0,)
     for position, fold in enumerate(folds):
@@ -180,15 +171,14 @@ def train_trial(
                 "config": dict(proposal["config"]),
             }
             save_state(trial_state(Path(settings.trials_folder), number), state)
-            events = trial_picture_events(Path(settings.tensorboard_folder), number)
-            publish(settings.mirrors, [_folder(proposal, settings), events])
-            yield metrics
+            # A journal from a storage may know epochs that the state from there lacks.
+            if metrics["epoch"] > reported:
+                yield metrics
 
 
 def _saved(proposal: Mapping[str, Any], settings: TrialSettings) -> dict[str, Any]:
     """Return a trial's state, or that of one that has yet to begin."""
     path = trial_state(Path(settings.trials_folder), int(proposal["number"]))
-    fetch(settings.mirrors, [_folder(proposal, settings)])
     saved = load_state(path) if path.exists() else {}
     # A journal from a storage may know less than the trials left there: this number may be new.
     if saved.get("config", proposal["config"]) != proposal["config"] or not saved:

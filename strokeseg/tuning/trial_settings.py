@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from strokeseg.mirror import Mirror
 from strokeseg.tuning.allotment import Allotment
 
 
@@ -28,8 +27,6 @@ class TrialSettings:
         spacing_mm: Voxel size (x, y, z) of the prepared cases.
         preparation_hash: Fingerprint of the prepared data.
         code_version: Version of this code.
-        mirrors: Where the trials' files are fetched from and published.
-        driver_node: Ray's name of the node whose working copy of a mirror the driver tidies.
     """
 
     axis: str
@@ -46,5 +43,3 @@ class TrialSettings:
     spacing_mm: tuple[float, float, float]
     preparation_hash: str
     code_version: str
-    mirrors: tuple[Mirror, ...] = ()
-    driver_node: str = ""
