@@ -2,6 +2,9 @@
 
 Exit code 0 is done, 1 some cases failed, 2 the user can mend it (one line says how),
 130 interrupted, 143 terminated by SIGTERM. Anything else is our bug and shows its traceback.
+
+Commands, and this module, import at the top only what parsing their options takes, and the rest
+in the functions that work: `--help` and a wrong option need not wait for it.
 """
 
 from __future__ import annotations
@@ -17,26 +20,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-
-from strokeseg.config import Show
 from strokeseg.errors import UserError, printable
-from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.files import storage_fault, unwritable
 from strokeseg.interrupts import Stopped, check_interrupt, heeding_interrupts
 from strokeseg.mirror import Mirror
 from strokeseg.watching import watching
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from strokeseg.config import Show
+    from strokeseg.experiment import Experiment
 
 DONE, SOME_FAILED, MENDABLE = 0, 1, 2
 
@@ -99,6 +95,8 @@ def add_address_option(options: argparse.ArgumentParser) -> None:
 
 def experiment_of(options: argparse.Namespace) -> Experiment:
     """Open the experiment that the options name; publish it until the command is over."""
+    from strokeseg.experiment import open_experiment
+
     experiment = open_experiment(
         options.experiment, options.storage, getattr(options, "data", None)
     )
@@ -233,6 +231,16 @@ def progress(title: str) -> Iterator[Show]:
 
 
 def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -273,6 +281,9 @@ class _PlainProgress:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to standard output; the first column is left, the others right."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left")

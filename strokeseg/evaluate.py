@@ -19,48 +19,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
-from platform import python_version
-
-import torch
 
 from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
 from strokeseg.errors import UserError
-from strokeseg.evaluation.cautions import caution_of
-from strokeseg.evaluation.methods import members_to_ask, votes_of
-from strokeseg.evaluation.rivals import check_rivals, score_rivals
-from strokeseg.evaluation.scoring import Job
-from strokeseg.evaluation.side import score_side
-from strokeseg.evaluation.summarise import (
-    BOOTSTRAP,
-    by_size,
-    disagreement_of,
-    methods_of,
-    paired_tests,
-)
-from strokeseg.evaluation.tasks import cpus_a_task
-from strokeseg.experiment import Experiment, code_version
-from strokeseg.files import write_json
-from strokeseg.imaging.cases import Case
-from strokeseg.imaging.metric_names import METRICS
-from strokeseg.imaging.metrics import POLICIES, Policy
-from strokeseg.imaging.splits import TEST
-from strokeseg.learning.ensemble_record import (
-    RECORD_NAME,
-    EnsembleRecord,
-    read_ensemble_record,
-)
-from strokeseg.phrases import count
-from strokeseg.preparation.record import Preparation, read_preparation
-from strokeseg.ray_session import ray_session
-from strokeseg.record_types import Summary
-from strokeseg.summary import SIDES, ensemble_hash, interval_text, read_summary, write_scores
-
-_SHOWN = ("dice", "sensitivity", "precision", "hd95_mm", "volume_difference_ml", "lesion_f1")
-_LIBRARIES = ("torch", "ray", "numpy")
+from strokeseg.imaging.metric_names import POLICIES
+from strokeseg.imaging.splits import SIDES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,6 +71,8 @@ def add_side_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _work(options: argparse.Namespace) -> int:
+    from strokeseg.evaluation.ensemble import evaluate, print_summary
+
     rivals = _rivals_of(options)
     experiment = cli.experiment_of(options)
     with cli.logging_to(experiment.log_folder / "evaluate.log"):
@@ -126,165 +94,6 @@ def _rivals_of(options: argparse.Namespace) -> dict[str, Path]:
             f"{len(folders)} folders and {', '.join(names) or 'no name'}"
         )
     return dict(zip(names, folders, strict=True))
-
-
-def evaluate(
-    experiment: Experiment,
-    device: torch.device,
-    *,
-    on: str,
-    policy: Policy = "isles22",
-    rivals: Mapping[str, Path] | None = None,
-) -> Summary:
-    """Score the ensemble, write scores, masks and maps, and return the summary.
-
-    Args:
-        experiment: Whose ensemble.
-        device: Where to compute.
-        on: `test`, or `validation` for the patients that chose the trials.
-        policy: How empty masks count, see `imaging.metrics`.
-        rivals: Folders of masks from elsewhere by name.
-
-    Raises:
-        UserError: When there is no ensemble, no test case, no case could be scored, or a
-            rival is none.
-    """
-    preparation = read_preparation(experiment)
-    record = _read_record(experiment, preparation)
-    cases = cases_to_score(experiment, preparation, on)
-    rivals = rivals or {}
-    check_rivals(rivals, _own_methods(record))
-    with (
-        ray_session(experiment.folder, experiment.data_path),
-        cli.progress("Evaluating cases") as show,
-    ):
-        job = Job(
-            config=experiment.config,
-            ensemble_folder=experiment.ensemble_folder,
-            ensemble_sha256=ensemble_hash(experiment),
-            masks_folder=experiment.masks_folder(on),
-            uncertainty_folder=experiment.uncertainty_folder(on),
-            policy=policy,
-            device=device.type,
-            threads=1 if device.type != "cpu" else cpus_a_task(len(cases)),
-        )
-        scored = score_side(experiment, job, cases, experiment.scored_folder(on), show)
-        if not scored.results:
-            reasons = "; ".join(f"{case}: {reason}" for case, reason in scored.failed.items())
-            raise UserError(f"no {on} case could be scored: {reasons}")
-        others = score_rivals(
-            experiment,
-            job,
-            rivals,
-            [case for case in cases if case.name in scored.results],
-            experiment.rivals_folder(on),
-        )
-    if scored.kept:
-        print(f"{scored.kept} of {len(cases)} cases were scored before")
-    for name in others.outdated:
-        print(
-            f"{name}: left out, since it was scored on other cases, by another policy or by "
-            f"other code; score it anew with --predictions FOLDER --name {name}",
-            file=sys.stderr,
-        )
-    rows = [row for result in scored.results.values() for row in result.rows] + [*others.rows]
-    summary = {
-        "experiment": experiment.name,
-        "on": on,
-        "caution": caution_of(experiment, record, on),
-        "policy": policy,
-        "ensemble_sha256": job.ensemble_sha256,
-        "splits_hash": preparation.splits_hash,
-        "preparation_hash": preparation.fingerprint,
-        "code_version": code_version(),
-        "versions": {
-            "python": python_version(),
-            **{library: metadata.version(library) for library in _LIBRARIES},
-        },
-        "cases": len(cases),
-        "patients": len({case.patient for case in cases}),
-        "failed": scored.failed,
-        "rivals_failed": dict(others.failed),
-        "bootstrap": BOOTSTRAP,
-        "methods": methods_of(rows),
-        "by_size": by_size(rows),
-        "tests": paired_tests(rows),
-        "disagreement": disagreement_of(rows, scored.results),
-    }
-    write_scores(experiment.metrics_csv(on), rows)
-    write_json(experiment.summary_json(on), summary)
-    return read_summary(experiment.summary_json(on))
-
-
-def print_summary(summary: Summary) -> None:
-    """Print means with intervals, what the tests say, and the cases that failed."""
-    methods = {
-        name: found for name, found in summary["methods"].items() if found["kind"] != "member"
-    }
-    cases = max(found["cases"] for found in methods.values())
-    side = "unseen test" if summary["on"] == "test" else "validation"
-    cli.print_table(
-        f"Mean over {cases} {side} cases, in 3D (95 % interval over patients)",
-        ("method", "cases", *(METRICS[metric].heading for metric in _SHOWN)),
-        [
-            (
-                name,
-                str(found["cases"]),
-                *(interval_text(found["metrics"][metric], 2) for metric in _SHOWN),
-            )
-            for name, found in methods.items()
-        ],
-    )
-    for test in summary["tests"]:
-        difference = interval_text({**test, "mean": test["mean_difference"]})
-        print(
-            f"Dice of {test['first']} minus {test['second']}: {difference}, p = {test['p']:.3g} "
-            f"({count(test['patients'], 'patient')})"
-        )
-    if summary["caution"]:
-        print(f"Caution: {summary['caution']}")
-    for case, reason in {**summary["failed"], **summary["rivals_failed"]}.items():
-        print(f"failed: case {case}: {reason}", file=sys.stderr)
-
-
-def _read_record(experiment: Experiment, preparation: Preparation) -> EnsembleRecord:
-    folder = experiment.ensemble_folder
-    if not folder.exists():
-        raise UserError(
-            f"{folder}: there is no ensemble; run strokeseg promote "
-            f"--experiment {experiment.name} first"
-        )
-    record = read_ensemble_record(folder / RECORD_NAME)
-    if record.preparation_hash != preparation.fingerprint:
-        raise UserError(f"{folder}: was made from other data than are prepared now; promote anew")
-    return record
-
-
-def cases_to_score(experiment: Experiment, preparation: Preparation, on: str) -> list[Case]:
-    """Return the cases of a side, `test` or `validation`.
-
-    Raises:
-        UserError: When there are none.
-    """
-    side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
-    cases = [preparation.cases[name] for name in preparation.names(side)]
-    if not cases:
-        raise UserError(
-            f"{experiment.splits_json}: there is no {on} patient; for a test set choose "
-            "splits.test_share or splits.test_patients, or name it in the manifest's column fold "
-            "where the data bring their own folds, under another experiment name, or score the "
-            "patients that chose the trials with --on validation"
-        )
-    return cases
-
-
-def _own_methods(record: EnsembleRecord) -> list[str]:
-    members = [
-        name.removesuffix(".safetensors")
-        for names in members_to_ask(record).values()
-        for name in names
-    ]
-    return [*members, *record.members, *(vote.method for vote in votes_of(record))]
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from strokeseg import cli
-from strokeseg.bundling import accompanying_files, export_members, parity_cases
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
-from strokeseg.learning.bundle import check_place, exported_record, write_bundle
-from strokeseg.nnunet_dataset import write_nnunet_dataset
-from strokeseg.preparation.record import read_preparation
+
+if TYPE_CHECKING:
+    from strokeseg.experiment import Experiment
 
 _NNUNET_NUMBER = 501
 
@@ -72,6 +71,10 @@ def export(experiment: Experiment, path: Path) -> None:
         UserError: When nothing is promoted, no validation case can be read, the runtimes
             disagree, or the bundle cannot be written.
     """
+    from strokeseg.bundling import accompanying_files, export_members, parity_cases
+    from strokeseg.learning.bundle import check_place, exported_record, write_bundle
+    from strokeseg.preparation.record import read_preparation
+
     check_place(path)
     folder = experiment.ensemble_folder
     if not folder.exists():
@@ -94,6 +97,8 @@ def export(experiment: Experiment, path: Path) -> None:
 
 
 def _export_nnunet(experiment: Experiment, number: int) -> None:
+    from strokeseg.nnunet_dataset import write_nnunet_dataset
+
     with cli.logging_to(experiment.log_folder / "export.log"):
         folder = write_nnunet_dataset(experiment, number, cli.progress)
     print(f"nnU-Net's data set: {folder}; {folder / 'README.md'} says how to train on it")

@@ -22,9 +22,9 @@ from strokeseg.search_options import (
     weights_folder,
 )
 from strokeseg.tuning.encoders import check_encoders
+from strokeseg.tuning.gpu_share import AUTO
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
-from strokeseg.tuning.packing import AUTO
 from strokeseg.tuning.space_file import load_space
 
 

@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
-from strokeseg.config import PhantomConfig, parse_record
 from strokeseg.errors import UserError
-from strokeseg.preparation.steps import make_cases, simulate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
+    from strokeseg.config import PhantomConfig, parse_record
+    from strokeseg.preparation.steps import make_cases, simulate
+
     given = {
         name: getattr(options, name)
         for name in PhantomConfig.model_fields

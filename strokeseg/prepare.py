@@ -17,11 +17,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from strokeseg import cli
-from strokeseg.experiment import Experiment
-from strokeseg.imaging.splits import TEST
-from strokeseg.preparation.steps import make_cases, prepare
+
+if TYPE_CHECKING:
+    from strokeseg.experiment import Experiment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +52,9 @@ def _work(options: argparse.Namespace) -> int:
 
 def prepare_experiment(experiment: Experiment, *, skip_invalid: bool, overwrite: bool) -> None:
     """Prepare an experiment, its simulated cases first, and print what came of it."""
+    from strokeseg.imaging.splits import TEST
+    from strokeseg.preparation.steps import make_cases, prepare
+
     if experiment.config.data.phantom is not None:
         make_cases(experiment, cli.progress)
     outcome = prepare(

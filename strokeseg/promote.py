@@ -16,29 +16,12 @@ kept, so that the same command goes on after an interruption.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-import torch
+from collections.abc import Sequence
 
 from strokeseg import cli
-from strokeseg.choosing.candidates import Candidate, Slate, candidate, find_candidates
-from strokeseg.choosing.choice import choose_ensemble
-from strokeseg.choosing.record import Outcome, as_values, sentences
 from strokeseg.devices import add_device_option, device_of
-from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, code_version
-from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, best_by_start, read_leaderboard
-from strokeseg.learning.ensemble_record import RECORD_NAME, EnsembleRecord, write_ensemble
-from strokeseg.phrases import STEP_COLUMNS, count, step_rows
-from strokeseg.preparation.record import Preparation, read_preparation
-from strokeseg.ray_session import ray_session
-
-_STARTS = {"pretrained": True, "scratch": False}
-Boards = Mapping[str, Sequence[LeaderboardRow]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,138 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_device_option(parser)
     cli.add_address_option(parser)
     options = parser.parse_args(arguments)
-
-    def work() -> int:
-        experiment = cli.experiment_of(options)
-        with cli.logging_to(experiment.log_folder / "promote.log"):
-            promote(experiment, device_of(options))
-        return cli.DONE
-
-    return cli.run_command(work, options.address)
+    return cli.run_command(lambda: _work(options), options.address)
 
 
-def promote(experiment: Experiment, device: torch.device) -> EnsembleRecord:
-    """Write the ensemble that is chosen among an experiment's best trials, and print it.
+def _work(options: argparse.Namespace) -> int:
+    from strokeseg.choosing.promotion import promote
 
-    Args:
-        experiment: Whose trials.
-        device: Where to ask the candidates.
-
-    Raises:
-        UserError: When an axis was not searched, has no complete trial, was searched on
-            other data than are prepared now, or the candidates cannot be asked.
-    """
-    preparation = read_preparation(experiment)
-    boards = {axis: _read_board(experiment, axis) for axis in AXES}
-    slate = find_candidates(experiment, preparation, boards)
-    comparison = _comparison(experiment, preparation, boards)
-    outcome = _choose(experiment, preparation, slate, device)
-    chosen = [slate.candidates[name] for _, name in outcome.chosen.members]
-    record = EnsembleRecord.model_validate(
-        {
-            "name": experiment.name,
-            "sequences": experiment.config.data.sequences,
-            "spacing_mm": preparation.spacing_mm,
-            "reference": experiment.config.preparation.reference,
-            "rule": outcome.chosen.rule,
-            "members": _member_names(chosen),
-            "comparison": {name: _member_names(best) for name, best in comparison.items()},
-            "preparation_hash": preparation.fingerprint,
-            "code_version": code_version(),
-        }
-    )
-    files: dict[str, Path] = {}
-    for promoted in (chosen, *comparison.values()):
-        for one in promoted:
-            files.update(one.members)
-    choice = as_values(outcome, slate.names)
-    notes = {experiment.choice_json.name: choice}
-    write_ensemble(experiment.ensemble_folder, record, files, notes)
-    _print_choice(slate, outcome, choice)
-    _print_members(chosen, record, complete=len(comparison) == len(_STARTS))
-    print(f"Ensemble: {experiment.ensemble_folder / RECORD_NAME}")
-    return record
-
-
-def _choose(
-    experiment: Experiment, preparation: Preparation, slate: Slate, device: torch.device
-) -> Outcome:
-    if experiment.config.ensemble.choose == "vote":
-        return choose_ensemble(experiment, preparation, slate, device=device, show=lambda *_: None)
-    with (
-        ray_session(experiment.folder, experiment.data_path),
-        cli.progress("Asking candidates, by case") as show,
-    ):
-        return choose_ensemble(experiment, preparation, slate, device=device, show=show)
-
-
-def _read_board(experiment: Experiment, axis: str) -> list[LeaderboardRow]:
-    path = experiment.leaderboard_csv(axis)
-    if not path.exists():
-        raise UserError(
-            f"{path}: there is none; run strokeseg search --experiment {experiment.name} "
-            f"--axis {axis} first"
-        )
-    return read_leaderboard(path)
-
-
-def _comparison(
-    experiment: Experiment, preparation: Preparation, boards: Boards
-) -> dict[str, list[Candidate]]:
-    """The best trials of every axis by their start, where all axes have one."""
-    found = {}
-    for name, pretrained in _STARTS.items():
-        best = {axis: best_by_start(rows, pretrained=pretrained) for axis, rows in boards.items()}
-        rows = {axis: row for axis, row in best.items() if row is not None}
-        if len(rows) == len(boards):
-            found[name] = [
-                candidate(experiment, preparation, axis, row) for axis, row in rows.items()
-            ]
-    return found
-
-
-def _member_names(promoted: Sequence[Candidate]) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for one in promoted:
-        names.setdefault(one.axis, []).extend(one.members)
-    return names
-
-
-def _print_choice(slate: Slate, outcome: Outcome, choice: Mapping[str, Any]) -> None:
-    if slate.without_weights:
-        print(
-            f"No candidates, since their weights are gone: {', '.join(slate.without_weights)} "
-            "(a search keeps those of the best ensemble.candidates_per_axis trials)"
-        )
-    if outcome.steps:
-        cli.print_table(
-            "What each step brought: mean 3D Dice over "
-            f"{count(outcome.patients, 'validation patient')}",
-            STEP_COLUMNS,
-            step_rows(choice),
-        )
-    for sentence in sentences(outcome):
-        print(sentence)
-
-
-def _print_members(members: Sequence[Candidate], record: EnsembleRecord, *, complete: bool) -> None:
-    cli.print_table(
-        f"The ensemble: {record.rule.in_words()}",
-        ("axis", "trial", "Dice", "encoder", "depth", "pretrained"),
-        [
-            (
-                one.axis,
-                str(one.row.trial),
-                f"{one.row.dice:.3f}",
-                one.row.config.encoder,
-                str(one.row.config.encoder_depth),
-                "yes" if one.row.config.pretrained else "no",
-            )
-            for one in members
-        ],
-    )
-    if not complete:
-        print("Pretrained and scratch are not compared: not every axis has a scored trial of both")
+    experiment = cli.experiment_of(options)
+    with cli.logging_to(experiment.log_folder / "promote.log"):
+        promote(experiment, device_of(options))
+    return cli.DONE
 
 
 if __name__ == "__main__":

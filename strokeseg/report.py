@@ -12,13 +12,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from strokeseg import cli
-from strokeseg.experiment import Experiment
 from strokeseg.files import write_text
-from strokeseg.reporting.findings import read_findings
-from strokeseg.reporting.markdown import report_markdown
-from strokeseg.reporting.page import report_page
+
+if TYPE_CHECKING:
+    from strokeseg.experiment import Experiment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +45,10 @@ def report(experiment: Experiment, command: str | None = None) -> Path:
     Raises:
         UserError: When the experiment is not evaluated yet.
     """
+    from strokeseg.reporting.findings import read_findings
+    from strokeseg.reporting.markdown import report_markdown
+    from strokeseg.reporting.page import report_page
+
     made_by = command or "prepare, search, promote and evaluate, command by command"
     findings = read_findings(experiment, made_by)
     write_text(experiment.report_html, report_page(findings))

@@ -16,18 +16,8 @@ from contextlib import ExitStack
 
 from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
-from strokeseg.evaluate import add_side_option, cases_to_score, evaluate, print_summary
-from strokeseg.export import export
-from strokeseg.imaging.slices import AXES
-from strokeseg.preparation.record import read_preparation
-from strokeseg.prepare import prepare_experiment
-from strokeseg.promote import promote
-from strokeseg.ray_session import ray_session
-from strokeseg.report import report
-from strokeseg.search import print_results
+from strokeseg.evaluate import add_side_option
 from strokeseg.search_options import add_search_options, prepared_slices, search_settings
-from strokeseg.summary import current_summary
-from strokeseg.tuning.search import Search
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, command: str) -> int:
+    from strokeseg.choosing.promotion import promote
+    from strokeseg.evaluation.ensemble import cases_to_score, evaluate, print_summary
+    from strokeseg.export import export
+    from strokeseg.imaging.slices import AXES
+    from strokeseg.preparation.record import read_preparation
+    from strokeseg.prepare import prepare_experiment
+    from strokeseg.ray_session import ray_session
+    from strokeseg.report import report
+    from strokeseg.search import print_results
+    from strokeseg.summary import current_summary
+    from strokeseg.tuning.search import Search
+
     experiment = cli.experiment_of(options)
     device = device_of(options)
     settings = search_settings(experiment, AXES, options)

@@ -31,23 +31,21 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from strokeseg import cli
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
-from strokeseg.gains import further_runs, gain_by_transfer, gain_over_default
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, ranked
-from strokeseg.leakage_measurement import measure_leakage
-from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.search_options import (
     add_search_options,
     positive,
     prepared_slices,
     search_settings,
 )
-from strokeseg.tuning.importances import write_importances
-from strokeseg.tuning.search import Search
+
+if TYPE_CHECKING:
+    from strokeseg.experiment import Experiment
+    from strokeseg.leaderboard import LeaderboardRow
 
 _SHOWN = 5
 
@@ -98,8 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
+    from strokeseg.preparation.steps import ensure_prepared
+    from strokeseg.tuning.search import Search
+
     axes = list(dict.fromkeys(options.axis))
     if options.measure_leakage:
+        from strokeseg.leakage_measurement import measure_leakage
+
         return max([measure_leakage(axis, options) for axis in axes])
     experiment = cli.experiment_of(options)
     for axis in axes:
@@ -133,6 +136,8 @@ def print_results(
     experiment: Experiment, leaderboards: Mapping[str, Sequence[LeaderboardRow]]
 ) -> None:
     """Print each axis's best trials, what its search has gained, and which parameters mattered."""
+    from strokeseg.tuning.importances import write_importances
+
     for axis, rows in leaderboards.items():
         print_leaderboard(axis, rows)
         print(
@@ -144,6 +149,9 @@ def print_results(
 
 def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
     """Print the best trials of an axis, and what the search has gained."""
+    from strokeseg.gains import further_runs, gain_by_transfer, gain_over_default
+    from strokeseg.leaderboard import ranked
+
     own = [row for row in ranked(rows) if row.dice is not None and row.confirms is None]
     cli.print_table(
         f"{axis}: best of {len([r for r in rows if r.confirms is None])} trials, by mean 3D Dice "

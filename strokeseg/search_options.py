@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from strokeseg.config import SearchConfig, parse_record
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
 from strokeseg.mirror import fetched
-from strokeseg.preparation.record import Preparation
-from strokeseg.tuning.packing import AUTO, Auto
-from strokeseg.tuning.search import SearchSettings
-from strokeseg.tuning.study import PreparedSlices
+from strokeseg.tuning.gpu_share import AUTO, Auto
+
+if TYPE_CHECKING:
+    from strokeseg.config import SearchConfig
+    from strokeseg.experiment import Experiment
+    from strokeseg.preparation.record import Preparation
+    from strokeseg.tuning.search import SearchSettings
+    from strokeseg.tuning.study import PreparedSlices
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +96,8 @@ def search_settings(
     Raises:
         UserError: When the budget is wrong, or options contradict each other.
     """
+    from strokeseg.tuning.search import SearchSettings
+
     if options.deterministic and options.gpus_per_trial == AUTO:
         raise UserError(
             f"--deterministic runs one trial at a time: --gpus-per-trial {AUTO}, which measures "
@@ -120,6 +125,8 @@ def weights_folder(options: argparse.Namespace) -> Path | None:
 
 def budget_of(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
     """Return the configured budget with what the command line puts in its place."""
+    from strokeseg.config import SearchConfig, parse_record
+
     names = ("trials", "epochs", "max_hours", "target_dice", "sampler", "scoring")
     given = {name: getattr(options, name) for name in names}
     changed = {name: value for name, value in given.items() if value is not None}
@@ -139,6 +146,8 @@ def prepared_slices(
     Raises:
         UserError: When a fold that scores leaves nothing to learn from, or shows nothing to score.
     """
+    from strokeseg.tuning.study import PreparedSlices
+
     sides = {case.fold for case in preparation.cases.values() if case.fold is not None}
     count = sum(side.isdecimal() for side in sides)
     folds = tuple(preparation.names(str(fold)) for fold in range(count))

@@ -22,11 +22,11 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
 from strokeseg.files import file_sha256, read_csv, read_json, told_as, write_csv
 from strokeseg.imaging import metric_names
+from strokeseg.imaging.splits import SIDES
 from strokeseg.learning.ensemble_record import RECORD_NAME
 from strokeseg.phrases import count
 from strokeseg.record_types import ChoiceRecord, Kind, Summary
 
-SIDES = ("test", "validation")
 VOTE = "vote"
 METRICS = tuple(metric_names.METRICS)
 

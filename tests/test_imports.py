@@ -61,13 +61,14 @@ ALLOWED = {
     "ray_session": {*_LOWEST, "interrupts", "joining", "living_folder", "watching"},
     "preparation": {*_SERVICES, "ray_session"},
     "tuning": {*_SERVICES, "child_processes", "interrupts", "learning", "lease", "ray_session"},
-    "choosing": {*_SERVICES, "learning", "preparation", "ray_session"},
-    "evaluation": {*_SERVICES, "summary", "learning", "preparation", "ray_session"},
+    "choosing": {*_SERVICES, "cli", "learning", "preparation", "ray_session"},
+    "evaluation": {*_SERVICES, "cli", "summary", "learning", "preparation", "ray_session"},
     "reporting": {*_SERVICES, "gains", "summary", "learning", "preparation"},
     "model_card": {*_SERVICES, "summary", "learning", "preparation"},
     "bundling": {*_SERVICES, "model_card", "summary", "learning", "preparation"},
     "nnunet_dataset": {*_SERVICES, "preparation", "ray_session"},
     "prediction": {*_LOWEST, "config", "imaging", "learning"},
+    "segmentation": {*_LOWEST, "cli", "experiment", "imaging", "learning", "prediction"},
     "search_options": {*_SERVICES, "preparation", "tuning"},
     "leakage_measurement": {
         *(*_SERVICES, "cli", "preparation", "ray_session", "search_options", "tuning"),
@@ -82,6 +83,12 @@ FOREIGN = {
     "yaml_file": {"yaml"},
     "config": {"pydantic"},
     "imaging": {"PIL", "cc3d", "nibabel", "nilearn", "numpy", "scipy", "pyarrow"},
+}
+# What no command needs before it works, and libraries that come with others.
+HEAVY = {
+    *("torch", "torchvision", "timm", "segmentation_models_pytorch", "kornia", "safetensors"),
+    *("ray", "optuna", "grpc", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib"),
+    *("nibabel", "nilearn", "PIL", "tensorboard", "onnx", "onnxruntime", "pydantic", "rich"),
 }
 FORBIDDEN = {
     "mirror": {"torch", "ray", "optuna"},
@@ -154,25 +161,38 @@ def test_no_module_imports_itself_through_others() -> None:
     assert set(TopologicalSorter(graph).static_order()) >= graph.keys()
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import strokeseg",
-        "import strokeseg.config, strokeseg.experiment, strokeseg.leaderboard",
-        "import runpy; sys.argv = ['strokeseg', '--help']; runpy.run_module('strokeseg')",
-        (
-            "import runpy; sys.argv = ['strokeseg', '--help']\n"
-            "try: runpy.run_module('strokeseg', run_name='__main__')\n"
-            "except SystemExit as ending: assert not ending.code"
-        ),
-    ],
-)
-def test_help_and_configuration_do_not_wait_for_torch_or_ray(statement: str) -> None:
-    code = f"import sys\n{statement}\nsys.exit(bool({{'torch', 'ray'}} & sys.modules.keys()))"
+def imported_by(statements: str) -> set[str]:
+    """The top-level modules that a new process has imported after some statements."""
+    code = f"import sys\n{statements}\nprint(' '.join(sys.modules))"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+    return {part_of(name) for name in ended.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in COMMANDS if name != "prefetch")]
+)
+def test_help_waits_for_nothing_heavy(arguments: list[str]) -> None:
+    found = imported_by(f"""
+import runpy
+sys.argv = {["strokeseg", *arguments]}
+try: runpy.run_module("strokeseg", run_name="__main__")
+except SystemExit as ending: assert not ending.code
+""")
+    assert "strokeseg" in found
+    assert not found & HEAVY
+
+
+def test_records_do_not_wait_for_torch_or_ray() -> None:
+    found = imported_by("import strokeseg.config, strokeseg.experiment, strokeseg.leaderboard")
+    assert not found & (HEAVY - {"pydantic"})
+
+
+def test_a_member_is_described_without_torch() -> None:
+    found = imported_by("import strokeseg.learning.member_header")
+    assert not found & {"torch", "ray", "optuna"}
 
 
 def test_every_command_of_the_console_is_a_module() -> None:

@@ -18,7 +18,7 @@ from strokeseg.imaging.cases import Case
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.splits import TEST
 from strokeseg.leaderboard import LeaderboardRow, best_members
-from strokeseg.learning.checkpoint import read_member_record
+from strokeseg.learning.member_header import read_member_record
 from strokeseg.preparation.record import Preparation
 
 

@@ -29,7 +29,8 @@ from strokeseg.config import ExperimentConfig
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.methods import judge, members_to_ask
 from strokeseg.imaging.cases import Case, derivative_name, mask_name
-from strokeseg.imaging.metrics import Policy, score_masks
+from strokeseg.imaging.metric_names import Policy
+from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.uncertainty import disagreement
 from strokeseg.imaging.volume import write_map, write_mask

@@ -1,10 +1,13 @@
-"""The names of the metrics, as tables and pages print them."""
+"""The names of the metrics, as tables and pages print them, and of the policies (`metrics`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
+
+Policy: TypeAlias = Literal["isles22", "isles15", "nnunet"]
+POLICIES: tuple[str, ...] = get_args(Policy)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,18 +27,16 @@ largest that the volume has room for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from strokeseg.imaging.lesions import count_lesions
+from strokeseg.imaging.metric_names import POLICIES, Policy
 from strokeseg.imaging.surfaces import SurfaceDistances, surface_distances, union_box
 
 MM3_PER_ML = 1000.0
-
-Policy: TypeAlias = Literal["isles22", "isles15", "nnunet"]
-POLICIES: tuple[str, ...] = get_args(Policy)
 
 Spacing: TypeAlias = tuple[float, float, float]
 

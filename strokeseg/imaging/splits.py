@@ -22,6 +22,8 @@ from strokeseg.errors import UserError, shown
 from strokeseg.files import read_json, values_sha256, write_json
 
 TEST = "test"
+# What an ensemble is scored on: the locked patients, or those of the fold that chose the trials.
+SIDES = (TEST, "validation")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from strokeseg.errors import UserError
 from strokeseg.learning.archive import is_safe, open_entries, write_folder, write_zip
@@ -43,18 +42,12 @@ from strokeseg.learning.ensemble_record import (
     EnsembleRecord,
     read_ensemble_record,
 )
+from strokeseg.learning.runtimes import Runtime, choose_runtime
 from strokeseg.learning.slicewise import Expert
-
-Runtime: TypeAlias = Literal["torch", "onnx"]
-RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx")
 
 _RECORD = f"configs/{RECORD_NAME}"
 _MODELS = "models"
 _ENDINGS: Mapping[Runtime, str] = {"torch": ".safetensors", "onnx": ".onnx"}
-_NEEDS: Mapping[Runtime, tuple[str, ...]] = {
-    "torch": ("torch", "safetensors", "segmentation_models_pytorch"),
-    "onnx": ("onnxruntime",),
-}
 
 
 def write_bundle(
@@ -168,27 +161,6 @@ def bundle_sha256(path: Path) -> str:
     """
     with open_entries(path) as entries:
         return checksums_sha256(path, entries)
-
-
-def choose_runtime(runtime: Runtime | None) -> Runtime:
-    """Return the runtime that computes where this one, or any, is asked for.
-
-    Raises:
-        UserError: When it is not installed.
-    """
-    for choice in RUNTIMES if runtime is None else (runtime,):
-        if all(find_spec(package) is not None for package in _NEEDS[choice]):
-            return choice
-    if runtime == "torch":
-        raise UserError(
-            "--runtime torch: PyTorch is not installed here; pip install '.[search]' "
-            "in a checkout of strokeseg, or use --runtime onnx"
-        )
-    asked = "no runtime" if runtime is None else "--runtime onnx"
-    raise UserError(
-        f"{asked}: onnxruntime is not installed here; pip install '.[predict]' in a checkout of "
-        "strokeseg"
-    )
 
 
 def _load_experts(

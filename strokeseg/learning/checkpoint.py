@@ -71,20 +71,6 @@ def load_member(path: Path) -> Member:
     return Member(network=network.eval(), record=record)
 
 
-def read_member_record(path: Path) -> MemberRecord:
-    """Read a member's record without its weights.
-
-    Raises:
-        UserError: When the file is missing or is no member.
-    """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return parse_member_record(path, file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is no readable member ({reason}); make it anew") from None
-
-
 def _build(path: Path, record: MemberRecord) -> nn.Module:
     config = record.config
     try:

@@ -14,13 +14,13 @@ from strokeseg.experiment import Experiment
 from strokeseg.files import read_csv, read_json, told_as
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, read_leaderboard
-from strokeseg.learning.checkpoint import read_member_record
 from strokeseg.learning.ensemble_record import (
     MEMBERS_FOLDER,
     RECORD_NAME,
     EnsembleRecord,
     read_ensemble_record,
 )
+from strokeseg.learning.member_header import read_member_record
 from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.record_types import StudyRecord, Summary
 from strokeseg.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 import ray
@@ -31,12 +30,11 @@ from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.slice_set import slices_in_memory
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.tuning.allotment import Node
+from strokeseg.tuning.gpu_share import AUTO
 from strokeseg.tuning.space import Space
 
 _log = logging.getLogger(__name__)
 
-Auto: TypeAlias = Literal["auto"]
-AUTO: Auto = "auto"
 # Twice the tenants must do a tenth more work, or the trials only take longer.
 _WORTH = 1.1
 # Slices may lie on the GPU as well (`feed`), and memory breaks into pieces.

@@ -20,9 +20,10 @@ from strokeseg.leaderboard import trials_to_keep
 from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.autoscaling import await_room, reachable_nodes
 from strokeseg.tuning.feed import first_shape, open_feeds
+from strokeseg.tuning.gpu_share import AUTO, Auto
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor
-from strokeseg.tuning.packing import AUTO, Auto, measured_share
+from strokeseg.tuning.packing import measured_share
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS, StudyScheduler, StudySearcher
 from strokeseg.tuning.study import PreparedSlices, Study
 from strokeseg.tuning.trial_process import run_trial

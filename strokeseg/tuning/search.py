@@ -21,8 +21,8 @@ from strokeseg.interrupts import check_interrupt
 from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.ray_session import ray_session
 from strokeseg.tuning.encoders import FoundWeights, WantedEncoders, start_finding
+from strokeseg.tuning.gpu_share import Auto
 from strokeseg.tuning.ledger import Ledger
-from strokeseg.tuning.packing import Auto
 from strokeseg.tuning.running import run_studies
 from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import PreparedSlices, open_study

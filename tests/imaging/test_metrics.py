@@ -5,8 +5,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from strokeseg.imaging.metric_names import METRICS
-from strokeseg.imaging.metrics import POLICIES, Scores, score_masks, volume_ml
+from strokeseg.imaging.metric_names import METRICS, POLICIES
+from strokeseg.imaging.metrics import Scores, score_masks, volume_ml
 
 
 def box(*bounds):

@@ -16,10 +16,10 @@ from strokeseg.errors import UserError
 from strokeseg.learning.checkpoint import (
     load_member,
     load_state,
-    read_member_record,
     save_member,
     save_state,
 )
+from strokeseg.learning.member_header import read_member_record
 from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 

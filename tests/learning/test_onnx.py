@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from strokeseg.errors import UserError
-from strokeseg.learning.bundle import choose_runtime, open_bundle, write_bundle
+from strokeseg.learning.bundle import open_bundle, write_bundle
 from strokeseg.learning.checkpoint import Member, load_member
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.member_record import MemberRecord
@@ -24,6 +24,7 @@ from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_experts import load_onnx_experts, onnx_expert
 from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.learning.onnx_file import check_onnx
+from strokeseg.learning.runtimes import choose_runtime
 from strokeseg.learning.torch_experts import load_ensemble, torch_expert
 
 _AXIAL = "axial-0.safetensors"
@@ -228,7 +229,8 @@ for name in BLOCKED:
 from pathlib import Path
 from strokeseg import cli, devices
 from strokeseg.imaging.prepared import prepare_case
-from strokeseg.learning.bundle import choose_runtime, open_bundle
+from strokeseg.learning.bundle import open_bundle
+from strokeseg.learning.runtimes import choose_runtime
 from strokeseg.learning.ensemble import segment
 import strokeseg.predict
 bundle, images = Path(sys.argv[1]), json.loads(sys.argv[2])

@@ -1,0 +1,8 @@
+"""The word by which the command line asks to measure what share of a GPU a trial gets."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Auto: TypeAlias = Literal["auto"]
+AUTO: Auto = "auto"
