@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from strokeseg.errors import UserError
 
 AXES = ("axial", "coronal", "sagittal")
+# Of the tables that hold them (`table`).
+SCHEMA_VERSION = "2"
 
 Size = tuple[int, int]
 

@@ -21,8 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from strokeseg.errors import UserError, shown
-
-SCHEMA_VERSION = "2"
+from strokeseg.imaging.slices import SCHEMA_VERSION
 
 
 def slice_schema(channels: int, size: tuple[int, int], metadata: Mapping[str, str]) -> pa.Schema:

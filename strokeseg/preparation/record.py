@@ -22,8 +22,8 @@ from strokeseg.errors import UserError, shown
 from strokeseg.experiment import Experiment
 from strokeseg.files import file_sha256, read_csv, read_json, told_as, write_csv
 from strokeseg.imaging.cases import Case, is_case_name
+from strokeseg.imaging.slices import SCHEMA_VERSION
 from strokeseg.imaging.splits import Splits, read_splits
-from strokeseg.imaging.table import SCHEMA_VERSION
 
 Spacing = tuple[float, float, float]
 _REMEDY = "remove the folder prepared/ and run prepare again, searches go on with what they have"

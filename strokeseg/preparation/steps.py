@@ -18,9 +18,8 @@ from strokeseg.files import read_json, replacing_folder, values_sha256, write_js
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts import finding
 from strokeseg.imaging.phantoms import write_phantoms
-from strokeseg.imaging.slices import AXES
+from strokeseg.imaging.slices import AXES, SCHEMA_VERSION
 from strokeseg.imaging.splits import TEST, write_splits
-from strokeseg.imaging.table import SCHEMA_VERSION
 from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
 from strokeseg.preparation.leak_audit import (
     LeakAudit,
