@@ -293,7 +293,7 @@ def _ours(folder: Path, *, way: str) -> Batches:
     from strokeseg.learning.slice_set import SliceSet
     from strokeseg.learning.stores import UnpackedSlices
     from strokeseg.ray_session import ray_session
-    from strokeseg.tuning.feed import mapped
+    from strokeseg.tuning.trial_slices import mapped
 
     files = sorted((folder / "parquet").iterdir())
     opened = [SliceFile(path) for path in files]

@@ -16,8 +16,8 @@ import psutil
 import ray
 import torch
 
-from strokeseg.tuning.packing import best_crowd, measure_tenants
 from strokeseg.tuning.space import Dimension, Space
+from strokeseg.tuning.tenants import best_crowd, measure_tenants
 
 ENCODERS = ("resnet18", "resnet34", "resnet50", "efficientnet-b0")
 

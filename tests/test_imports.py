@@ -190,9 +190,20 @@ def test_records_do_not_wait_for_torch_or_ray() -> None:
     assert not found & (HEAVY - {"pydantic"})
 
 
-def test_a_member_is_described_without_torch() -> None:
-    found = imported_by("import strokeseg.learning.member_header")
-    assert not found & {"torch", "ray", "optuna"}
+def test_a_search_is_driven_without_torch() -> None:
+    found = imported_by("""
+import strokeseg.preparation.steps
+import strokeseg.tuning.search, strokeseg.tuning.importances
+""")
+    assert {"ray", "optuna"} <= found
+    assert not found & {"torch", "torchvision", "timm", "segmentation_models_pytorch", "kornia"}
+
+
+def test_a_trial_imports_no_more_than_it_uses() -> None:
+    found = imported_by("import strokeseg.tuning.trial")
+    assert {"ray", "torch"} <= found
+    assert not found & {"sklearn", "optuna", "matplotlib", "nilearn", "nibabel"}
+    assert not found & {"onnx", "onnxruntime"}
 
 
 def test_every_command_of_the_console_is_a_module() -> None:

@@ -30,9 +30,10 @@ from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import Training
 from strokeseg.tuning.allotment import allot
 from strokeseg.tuning.autoscaling import await_room, reachable_nodes
-from strokeseg.tuning.feed import Feed, open_feed, slices_of
+from strokeseg.tuning.feed import Feed, open_feed
 from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS
+from strokeseg.tuning.trial_slices import slices_of
 
 _LOST_PROCESS = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 

@@ -15,12 +15,11 @@ from typing import Any
 
 from ray.tune import Callback
 from ray.tune import experiment as tune_experiment
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
 
 from strokeseg.config import Show
 from strokeseg.experiment import trial_events, trial_state, weights_files
 from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
+from strokeseg.tuning.event_file import EventFile
 from strokeseg.tuning.hparams import (
     BEST_DICE,
     CONFIGURATION,
@@ -70,7 +69,7 @@ class StudyMonitor:
         self._tensorboard_folder = tensorboard_folder
         self._trials_folder = trials_folder
         self._kept = kept
-        self._writers: dict[int, SummaryWriter] = {}
+        self._writers: dict[int, EventFile] = {}
         self._ended = ledger.ended
         self._next_tidy = float("-inf")
         self._epochs_shown = {
@@ -82,8 +81,8 @@ class StudyMonitor:
     def open(self) -> None:
         """Write what earlier processes left unwritten: the configuration, ends of trials."""
         if not is_written(self._tensorboard_folder, CONFIGURATION):
-            with SummaryWriter(str(self._tensorboard_folder)) as writer:
-                _add(writer, configuration_summary(self._space, time.time()))
+            with EventFile(self._tensorboard_folder) as writer:
+                writer.add(configuration_summary(self._space, time.time()))
         for row in self._ledger.rows():
             if row.state == "RUNNING":
                 continue
@@ -144,15 +143,15 @@ class StudyMonitor:
     def _folder(self, number: int) -> Path:
         return trial_events(self._tensorboard_folder, number)
 
-    def _writer(self, row: LeaderboardRow) -> SummaryWriter:
+    def _writer(self, row: LeaderboardRow) -> EventFile:
         """Return a trial's open writer, with its session started."""
         writer = self._writers.get(row.trial)
         if writer is None:
             started = is_written(self._folder(row.trial), START)
-            writer = SummaryWriter(str(self._folder(row.trial)))
+            writer = EventFile(self._folder(row.trial))
             self._writers[row.trial] = writer
             if not started:
-                _add(writer, start_summary(self._space, row.parameters, time.time()))
+                writer.add(start_summary(self._space, row.parameters, time.time()))
         return writer
 
     def _show_progress_of(self, row: LeaderboardRow) -> None:
@@ -171,7 +170,7 @@ class StudyMonitor:
         writer = self._writer(row)
         if row.epochs_run > self._epochs_shown.pop(row.trial, 0):
             self._show_progress_of(row)
-        _add(writer, end_summary(row.state, time.time()))
+        writer.add(end_summary(row.state, time.time()))
         writer.close()
         del self._writers[row.trial]
         self._closed.add(row.trial)
@@ -281,9 +280,3 @@ def _scalars(result: Mapping[str, Any]) -> dict[str, float]:
         "training/memory_gb": result["memory_gb"],
         **{f"loss/{term}": loss for term, loss in result["losses"].items()},
     }
-
-
-def _add(writer: SummaryWriter, summary: Summary) -> None:
-    # Declared as if there never were one.
-    file_writer: Any = writer.file_writer
-    file_writer.add_summary(summary)

@@ -1,70 +1,16 @@
-"""How many trials share a GPU: measured on one, before the first trial.
-
-A small network does not fill a large GPU. A *tenant* is a process that trains on a share of a GPU
-as a trial does, on slices of noise. First one tenant trains each encoder of the space for a
-moment, at its greatest depth and batch size: as many trials fit a GPU as leave room for the
-greediest of them. Then 1, 2, 4 … tenants train the space's default configuration side by side,
-for as long as doubling them pays.
-"""
+"""How many trials share a GPU: measured on one, before the first trial (`tenants`)."""
 
 from __future__ import annotations
 
 import logging
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
-import ray
-import torch
-from ray.util import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-from strokeseg.config import TrialConfig
-from strokeseg.errors import UserError
-from strokeseg.learning.memory import peak_bytes, total_bytes
-from strokeseg.learning.new_training import new_training
-from strokeseg.learning.objective import TrialFailure
-from strokeseg.learning.slice_set import slices_in_memory
-from strokeseg.learning.training import EpochResult, Training
 from strokeseg.tuning.allotment import Node
-from strokeseg.tuning.gpu_share import AUTO
 from strokeseg.tuning.space import Space
 
 _log = logging.getLogger(__name__)
 
-# Twice the tenants must do a tenth more work, or the trials only take longer.
-_WORTH = 1.1
-# Slices may lie on the GPU as well (`feed`), and memory breaks into pieces.
-_TRAINING_SHARE = 0.6
 _MOST_TENANTS = 8
-_STEPS_AN_EPOCH = 8
-_WARM_EPOCHS = 2
-_SECONDS = 2.0
-_PATIENCE_SECONDS = 120.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Crowd:
-    """What tenants did side by side.
-
-    Attributes:
-        tenants: How many.
-        slices_per_second: Of all together.
-    """
-
-    tenants: int
-    slices_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """Bytes of its device that a tenant takes at most, and those that there are."""
-
-    tenant_bytes: int
-    device_bytes: int
 
 
 def measured_share(
@@ -94,6 +40,9 @@ def measured_share(
     if most < 2:
         _log.info("packing: %d trials on %d GPUs with %d CPUs each: one a GPU", trials, gpus, cpus)
         return 1.0
+    # PyTorch, where there is a GPU to measure on.
+    from strokeseg.tuning.tenants import best_crowd, measure_tenants  # noqa: PLC0415
+
     need, crowds = measure_tenants(spaces, shape, most, device="cuda")
     best = best_crowd(crowds)
     _log.info(
@@ -104,160 +53,3 @@ def measured_share(
         1 / best,
     )
     return 1 / best
-
-
-def best_crowd(crowds: Iterable[Crowd]) -> int:
-    """Return the largest number of tenants up to which each doubling paid.
-
-    Args:
-        crowds: In order of their number.
-    """
-    first, *others = crowds
-    best = first
-    for crowd in others:
-        if crowd.slices_per_second < _WORTH * best.slices_per_second:
-            break
-        best = crowd
-    return best.tenants
-
-
-def greediest(spaces: Iterable[Space]) -> list[TrialConfig]:
-    """Return, for each encoder of each space, the point that needs the most memory."""
-    return list(
-        {repr(config): config for space in spaces for config in _greediest_of(space)}.values()
-    )
-
-
-def _greediest_of(space: Space) -> list[TrialConfig]:
-    largest = {
-        name: max(space.dimensions[name].extremes)
-        for name in ("encoder_depth", "batch_size")
-        if name in space.dimensions
-    }
-    encoder = space.dimensions.get("encoder")
-    encoders = encoder.extremes if encoder else (TrialConfig().encoder,)
-    return [TrialConfig.model_validate({"encoder": name, **largest}) for name in encoders]
-
-
-def measure_tenants(
-    spaces: Sequence[Space], shape: tuple[int, int, int], most: int, *, device: str
-) -> tuple[Need, list[Crowd]]:
-    """Let tenants train on one GPU of this cluster.
-
-    Args:
-        spaces: What the trials will try; the first one's default is what they train.
-        shape: Channels, height and width of a slice.
-        most: Tenants at most.
-        device: `cuda`; `cpu` measures the same where Ray only believes that there is a GPU.
-
-    Returns:
-        What the greediest needs, and what 1, 2, 4 … tenants did, while doubling them paid.
-
-    Raises:
-        UserError: When no whole GPU, with a CPU for each tenant, is free.
-    """
-    config = spaces[0].default_config()
-    with _one_gpu(most) as place:
-        # They start side by side, which takes longer than all that is measured.
-        tenants = [_tenant(place, most, shape, device) for _ in range(most)]
-        need: Need = ray.get(tenants[0].need.remote(greediest(spaces)))
-        fit = int(_TRAINING_SHARE * need.device_bytes / max(1, need.tenant_bytes))
-        crowds: list[Crowd] = []
-        number = 1
-        while number == 1 or number <= min(most, fit):
-            crowd = tenants[:number]
-            try:
-                ray.get([tenant.begin.remote(config) for tenant in crowd])
-                rates = ray.get([tenant.train.remote(_SECONDS) for tenant in crowd])
-            except TrialFailure as failure:
-                # So many do not fit after all: they train nothing.
-                _log.warning("packing, %d side by side: %s", number, failure)
-                rates = [0.0]
-            crowds.append(Crowd(tenants=number, slices_per_second=sum(rates)))
-            if best_crowd(crowds) < number or not sum(rates):
-                break
-            number *= 2
-    return need, crowds
-
-
-@contextmanager
-def _one_gpu(cpus: int) -> Iterator[ray.util.placement_group.PlacementGroup]:
-    place = placement_group([{"GPU": 1, "CPU": cpus}])
-    try:
-        if not place.wait(_PATIENCE_SECONDS):
-            raise UserError(
-                f"--gpus-per-trial {AUTO}: no GPU with {cpus} CPUs was free within "
-                f"{_PATIENCE_SECONDS:g} s to measure on; say how many GPUs a trial gets"
-            )
-        yield place
-    finally:
-        # Tenants go with their place.
-        remove_placement_group(place)
-
-
-def _tenant(
-    place: object, share: int, shape: tuple[int, int, int], device: str
-) -> ray.actor.ActorHandle:
-    strategy = PlacementGroupSchedulingStrategy(
-        placement_group=place, placement_group_bundle_index=0
-    )
-    kind = ray.remote(_Tenant).options(num_cpus=1, num_gpus=1 / share, scheduling_strategy=strategy)
-    return kind.remote(shape, device)
-
-
-class _Tenant:
-    """A process that trains on noise."""
-
-    def __init__(self, shape: tuple[int, int, int], device: str) -> None:
-        torch.set_num_threads(1)
-        self._shape = shape
-        self._device = torch.device(device)
-        self._epochs: Iterator[EpochResult] = iter(())
-
-    def need(self, configs: Sequence[TrialConfig]) -> Need:
-        """Train each configuration for an epoch; one that does not fit needs all there is."""
-        total = total_bytes(self._device)
-        for config in configs:
-            try:
-                next(self._training(config).run())
-            except TrialFailure as failure:
-                _log.warning("%s, alone on a device: %s", config.encoder, failure)
-                return Need(tenant_bytes=total, device_bytes=total)
-        return Need(tenant_bytes=peak_bytes(self._device), device_bytes=total)
-
-    def begin(self, config: TrialConfig) -> None:
-        """Train until all is warm."""
-        self._epochs = self._training(config).run()
-        for _ in range(_WARM_EPOCHS):
-            next(self._epochs)
-
-    def train(self, seconds: float) -> float:
-        """Train for so long, whole epochs; return slices a second, validation left out."""
-        end = time.perf_counter() + seconds
-        slices = spent = 0.0
-        while time.perf_counter() < end:
-            result = next(self._epochs)
-            slices += result.slices
-            spent += result.train_seconds
-        return slices / spent
-
-    def _training(self, config: TrialConfig) -> Training:
-        channels, height, width = self._shape
-        count = config.batch_size * _STEPS_AN_EPOCH
-        noise = np.random.default_rng(0).normal(size=(count, channels, height, width))
-        masks = np.zeros((count, height, width), dtype=np.uint8)
-        masks[::2, : height // 4, : width // 4] = 1
-        slices = slices_in_memory([noise.astype(np.float16)], [masks], np.array(["noise"] * count))
-        slices = slices.on(self._device)
-        return new_training(
-            config,
-            slices,
-            slices.keep(np.arange(count) == 0),
-            # Where slices may be mirrored.
-            axis="axial",
-            encoder_weights=None,
-            epochs=sys.maxsize,
-            slices_per_epoch=count,
-            device=self._device,
-            seed=0,
-        )

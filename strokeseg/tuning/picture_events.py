@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.tensorboard import SummaryWriter
 
 from strokeseg.files import unwritable
+from strokeseg.tuning.event_file import EventFile
 
 
 def replace_pictures(folder: Path, pictures: Mapping[str, NDArray[np.uint8]], epoch: int) -> None:
@@ -30,11 +30,9 @@ def replace_pictures(folder: Path, pictures: Mapping[str, NDArray[np.uint8]], ep
     """
     earlier = list(folder.glob("events.*"))
     try:
-        with SummaryWriter(str(folder)) as writer:
+        with EventFile(folder) as writer:
             for tag, picture in pictures.items():
-                writer.add_image(tag, picture, epoch, dataformats="HWC")
-            # Closing does not tell what became of the writing; flushing does.
-            writer.flush()
+                writer.add_image(tag, picture, epoch)
     except OSError as error:
         raise unwritable(folder, error) from error
     for path in earlier:

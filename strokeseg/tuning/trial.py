@@ -39,10 +39,11 @@ from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
 from strokeseg.tuning.encoders import FoundWeights
-from strokeseg.tuning.feed import Feed, slices_of
+from strokeseg.tuning.feed import Feed
 from strokeseg.tuning.gpus import leave_broken_gpu, take_gpu
 from strokeseg.tuning.picture_events import replace_pictures
 from strokeseg.tuning.trial_settings import TrialSettings
+from strokeseg.tuning.trial_slices import slices_of
 
 _log = logging.getLogger(__name__)
 # What torch and CUDA raise (a broken kernel, a full device), what numbers and shapes that do not

@@ -17,15 +17,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from strokeseg.errors import StorageError
+from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.unpacked import unpack, unpacked_bytes
-from strokeseg.learning.stores import UnpackedSlices
+
+if TYPE_CHECKING:
+    from strokeseg.learning.stores import UnpackedSlices
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +111,9 @@ def unpacked_here(
         UserError: When a file is damaged.
         StorageError: When the disk has no room, or the actor is lost again and again.
     """
+    # A driver asks for disks only, and needs no PyTorch for that.
+    from strokeseg.learning.stores import UnpackedSlices  # noqa: PLC0415
+
     for _ in range(_TRIES):
         try:
             path: str = ray.get(_unpacker(name).unpacked.remote(files, counts, shape))
@@ -125,7 +131,7 @@ def unpacked_here(
     )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=len(AXES))
 def _unpacker(name: str) -> Any:
     """Return this node's actor, and keep it: it ends when nobody knows it any more."""
     node = ray.get_runtime_context().get_node_id()

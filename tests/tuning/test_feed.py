@@ -28,7 +28,8 @@ from strokeseg.learning.stores import MappedSlices, UnpackedSlices
 from strokeseg.living_folder import living_folder
 from strokeseg.tuning import feed as feed_module
 from strokeseg.tuning import unpacking
-from strokeseg.tuning.feed import Feed, open_feed, slices_of
+from strokeseg.tuning.feed import Feed, open_feed
+from strokeseg.tuning.trial_slices import slices_of
 from strokeseg.tuning.unpacking import Disk
 
 EXPERIMENT = """\
@@ -54,7 +55,8 @@ import numpy as np
 import ray
 from strokeseg.errors import StorageError
 from strokeseg.ray_session import ray_session
-from strokeseg.tuning.feed import open_feed, slices_of
+from strokeseg.tuning.feed import open_feed
+from strokeseg.tuning.trial_slices import slices_of
 
 def fill(folder, left=0):
     with open(f"{folder}/full", "wb", buffering=0) as file:

@@ -12,13 +12,9 @@ import pytest
 
 from strokeseg.config import TrialConfig
 from strokeseg.tuning.allotment import Node
-from strokeseg.tuning.packing import (
-    Crowd,
-    best_crowd,
-    greediest,
-    measured_share,
-)
+from strokeseg.tuning.packing import measured_share
 from strokeseg.tuning.space import Space
+from strokeseg.tuning.tenants import Crowd, best_crowd, greediest
 
 SHAPE = (4, 32, 32)
 BASE = Path(__file__).resolve().parents[2] / "search_spaces" / "axial.yaml"
@@ -27,18 +23,18 @@ BASE = Path(__file__).resolve().parents[2] / "search_spaces" / "axial.yaml"
 MEASURE = """
 import json, time
 import ray
-from strokeseg.tuning import packing
+from strokeseg.tuning import tenants
 from strokeseg.tuning.space import Dimension, Space
 
 ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
-packing._SECONDS = 0.5
-packing._WORTH = 0.0
+tenants._SECONDS = 0.5
+tenants._WORTH = 0.0
 space = Space(dimensions={
     "encoder": Dimension(choices=("resnet18",)),
     "encoder_depth": Dimension(value=3),
     "batch_size": Dimension(choices=(2, 4)),
 }, first=())
-need, crowds = packing.measure_tenants([space], (4, 32, 32), 2, device="cpu")
+need, crowds = tenants.measure_tenants([space], (4, 32, 32), 2, device="cpu")
 end = time.monotonic() + 30
 while (free := ray.available_resources()).get("GPU") != 1 and time.monotonic() < end:
     time.sleep(0.1)
