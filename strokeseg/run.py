@@ -13,11 +13,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
 from strokeseg.evaluate import add_side_option
 from strokeseg.search_options import add_search_options, prepared_slices, search_settings
+
+if TYPE_CHECKING:
+    from strokeseg.experiment import Experiment
+    from strokeseg.record_types import Summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,20 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, command: str) -> int:
-    from strokeseg.choosing.promotion import promote
-    from strokeseg.evaluation.ensemble import cases_to_score, evaluate, print_summary
-    from strokeseg.export import export
+    from strokeseg.evaluation.cases import cases_to_score
     from strokeseg.imaging.slices import AXES
     from strokeseg.preparation.record import read_preparation
     from strokeseg.prepare import prepare_experiment
     from strokeseg.ray_session import ray_session
-    from strokeseg.report import report
     from strokeseg.search import print_results
-    from strokeseg.summary import current_summary
     from strokeseg.tuning.search import Search
 
     experiment = cli.experiment_of(options)
-    device = device_of(options)
+    if options.device == "cuda":
+        # Else it would be found hours later that there is none.
+        device_of(options)
     settings = search_settings(experiment, AXES, options)
     with (
         cli.logging_to(experiment.log_folder / "run.log"),
@@ -67,20 +70,39 @@ def _work(options: argparse.Namespace, command: str) -> int:
         cases_to_score(experiment, preparation, options.on)
         data = prepared_slices(experiment, preparation, settings.budget)
         print_results(experiment, search.run(data, cli.progress))
-        promote(experiment, device)
-        summary = current_summary(experiment, (options.on,))
-        if summary is None or summary["failed"]:
-            summary = evaluate(experiment, device, on=options.on)
-        report(experiment, command)
-        export(experiment, experiment.bundle_zip)
+        summary = _conclude(experiment, options, command)
+    _print_summary(experiment, options.on, summary)
+    return cli.SOME_FAILED if summary["failed"] else cli.DONE
+
+
+def _conclude(experiment: Experiment, options: argparse.Namespace, command: str) -> Summary:
+    """Do all that comes after the search, which had no use for PyTorch."""
+    from strokeseg.choosing.promotion import promote
+    from strokeseg.evaluation.ensemble import evaluate
+    from strokeseg.export import export
+    from strokeseg.report import report
+    from strokeseg.summary import current_summary
+
+    device = device_of(options)
+    promote(experiment, device)
+    summary = current_summary(experiment, (options.on,))
+    if summary is None or summary["failed"]:
+        summary = evaluate(experiment, device, on=options.on)
+    report(experiment, command)
+    export(experiment, experiment.bundle_zip)
+    return summary
+
+
+def _print_summary(experiment: Experiment, on: str, summary: Summary) -> None:
+    from strokeseg.evaluation.ensemble import print_summary
+
     print_summary(summary)
-    masks = experiment.evaluation_folder(options.on) / "masks"
+    masks = experiment.evaluation_folder(on) / "masks"
     print(
         f"Next: read {experiment.report_html}; look at the masks in {masks} over their cases in "
         f"{experiment.data_path}; segment new cases with\n"
         f"  strokeseg predict --bundle {experiment.bundle_zip} --input CASES --output MASKS"
     )
-    return cli.SOME_FAILED if summary["failed"] else cli.DONE
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def test_records_do_not_wait_for_torch_or_ray() -> None:
 
 def test_a_search_is_driven_without_torch() -> None:
     found = imported_by("""
-import strokeseg.preparation.steps
+import strokeseg.evaluation.cases, strokeseg.preparation.steps
 import strokeseg.tuning.search, strokeseg.tuning.importances
 """)
     assert {"ray", "optuna"} <= found

@@ -12,6 +12,7 @@ import torch
 
 from strokeseg import cli
 from strokeseg.errors import UserError
+from strokeseg.evaluation.cases import cases_to_score
 from strokeseg.evaluation.cautions import caution_of
 from strokeseg.evaluation.methods import members_to_ask, votes_of
 from strokeseg.evaluation.rivals import check_rivals, score_rivals
@@ -27,9 +28,7 @@ from strokeseg.evaluation.summarise import (
 from strokeseg.evaluation.tasks import cpus_a_task
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.files import write_json
-from strokeseg.imaging.cases import Case
 from strokeseg.imaging.metric_names import METRICS, Policy
-from strokeseg.imaging.splits import TEST
 from strokeseg.learning.ensemble_record import (
     RECORD_NAME,
     EnsembleRecord,
@@ -175,24 +174,6 @@ def _read_record(experiment: Experiment, preparation: Preparation) -> EnsembleRe
     if record.preparation_hash != preparation.fingerprint:
         raise UserError(f"{folder}: was made from other data than are prepared now; promote anew")
     return record
-
-
-def cases_to_score(experiment: Experiment, preparation: Preparation, on: str) -> list[Case]:
-    """Return the cases of a side, `test` or `validation`.
-
-    Raises:
-        UserError: When there are none.
-    """
-    side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
-    cases = [preparation.cases[name] for name in preparation.names(side)]
-    if not cases:
-        raise UserError(
-            f"{experiment.splits_json}: there is no {on} patient; for a test set choose "
-            "splits.test_share or splits.test_patients, or name it in the manifest's column fold "
-            "where the data bring their own folds, under another experiment name, or score the "
-            "patients that chose the trials with --on validation"
-        )
-    return cases
 
 
 def _own_methods(record: EnsembleRecord) -> list[str]:

@@ -1,0 +1,27 @@
+"""The cases that an evaluation scores."""
+
+from __future__ import annotations
+
+from strokeseg.errors import UserError
+from strokeseg.experiment import Experiment
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.splits import TEST
+from strokeseg.preparation.record import Preparation
+
+
+def cases_to_score(experiment: Experiment, preparation: Preparation, on: str) -> list[Case]:
+    """Return the cases of a side, `test` or `validation`.
+
+    Raises:
+        UserError: When there are none.
+    """
+    side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
+    cases = [preparation.cases[name] for name in preparation.names(side)]
+    if not cases:
+        raise UserError(
+            f"{experiment.splits_json}: there is no {on} patient; for a test set choose "
+            "splits.test_share or splits.test_patients, or name it in the manifest's column fold "
+            "where the data bring their own folds, under another experiment name, or score the "
+            "patients that chose the trials with --on validation"
+        )
+    return cases
