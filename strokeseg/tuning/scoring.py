@@ -2,8 +2,8 @@
 
 *Scoring on one fold*: a trial reports its mean 3D Dice after every epoch, its score is the
 best of them, and asynchronous successive halving stops it at a *rung*, an epoch by which
-others were better. A trial belongs to one of several *brackets* (`tuning.brackets`), in
-which the first rung comes later and later, so that slow starters get their chance.
+others were better. A trial belongs to one of several *brackets*, in which the first rung comes
+later and later, so that slow starters get their chance (Optuna's `HyperbandPruner`).
 
 *Scoring k-fold*: a trial trains one network a fold, one after the other. Its score is the
 mean over all patients of their Dice, each by the network that has not seen them. It is
@@ -24,10 +24,8 @@ from statistics import fmean, pstdev
 from typing import Any, Protocol
 
 import optuna
-from optuna.pruners import WilcoxonPruner
+from optuna.pruners import HyperbandPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial
-
-from strokeseg.tuning.brackets import Brackets
 
 SCORE = "dice"
 _PROGRESS = "progress"
@@ -82,8 +80,8 @@ class FoldScoring:
 
     def __init__(self, *, epochs: int, grace_epochs: int, reduction_factor: int) -> None:
         self.epochs = epochs
-        self._brackets = Brackets(
-            first_rung=grace_epochs, epochs=epochs, reduction_factor=reduction_factor
+        self._pruner = HyperbandPruner(
+            min_resource=grace_epochs, max_resource=epochs, reduction_factor=reduction_factor
         )
 
     def take_down(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
@@ -118,7 +116,7 @@ class FoldScoring:
         best = accumulate((score for _, score in scores), max)
         so_far = copy(trial)
         so_far.intermediate_values = dict(zip((e for e, _ in scores), best, strict=True))
-        return self._brackets.prune(study, so_far)
+        return self._pruner.prune(study, so_far)
 
 
 class KFoldScoring:

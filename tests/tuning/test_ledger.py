@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage
@@ -329,6 +330,88 @@ def test_a_later_bracket_has_its_first_rung_later(journal: Path) -> None:
         next((e for e in range(1, 10) if reported(ledger, number, e, score)), None)
     poor = {row.epochs_run for row in ledger.rows() if row.trial >= 12}
     assert poor == {1, 3, 9}
+
+
+def test_stops_after_reopening_are_those_of_an_undisturbed_study(tmp_path: Path) -> None:
+    # 9 epochs from 1 by 3, 30 trials of scores that rise and fall at random, four side by side.
+    histories = []
+    for name, interruptions in (("whole.log", ()), ("broken.log", (10, 35, 70))):
+        generator = np.random.default_rng(0)
+        path, running = tmp_path / name, dict[int, int]()
+        for event in range(400):
+            if event == 0 or event in interruptions:
+                scoring = FoldScoring(epochs=9, grace_epochs=1, reduction_factor=3)
+                ledger = opened(path, trials=30, scoring=scoring)
+                assert [asked(ledger)[0] for _ in running] == sorted(running)
+            while len(running) < 4 and (proposal := ledger.ask()) is not None:
+                running[proposal.number] = 0
+            if running:
+                number = int(generator.choice(sorted(running)))
+                running[number] += 1
+                if reported(ledger, number, running[number], float(generator.random())):
+                    del running[number]
+        histories.append([(row.state, row.epochs_run) for row in ledger.rows()])
+    assert histories[0] == histories[1]
+    assert {state for state, _ in histories[0]} == {"COMPLETE", "PRUNED"}
+    assert {epochs for state, epochs in histories[0] if state == "PRUNED"} == {1, 3}
+
+
+def test_of_equal_scores_the_earliest_trial_is_best_and_confirmed(journal: Path) -> None:
+    plan: dict[str, Any] = {"confirm_trials": 1, "confirm_seeds": 1, "grace": EPOCHS}
+    ledger = opened(journal, trials=4, **plan)
+    numbers = [asked(ledger)[0] for _ in range(4)]
+    for number, score in zip(reversed(numbers), (0.5, 0.6, 0.6, 0.1), strict=True):
+        trained(ledger, number, *[score] * EPOCHS)
+    best = ledger.best()
+    assert best is not None and best.trial == 1
+    assert ledger.row(asked(ledger)[0]).confirms == 1
+
+
+def test_what_failed_may_be_proposed_again(journal: Path) -> None:
+    space = Space(dimensions={"batch_size": Dimension(choices=(8, 16))}, first=())
+    ledger = opened(journal, trials=3, space=space)
+    assert asked(ledger)[1] == TrialConfig()
+    failed, config = asked(ledger)
+    assert config != TrialConfig()
+    ledger.fail(failed, "lost")
+    assert asked(ledger)[1] == config
+
+
+@pytest.mark.parametrize("weights_are_there", [True, False])
+def test_inherited_trials_do_not_count_and_those_without_weights_are_not_listed(
+    journal: Path, weights_are_there: bool
+) -> None:
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        study_name="axial",
+        direction="maximize",
+    )
+    space = Space(dimensions={"batch_size": Dimension(choices=(8, 16))}, first=())
+    enqueue_first(study, space)
+    default = TrialConfig()
+    (other,) = {8, 16} - {default.batch_size}
+    config = default.model_copy(update={"batch_size": other})
+    parameters = {"batch_size": other}
+    study.add_trial(
+        optuna.create_trial(
+            value=0.9,
+            params=parameters,
+            distributions=space.distributions_of(parameters),
+            intermediate_values=dict.fromkeys(range(1, EPOCHS + 1), 0.9),
+            user_attrs={"inherited": weights_are_there, "config": plain(config)},
+        )
+    )
+    ledger = opened(journal, trials=2, space=space, target_dice=0.95)
+    assert (ledger.remaining(), ledger.epochs_done()) == (2, 0)
+    first = asked(ledger)[0]
+    trained(ledger, first, *[0.5] * EPOCHS)
+    assert (ledger.remaining(), ledger.epochs_done()) == (1, EPOCHS)
+    best = ledger.best()
+    assert best is not None and best.dice == (0.9 if weights_are_there else 0.5)
+    assert [row.trial for row in ledger.rows()] == ([0, 1] if weights_are_there else [0])
+    # To run it again is worth something only where its weights are gone.
+    if not weights_are_there:
+        assert asked(ledger)[1] == config
 
 
 def confirmed(ledger: Ledger, scores: dict[int, list[float]]) -> None:
