@@ -22,7 +22,6 @@ from strokeseg.config import TrialConfig
 from strokeseg.leaderboard import SAMPLER, LeaderboardRow
 from strokeseg.tuning.scoring import Scoring
 from strokeseg.tuning.space import ORIGIN, Space, plain
-from strokeseg.tuning.tally import Tally
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 INHERITED = "inherited"
@@ -127,7 +126,6 @@ class Entries:
         space: What may be proposed.
         scoring: What a trial's score is, and when a trial is beaten.
         sampler: Gives the sampler of the trial of a number.
-        tally: Takes in the rows of all entries, with every change.
 
     Attributes:
         running: Trials that this process has started or taken up, and not ended.
@@ -142,7 +140,6 @@ class Entries:
         space: Space,
         scoring: Scoring,
         sampler: Callable[[int], BaseSampler],
-        tally: Tally,
     ) -> None:
         self.running: dict[int, optuna.Trial] = {}
         self.orphans: list[int] = []
@@ -152,7 +149,7 @@ class Entries:
         self._space = space
         self._scoring = scoring
         self._sampler = sampler
-        self._tally = tally
+        self._rows: dict[int, LeaderboardRow] = {}
         for trial in study.get_trials(deepcopy=False):
             self.next_number = trial.number + 1
             if trial.state is TrialState.WAITING:
@@ -161,7 +158,15 @@ class Entries:
             if trial.state is TrialState.RUNNING:
                 self.orphans.append(trial.number)
             if _REPEATS not in trial.user_attrs:
-                tally.put(self._row(trial))
+                self._rows[trial.number] = self._read(trial)
+
+    def rows(self) -> list[LeaderboardRow]:
+        """Return the rows of all trials that were begun, by number; repeats are left out."""
+        return [self._rows[number] for number in sorted(self._rows)]
+
+    def row(self, number: int) -> LeaderboardRow:
+        """Return the row of one trial."""
+        return self._rows[number]
 
     def sample(self, number: int) -> Proposal:
         """Let the sampler choose the trial that is due under a number."""
@@ -174,12 +179,12 @@ class Entries:
     def take_up(self, number: int) -> tuple[Proposal, FrozenTrial]:
         """Go on with an orphan; return it, and its entry as it was found."""
         self._study.sampler = self._sampler(number)
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        return self._start(optuna.Trial(self._study, frozen._trial_id)), frozen
+        frozen = self._frozen(number)
+        return self._start(self._running(frozen)), frozen
 
     def confirm(self, number: int) -> Proposal:
         """Begin a further run of a trial."""
-        original = self._study.get_trials(deepcopy=False)[number]
+        original = self._frozen(number)
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING,
@@ -188,13 +193,12 @@ class Entries:
                 user_attrs={_CONFIRMS: number, ORIGIN: f"confirms trial {number}"},
             )
         )
-        added = self._study.get_trials(deepcopy=False)[-1]
-        return self._start(optuna.Trial(self._study, added._trial_id))
+        return self._start(self._running(self._frozen(-1)))
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Take down an epoch."""
         self._scoring.take_down(self.running[number], result)
-        self._tally.put(self._row(self._frozen(number)))
+        self._rows[number] = self._read(self._frozen(number))
 
     def is_beaten(self, number: int) -> bool:
         """Whether a trial that has just reported shall be stopped."""
@@ -205,33 +209,34 @@ class Entries:
         trial = self.running.pop(number)
         trial.set_user_attr(_REPEATS, earlier)
         self._study.tell(trial, state=TrialState.FAIL)
-        self._tally.drop(number)
+        del self._rows[number]
 
     def end(self, number: int, state: TrialState, reason: str) -> LeaderboardRow:
         """Write down how a trial ended, the verdict first; return its row."""
         trial = self.running[number]
         trial.set_user_attr(_ENDING, {"state": state.name, "reason": reason})
-        value = self._tally[number].dice if state is TrialState.COMPLETE else None
+        value = self.row(number).dice if state is TrialState.COMPLETE else None
         self._study.tell(trial, value, state=state)
-        row = self._row(self._frozen(number))
-        self._tally.put(row)
         del self.running[number]
-        return row
+        self._rows[number] = self._read(self._frozen(number))
+        return self._rows[number]
 
     def _start(self, trial: optuna.Trial) -> Proposal:
         config = self._space.ask(trial)
         trial.set_user_attr(CONFIG, plain(config))
         self.running[trial.number] = trial
         self.next_number = max(self.next_number, trial.number + 1)
-        row = self._row(self._frozen(trial.number))
-        self._tally.put(row)
+        row = self._rows[trial.number] = self._read(self._frozen(trial.number))
         return Proposal(number=trial.number, config=config, reported_epoch=row.epochs_run)
 
     def _frozen(self, number: int) -> FrozenTrial:
-        # Optuna's public ways copy the trial, or go through all of them.
-        return self._study._storage.get_trial(self.running[number]._trial_id)
+        return self._study.get_trials(deepcopy=False)[number]
 
-    def _row(self, trial: FrozenTrial) -> LeaderboardRow:
+    def _running(self, trial: FrozenTrial) -> optuna.Trial:
+        # Optuna has no public way to go on with a trial of another process.
+        return optuna.Trial(self._study, trial._trial_id)
+
+    def _read(self, trial: FrozenTrial) -> LeaderboardRow:
         standing = self._scoring.standing(trial)
         attributes = trial.user_attrs
         return LeaderboardRow(

@@ -15,6 +15,7 @@ them, and those whose weights are there stand on the leaderboard.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from strokeseg.config import SearchConfig
-from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.leaderboard import LeaderboardRow, best_complete, with_confirmations
 from strokeseg.tuning.entries import (
     INHERITED,
     Entries,
@@ -36,7 +37,6 @@ from strokeseg.tuning.limits import Failures, Hours
 from strokeseg.tuning.samplers import make_sampler
 from strokeseg.tuning.scoring import Scoring
 from strokeseg.tuning.space import Space, plain
-from strokeseg.tuning.tally import Tally
 
 # INHERITED for tuning.study, which may take it from tuning.entries as well.
 __all__ = ["INHERITED", "Ledger"]
@@ -72,8 +72,7 @@ class Ledger:
         self._scoring = scoring
         self._budget = budget
         self._trials = budget.trials if trials is None else trials
-        self._tally = Tally(budget.target_dice)
-        self._entries = Entries(study, space, scoring, self._sampler, self._tally)
+        self._entries = Entries(study, space, scoring, self._sampler)
         self._failures = Failures(self._trials)
         seconds_before = float(study.user_attrs.get(_SEARCHED_SECONDS, 0.0))
         self._hours = Hours(budget.max_hours, seconds_before, clock)
@@ -98,11 +97,12 @@ class Ledger:
 
     def best(self) -> LeaderboardRow | None:
         """Return the trial of the best score so far, if there is one."""
-        return self._tally.best()
+        scored = (row for row in self._entries.rows() if row.listed and row.dice is not None)
+        return max(scored, key=lambda row: (row.dice or 0.0, -row.trial), default=None)
 
     def remaining(self) -> int:
         """How many trials are still to be run or finished, confirmations not counted."""
-        return max(0, self._trials - self._tally.own_ended)
+        return max(0, self._trials - sum(map(_has_ended, self._own())))
 
     def to_confirm(self) -> int:
         """How many confirmations are still to be run or finished, as far as is known."""
@@ -132,7 +132,7 @@ class Ledger:
             proposal = self._take_up(number)
             if proposal is not None:
                 return proposal
-        if self.reached_target() is None and self._tally.own < self._trials:
+        if self.reached_target() is None and len(self._own()) < self._trials:
             return self._propose()
         if not self.remaining() or self.reached_target() is not None:
             return self._propose_confirmation()
@@ -152,14 +152,14 @@ class Ledger:
                 `device_hours` so far, and `spread`, or with a fold's end `case_dice`.
         """
         self._failures.take_report(number)
-        if result["epoch"] > self._tally[number].epochs_run:
+        if result["epoch"] > self._entries.row(number).epochs_run:
             self._entries.report(number, result)
         self._note_time()
         if self._decide(number):
             return True
         # Whoever runs when the search's own end comes stays an orphan and may go on later.
         return bool(self._halted or self.out_of_time()) or (
-            self.reached_target() is not None and self._tally[number].confirms is None
+            self.reached_target() is not None and self._entries.row(number).confirms is None
         )
 
     def fail(self, number: int, reason: str) -> None:
@@ -177,23 +177,31 @@ class Ledger:
 
     def last_epoch(self, number: int) -> int:
         """Return the last epoch that a trial reported, 0 before the first."""
-        return self._tally[number].epochs_run
+        return self._entries.row(number).epochs_run
 
     def rows(self) -> list[LeaderboardRow]:
         """Return the leaderboard's records of all trials that were started, by number."""
-        return self._tally.listed()
+        rows = self._entries.rows()
+        return with_confirmations([row for row in rows if row.listed and row.parameters])
 
     def row(self, number: int) -> LeaderboardRow:
         """Return the record of one trial that was started."""
-        return self._tally[number]
+        return self._entries.row(number)
 
     def epochs_done(self) -> int:
         """Return the epochs run, with ended trials counted as if never stopped early."""
-        return self._tally.epochs_done(self.epochs)
+        return sum(
+            self.epochs if _has_ended(row) else row.epochs_run
+            for row in self._entries.rows()
+            if not row.inherited
+        )
 
     def epochs_in_all(self) -> int:
         """Return the epochs of all trials and confirmations, as far as is known."""
-        return self.epochs * (self._trials + self.to_confirm() + self._tally.further_ended)
+        confirmed = sum(
+            row.confirms is not None and _has_ended(row) for row in self._entries.rows()
+        )
+        return self.epochs * (self._trials + self.to_confirm() + confirmed)
 
     def out_of_time(self) -> str | None:
         """Say that the search's hours are over, if they are."""
@@ -201,10 +209,13 @@ class Ledger:
 
     def reached_target(self) -> str | None:
         """Say which trial reached the score that is enough, if any did."""
-        row, target = self._tally.reached_target(), self._budget.target_dice
-        if row is None:
+        target = self._budget.target_dice
+        if target is None:
             return None
-        return f"trial {row.trial} reached Dice {row.dice:.3f}, {target:g} was asked for"
+        for row in self._entries.rows():
+            if row.listed and row.state == "COMPLETE" and (row.dice or 0.0) >= target:
+                return f"trial {row.trial} reached Dice {row.dice:.3f}, {target:g} was asked for"
+        return None
 
     def hopeless(self) -> str | None:
         """Return the one reason for which every trial of this session fails, if there is one.
@@ -233,11 +244,10 @@ class Ledger:
 
     def _shall_rest(self, number: int) -> bool:
         """Whether an orphan shall stay one: a target or a lower total leaves no place for it."""
-        row = self._tally.get(number)
-        if row is None or row.confirms is not None:
+        own = {row.trial: row for row in self._own()}
+        if number not in own:
             return False
-        running = (self._tally[other] for other in self._entries.running)
-        placed = self._tally.own_ended + sum(one.confirms is None for one in running)
+        placed = sum(_has_ended(row) or row.trial in self._entries.running for row in own.values())
         return self.reached_target() is not None or placed >= self._trials
 
     def _propose(self) -> Proposal:
@@ -246,11 +256,26 @@ class Ledger:
         for _ in range(_MOST_REPEATS):
             number = entries.waiting.pop(0) if entries.waiting else entries.next_number
             proposal = entries.sample(number)
-            earlier = self._tally.twin(number, plain(proposal.config))
+            earlier = self._twin(number, proposal)
             if earlier is None or number == 0:
                 return proposal
             entries.drop(number, earlier)
         return entries.sample(entries.next_number)
+
+    def _own(self) -> list[LeaderboardRow]:
+        """Return the rows of the trials that count towards the total."""
+        rows = self._entries.rows()
+        return [row for row in rows if row.confirms is None and not row.inherited]
+
+    def _twin(self, number: int, proposal: Proposal) -> int | None:
+        """Return the first other trial of the same configuration that makes this one needless."""
+        parameters = plain(proposal.config)
+        for row in self._entries.rows():
+            # One without its weights cannot be promoted: to run it again is worth something.
+            fit = row.confirms is None and row.listed and row.state != "FAIL"
+            if fit and row.trial != number and row.parameters == parameters:
+                return row.trial
+        return None
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = self._budget.seed + number
@@ -260,7 +285,7 @@ class Ledger:
         """Return an orphan to go on with, or nothing when only its verdict was missing."""
         proposal, found = self._entries.take_up(number)
         fresh = proposal.reported_epoch == 0
-        earlier = self._tally.twin(number, plain(proposal.config)) if fresh else None
+        earlier = self._twin(number, proposal) if fresh else None
         if repeats_another(found) or (
             earlier is not None and counts(found) and 0 < earlier < number
         ):
@@ -276,23 +301,27 @@ class Ledger:
 
     def _unconfirmed(self) -> dict[int, int]:
         """Return how many runs each of the best trials still lacks."""
-        candidates = self._tally.best_complete(self._budget.confirm_trials)
+        rows = self._entries.rows()
+        confirmed = Counter(row.confirms for row in rows if _has_ended(row))
+        listed = [row for row in rows if row.listed]
         lacking = {
-            number: self._budget.confirm_seeds - self._tally.further_runs(number, ended=True)
-            for number in candidates
+            row.trial: self._budget.confirm_seeds - confirmed[row.trial]
+            for row in best_complete(listed, self._budget.confirm_trials)
         }
         return {number: count for number, count in lacking.items() if count > 0}
 
     def _propose_confirmation(self) -> Proposal | None:
         """Return a further run of one of the best trials, or nothing when all are asked for."""
+        rows = self._entries.rows()
+        running = Counter(row.confirms for row in rows if not _has_ended(row))
         for number, lacking in self._unconfirmed().items():
-            if self._tally.further_runs(number, ended=False) < lacking:
+            if running[number] < lacking:
                 return self._entries.confirm(number)
         return None
 
     def _decide(self, number: int) -> bool:
         """End a trial that has run its epochs or that others have beaten; return whether."""
-        row = self._tally[number]
+        row = self._entries.row(number)
         if row.epochs_run >= self.epochs:
             self._end(number, TrialState.COMPLETE, "")
             return True
@@ -322,3 +351,7 @@ class Ledger:
         self._failures.take_ending(number, failed=row.state == "FAIL", reason=row.reason)
         if self.is_done():
             self._hours.stop()
+
+
+def _has_ended(row: LeaderboardRow) -> bool:
+    return row.state != "RUNNING"
