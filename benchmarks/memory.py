@@ -89,7 +89,7 @@ def run(options: Options) -> PartResult:
     search = {
         **{"space": str(CHECKOUT / "search_spaces" / "light.yaml"), "trials": _TRIALS},
         **{"epochs": _EPOCHS, "slices_per_epoch": _SLICES},
-        **{"transfer_trials": 0, "confirm_trials": 0},
+        "confirm_trials": 0,
     }
     with tempfile.TemporaryDirectory(prefix="memory-") as place:
         experiment = place_experiment(

@@ -129,7 +129,7 @@ def run(options: Options) -> PartResult:
 def _prepared(folder: Path, options: Options, slices: int) -> Experiment:
     search = {
         **{"space": "space.yaml", "trials": len(POINTS), "epochs": EPOCHS, "grace_epochs": EPOCHS},
-        **{"slices_per_epoch": slices, "transfer_trials": 0, "confirm_trials": 0},
+        **{"slices_per_epoch": slices, "confirm_trials": 0},
     }
     spacing = QUICK_SPACING_MM if options.quick else SPACING_MM
     experiment = place_experiment(folder, options.data, spacing_mm=spacing, search=search)

@@ -1,18 +1,13 @@
-"""What a search is worth: against random search, against the default, and from axis to axis.
+"""What a search is worth: against random search and against the default.
 
-gain: for every seed three searches of axial slices that cost about the same trial-epochs:
+For every seed three searches of axial slices that cost about the same trial-epochs:
 ours (TPE, stopped early), random search (no trial stopped, the default left out), and the
 default configuration with as many seeds as that pays for. Of each the best trial by
 validation is scored on the validation and on the test patients.
 
-transfer: for every seed a search of coronal slices that knows nothing (cold), and one that
-starts from the best configurations of axial (warm; `gain` makes these): epochs until the
-cold one's final best is reached.
-
 An interrupted measurement goes on with the same command.
 
-python -m benchmarks.search gain --data ../shared/data/siss-like --storage /tmp/gain
-python -m benchmarks.search transfer --data ../shared/data/siss-like --storage /tmp/gain
+python -m benchmarks.search --data ../shared/data/siss-like --storage /tmp/gain
 """
 
 from __future__ import annotations
@@ -32,14 +27,14 @@ from strokeseg.experiment import Experiment, open_experiment, trial_weights
 from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.splits import TEST
-from strokeseg.leaderboard import LeaderboardRow, epochs_until, read_leaderboard
+from strokeseg.leaderboard import LeaderboardRow, read_leaderboard
 from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.inference import predict_volume
 from strokeseg.preparation.record import read_preparation
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TRIALS, EPOCHS, SLICES = 8, 6, 96
-AXIS, NEXT_AXIS = "axial", "coronal"
+AXIS = "axial"
 RESAMPLES = 10_000
 
 
@@ -47,16 +42,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("gain", "transfer"))
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--storage", required=True, type=Path)
-    parser.add_argument("--seeds", type=int, help="default: 5 for gain, 3 for transfer")
+    parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     prepared = prepare(options.storage, options.data)
-    if options.what == "gain":
-        gain(options.storage, options.data, prepared, range(options.seeds or 5))
-    else:
-        transfer(options.storage, options.data, prepared, range(options.seeds or 3))
+    gain(options.storage, options.data, prepared, range(options.seeds))
 
 
 def gain(storage: Path, data: Path, prepared: Path, seeds: range) -> None:
@@ -106,31 +97,6 @@ def gain(storage: Path, data: Path, prepared: Path, seeds: range) -> None:
     print()
 
 
-def transfer(storage: Path, data: Path, prepared: Path, seeds: range) -> None:
-    print("| seed | cold best | reached after | warm best | cold's best reached after |")
-    print("| --: | --: | --: | --: | --: |")
-    for seed in seeds:
-        source = search(storage, data, prepared, "ours", AXIS, seed=seed)
-        cold = search(storage, data, prepared, "cold", NEXT_AXIS, seed=seed)
-        warm = place(storage, data, prepared, "warm", seed=seed, transfer_trials=2)
-        target = warm.leaderboard_csv(AXIS)
-        if not target.exists():
-            target.parent.mkdir(parents=True)
-            shutil.copyfile(source.leaderboard_csv(AXIS), target)
-        run_search(warm, NEXT_AXIS)
-        boards = {"cold": board(cold, NEXT_AXIS), "warm": board(warm, NEXT_AXIS)}
-        best = {name: max(row.dice or 0.0 for row in rows) for name, rows in boards.items()}
-        cold_epochs = epochs_until(boards["cold"], best["cold"])
-        warm_epochs = epochs_until(boards["warm"], best["cold"])
-        ran = sum(row.epochs_run for row in boards["warm"])
-        reached = f"{warm_epochs} epochs" if warm_epochs else f"not in {ran} epochs"
-        print(
-            f"| {seed} | {best['cold']:.3f} | {cold_epochs} epochs | {best['warm']:.3f} | "
-            f"{reached} |",
-            flush=True,
-        )
-
-
 def prepare(storage: Path, data: Path) -> Path:
     """Prepare the data once; every search gets a link to it."""
     experiment = place(storage, data, None, "data", seed=0)
@@ -154,7 +120,7 @@ def place(
     search = {
         **{"space": str(CHECKOUT / "search_spaces" / "light.yaml"), "seed": seed},
         **{"trials": TRIALS, "epochs": EPOCHS, "slices_per_epoch": SLICES},
-        **{"transfer_trials": 0, "confirm_trials": 0},
+        "confirm_trials": 0,
     }
     settings = {
         "data": {"path": str(data.absolute())},

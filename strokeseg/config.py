@@ -207,8 +207,6 @@ class SearchConfig(Record):
         grace_epochs: Epochs that every trial gets before it may be stopped; nothing for a
             ninth of `epochs`, but three at least: the first epochs say nothing.
         reduction_factor: Of the trials at a rung, one in this many goes on.
-        transfer_trials: Best configurations of axes that are searched already that a new
-            study tries first.
         confirm_trials: Best trials that run again when all trials are done.
         confirm_seeds: How often each of them does, every time with another seed.
         max_hours: Hours of searching after which it stops, all sessions together.
@@ -224,7 +222,6 @@ class SearchConfig(Record):
     slices_per_epoch: Count | None = None
     grace_epochs: Count | None = None
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    transfer_trials: Annotated[int, Field(ge=0)] = 2
     confirm_trials: Annotated[int, Field(ge=0)] = 2
     confirm_seeds: Count = 2
     max_hours: Positive | None = None

@@ -1,10 +1,10 @@
-"""What a search has gained, in words: over the default, by what other axes knew, run after run."""
+"""What a search has gained, in words: over the default, and run after run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strokeseg.leaderboard import DEFAULT, SAMPLER, LeaderboardRow, epochs_until, ranked
+from strokeseg.leaderboard import DEFAULT, LeaderboardRow, ranked
 
 
 def gain_over_default(rows: Sequence[LeaderboardRow]) -> str:
@@ -32,32 +32,6 @@ def gain_over_default(rows: Sequence[LeaderboardRow]) -> str:
     return (
         f"{text}, as it was chosen for its score; {best.mean_dice - reference:+.3f} by the mean "
         f"of its further runs{of_both}"
-    )
-
-
-def gain_by_transfer(rows: Sequence[LeaderboardRow]) -> str:
-    """Say how soon configurations of other axes were as good as this axis's own proposals.
-
-    Returns:
-        A sentence, or nothing where none was taken over, or scores have no epoch of their own.
-    """
-    own = [row for row in rows if row.confirms is None]
-    taken = [row for row in own if row.transferred and row.dice is not None]
-    sampled = [row for row in own if row.origin == SAMPLER]
-    if not taken or any(row.best_epoch is None for row in taken):
-        return ""
-    best = max(taken, key=lambda row: row.dice or 0.0)
-    score = best.dice or 0.0
-    late = epochs_until(sampled, score)
-    ran = sum(row.epochs_run for row in sampled)
-    return (
-        f"Transfer: {best.origin} gave Dice {score:.3f} here after {epochs_until(own, score)} "
-        "epochs of the search; this axis's own proposals "
-        + (
-            f"did not reach that in {ran} epochs"
-            if late is None
-            else f"reached that after {late} epochs of theirs"
-        )
     )
 
 

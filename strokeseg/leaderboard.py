@@ -17,7 +17,6 @@ from typing import Any
 
 from strokeseg.config import TrialConfig
 from strokeseg.files import read_csv, told_as, write_csv
-from strokeseg.imaging.slices import AXES
 
 # Where a trial's configuration came from, if from no other trial.
 DEFAULT, FIRST_POINT, SAMPLER = "default", "first point", "sampler"
@@ -38,7 +37,7 @@ class LeaderboardRow:
         device_hours: Hours of one GPU, or of one CPU thread where there is none.
         reason: Why it failed or was stopped.
         origin: Where its configuration came from: `default`, `first point`, `sampler`, a
-            trial of another axis or of an earlier study, or the trial that it confirms.
+            trial of an earlier study, or the trial that it confirms.
         confirms: The trial of which this is a further run, with another seed.
         runs: Further runs of this trial that are complete.
         mean_dice: Mean score of these. The first run is left out: it was chosen for its score.
@@ -70,11 +69,6 @@ class LeaderboardRow:
     def config(self) -> TrialConfig:
         """The trial's configuration."""
         return TrialConfig.model_validate(self.parameters)
-
-    @property
-    def transferred(self) -> bool:
-        """Whether another axis's trial had this configuration first."""
-        return self.origin.partition(" ")[0] in AXES
 
 
 _COLUMNS = (
@@ -232,20 +226,6 @@ def trials_to_keep(rows: Sequence[LeaderboardRow], count: int) -> set[int]:
         *(row for row in starts if row is not None),
     ]
     return {row.trial for row in kept}
-
-
-def epochs_until(rows: Sequence[LeaderboardRow], dice: float) -> int | None:
-    """Return how many epochs it took to reach a score, or nothing where none did.
-
-    Epochs are counted trial by trial, in order of their numbers, as if they had run one
-    after the other.
-    """
-    spent = 0
-    for row in sorted(rows, key=lambda row: row.trial):
-        if row.dice is not None and row.dice >= dice and row.best_epoch is not None:
-            return spent + row.best_epoch
-        spent += row.epochs_run
-    return None
 
 
 def _own(rows: Sequence[LeaderboardRow], state: str) -> list[LeaderboardRow]:

@@ -149,7 +149,7 @@ def print_results(
 
 def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
     """Print the best trials of an axis, and what the search has gained."""
-    from strokeseg.gains import further_runs, gain_by_transfer, gain_over_default
+    from strokeseg.gains import further_runs, gain_over_default
     from strokeseg.leaderboard import ranked
 
     own = [row for row in ranked(rows) if row.dice is not None and row.confirms is None]
@@ -176,8 +176,6 @@ def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
         ],
     )
     print(gain_over_default(rows))
-    if transferred := gain_by_transfer(rows):
-        print(transferred)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from strokeseg.config import TrialConfig
-from strokeseg.gains import gain_by_transfer, gain_over_default
+from strokeseg.gains import gain_over_default
 from strokeseg.leaderboard import LeaderboardRow, with_confirmations
 
 
@@ -61,23 +61,3 @@ def test_what_is_not_known_or_not_gained_is_told_as_well(
     rows: list[LeaderboardRow], words: str
 ) -> None:
     assert words in gain_over_default(rows)
-
-
-def test_a_transfer_says_how_much_sooner_it_was_as_good() -> None:
-    rows = [
-        row(0, 0.3, origin="default"),
-        row(1, 0.6, origin="coronal trial 4"),
-        row(2, 0.5),
-        row(3, 0.65),
-    ]
-    # 5 epochs of the default and 2 of trial 1; of the sampler's own trials 5 and 2 more.
-    assert gain_by_transfer(rows) == (
-        "Transfer: coronal trial 4 gave Dice 0.600 here after 7 epochs of the search; this axis's "
-        "own proposals reached that after 7 epochs of theirs"
-    )
-    assert gain_by_transfer(rows[:3]).endswith("did not reach that in 5 epochs")
-    assert gain_by_transfer([rows[0], rows[2]]) == ""
-    # What an earlier study of the axis knew is no transfer.
-    assert gain_by_transfer([rows[0], row(1, 0.6, origin="axial-1 trial 4")]) == ""
-    # A k-fold score belongs to no epoch.
-    assert gain_by_transfer([row(1, 0.6, origin="coronal trial 4", best_epoch=None)]) == ""

@@ -13,7 +13,6 @@ from strokeseg.leaderboard import (
     LeaderboardRow,
     best_by_start,
     best_members,
-    epochs_until,
     ranked,
     read_leaderboard,
     trials_to_keep,
@@ -204,20 +203,6 @@ def test_confirmed_trials_lead_the_board_and_luck_is_not_promoted(tmp_path: Path
     # A further run is never the best of its start by itself.
     best = best_by_start(CONFIRMED, pretrained=False)
     assert best is not None and best.trial == 0
-
-
-@pytest.mark.parametrize(
-    ("dice", "epochs"),
-    [
-        # The first trial's best is of epoch 3; the second comes after all 4 of the first.
-        (0.5, 3),
-        (0.51, 4 + 3),
-        (0.6, 4 + 3),
-        (0.61, None),
-    ],
-)
-def test_epochs_until_a_score_are_counted_trial_by_trial(dice: float, epochs: int | None) -> None:
-    assert epochs_until([row(1, 0.6), row(0, 0.5)], dice) == epochs
 
 
 def test_weights_of_all_confirmed_trials_are_kept() -> None:

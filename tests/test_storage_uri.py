@@ -38,7 +38,6 @@ search:
   slices_per_epoch: 32
   grace_epochs: 4
   confirm_trials: 0
-  transfer_trials: 0
 ensemble: {choose: vote}
 """
 SPACE = """\

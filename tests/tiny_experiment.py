@@ -30,7 +30,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "grace_epochs": EPOCHS,
         "slices_per_epoch": 16,
         "confirm_trials": 0,
-        "transfer_trials": 0,
     },
 }
 SPACE = """\

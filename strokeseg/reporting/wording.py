@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from strokeseg.gains import gain_by_transfer, gain_over_default
+from strokeseg.gains import gain_over_default
 from strokeseg.leaderboard import LeaderboardRow
 from strokeseg.phrases import count
 from strokeseg.reporting.findings import Findings
@@ -203,5 +203,4 @@ def axis_notes(rows: Sequence[LeaderboardRow]) -> list[str]:
         f"{sum(row.seconds for row in rows) / 60:.1f} trial-minutes, "
         f"{sum(row.device_hours for row in rows):.2f} device-hours."
     )
-    gains = [gain_over_default(rows), gain_by_transfer(rows)]
-    return [cost, *(f"{gain}." for gain in gains if gain)]
+    return [cost, f"{gain_over_default(rows)}."]

@@ -2,9 +2,7 @@
 
 A study *inherits* from an earlier one of its axis whose space was changed: the trials that
 still are points of the new space, with their scores where these were measured alike, else
-the best of their configurations to be tried first. A *transfer* is the same from one axis to
-another: its best configurations are tried first, since what suits one axis is likely to suit
-the next.
+the best of their configurations to be tried first.
 """
 
 from __future__ import annotations
@@ -18,10 +16,8 @@ import optuna
 from optuna.trial import TrialState
 
 from strokeseg.config import TrialConfig
-from strokeseg.experiment import Experiment, journal_in, trial_weights, trials_in, weights_files
+from strokeseg.experiment import journal_in, trial_weights, trials_in, weights_files
 from strokeseg.files import replacing_file
-from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, ranked, read_leaderboard
 from strokeseg.tuning.entries import CONFIG, INHERITED, check_study, may_be_inherited
 from strokeseg.tuning.journal import read_study, told_as_journal
 from strokeseg.tuning.space import ORIGIN, Space
@@ -29,38 +25,6 @@ from strokeseg.tuning.space import ORIGIN, Space
 # Settings that may change without making scores incomparable.
 _MAY_DIFFER = {"space", "sampler", "seed", "grace_epochs", "reduction_factor"}
 _TRIED_FIRST = 3
-
-
-def transfer_best(
-    experiment: Experiment, axis: str, study: optuna.Study, space: Space, count: int
-) -> None:
-    """Queue the best configurations of the axes that are searched already.
-
-    Args:
-        experiment: Whose axes.
-        axis: The axis of the new study.
-        study: The new study.
-        space: Its space; configurations that are no points of it are left out.
-        count: How many, of all axes together.
-    """
-    found: list[tuple[int, str, LeaderboardRow]] = []
-    for other in AXES:
-        if other != axis and experiment.leaderboard_csv(other).exists():
-            rows = read_leaderboard(experiment.leaderboard_csv(other))
-            own = [row for row in rows if row.state == "COMPLETE" and row.confirms is None]
-            found += [(rank, other, row) for rank, row in enumerate(ranked(own))]
-    # By rank, since the scores of two axes do not compare.
-    found.sort(key=lambda one: one[:2])
-    tried = [space.default_point(), *space.first[1:]]
-    queued: list[Mapping[str, Any]] = []
-    for _, other, row in found:
-        parameters = space.parameters_of(row.config)
-        if parameters is None or parameters in queued or len(queued) == count:
-            continue
-        if not any(point.items() <= parameters.items() for point in tried):
-            queued.append(parameters)
-            origin = f"{other} trial {row.trial}"
-            study.enqueue_trial(dict(parameters), user_attrs={ORIGIN: origin})
 
 
 def inherit(

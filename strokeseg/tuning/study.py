@@ -25,7 +25,7 @@ from strokeseg.files import write_json
 from strokeseg.lease import leased
 from strokeseg.tuning.encoders import FoundWeights
 from strokeseg.tuning.entries import check_study
-from strokeseg.tuning.inheritance import inherit, transfer_best
+from strokeseg.tuning.inheritance import inherit
 from strokeseg.tuning.journal import mend_journal, open_journal, read_study, told_as_journal
 from strokeseg.tuning.ledger import INHERITED, Ledger
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
@@ -126,7 +126,7 @@ def open_study(
             if differing:
                 _put_aside(experiment, axis)
             journal.unlink(missing_ok=True)
-            study = _begin(experiment, axis, space, settings, budget, weights)
+            study = _begin(experiment, axis, space, settings, weights)
         else:
             mend_journal(journal)
             with told_as_journal(journal):
@@ -199,7 +199,6 @@ def _begin(
     axis: str,
     space: Space,
     settings: Mapping[str, Any],
-    budget: SearchConfig,
     weights: Mapping[str, FoundWeights],
 ) -> optuna.Study:
     """Create a study, queue what it tries first, and let it inherit from earlier ones."""
@@ -209,7 +208,6 @@ def _begin(
     )
     study.set_user_attr(_SETTINGS, settings)
     enqueue_first(study, space)
-    transfer_best(experiment, axis, study, space, budget.transfer_trials)
     if earlier := experiment.earlier_search_folders(axis):
         inherit(
             *(study, axis, space, earlier[-1], experiment.trials_folder(axis), settings),

@@ -36,7 +36,7 @@ _CASES = 4
 _EXPERIMENT = f"""\
 data: {{path: cases.csv, sequences: [{", ".join(SEQUENCES)}]}}
 splits: {{folds: 2, test_share: 0.25}}
-search: {{space: space.yaml, trials: 2, epochs: 1, confirm_trials: 0, transfer_trials: 0}}
+search: {{space: space.yaml, trials: 2, epochs: 1, confirm_trials: 0}}
 ensemble: {{choose: vote}}
 """
 _SPACE = f"""\

@@ -15,7 +15,6 @@ from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trial_weights
 from strokeseg.files import read_json
-from strokeseg.leaderboard import write_leaderboard
 from strokeseg.tuning.encoders import find_encoders
 from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import PreparedSlices, Study, open_study
@@ -325,34 +324,6 @@ def test_a_new_study_that_was_killed_at_its_beginning_begins_again(bench: Bench)
     with bench.open() as study:
         assert len([t for t in study.optuna.trials if "inherited" in t.user_attrs]) == 1
     assert len(bench.experiment.earlier_search_folders("axial")) == 1
-
-
-def test_the_next_axis_starts_from_the_best_of_the_first(bench: Bench) -> None:
-    bench.space.write_text(SCRATCH + "  lesion_share: {low: 0.1, high: 0.9}\n")
-    with bench.open(trials=4, grace_epochs=6) as study:
-        for score in (0.4, 0.6, 0.5, 0.3):
-            ran(study, *[score] * 6)
-        rows = study.ledger.rows()
-    write_leaderboard(bench.experiment.leaderboard_csv("axial"), rows)
-    with bench.open(axis="coronal", trials=4, grace_epochs=6, transfer_trials=2) as study:
-        proposals = [study.ledger.ask() for _ in range(4)]
-        origins = [row.origin for row in study.ledger.rows()]
-    assert origins == ["default", "axial trial 1", "axial trial 2", "sampler"]
-    configs = [proposal.config for proposal in proposals if proposal is not None]
-    assert configs[1:3] == [rows[1].config, rows[2].config]
-    with bench.open(axis="sagittal", transfer_trials=0) as study:
-        study.ledger.ask(), study.ledger.ask()
-        assert [row.origin for row in study.ledger.rows()] == ["default", "sampler"]
-
-
-def test_configurations_that_do_not_fit_the_next_axis_stay_behind(bench: Bench) -> None:
-    bench.space.write_text(SCRATCH + "  lesion_share: {low: 0.8, high: 0.9}\n")
-    with bench.open(trials=2) as study:
-        ran(study, *[0.4] * 6), ran(study, *[0.6] * 6)
-        write_leaderboard(bench.experiment.leaderboard_csv("axial"), study.ledger.rows())
-    bench.space.write_text(SCRATCH + "  lesion_share: {low: 0.1, high: 0.2}\n")
-    with bench.open(axis="coronal", transfer_trials=2) as study:
-        assert len(study.optuna.get_trials(states=(TrialState.WAITING,))) == 1
 
 
 def test_settings_that_come_to_the_same_are_no_change(bench: Bench) -> None:
