@@ -1,59 +1,26 @@
 """Optuna's journal as a file that survives whatever ends its writer.
 
 The *journal* is a text file, a line an event. A writer that was killed, or a disk that was
-full, may leave the last line torn and a lock that nobody holds: both would keep Optuna from
-going on. The driver of a study alone writes it, but others (optuna-dashboard) may read along.
+full, may leave the last line torn and a lock that nobody holds. The first would end the study, the
+second keep Optuna waiting for half a minute. The driver of a study alone writes it, but others
+(optuna-dashboard) may read along.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 
 from strokeseg.errors import UserError, shown
 from strokeseg.files import told_as
 
-# A write takes milliseconds: a lock that is older belongs to a process that was killed.
-_LOCK_SECONDS = 3
 _TAIL_BYTES = 1 << 20
-# Optuna's codes of the events that say something of a trial which is about to report or to end:
-# a parameter, an attribute of ours, and one of a sampler or pruner.
-_DETAILS = {5, 8, 9}
-
-
-class _JournalFile(JournalFileBackend):
-    """A journal's file that waits for the disk only where a trial begins, reports or ends.
-
-    Optuna waits after every event, 25 times a trial of four epochs. What is written before
-    gets to the disk with what is waited for; that a process was killed costs nothing, and
-    that the power failed, no report.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._held = JournalFileSymlinkLock(str(path), grace_period=_LOCK_SECONDS)
-        super().__init__(str(path), lock_obj=self._held)
-
-    def append_logs(self, logs: Sequence[Mapping[str, Any]]) -> None:
-        """Write events, and wait for the disk unless they are details."""
-        if any(log["op_code"] not in _DETAILS for log in logs):
-            super().append_logs([dict(log) for log in logs])
-            return
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._held.acquire()
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        finally:
-            self._held.release()
 
 
 @contextmanager
@@ -74,11 +41,19 @@ def told_as_journal(path: Path) -> Iterator[None]:
 
 def open_journal(path: Path) -> JournalStorage:
     """Open a journal, made where it is not there, for reading and writing."""
-    return JournalStorage(_JournalFile(path))
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def mend_journal(path: Path) -> None:
-    """Cut off a last line that was not written to its end; for the journal's driver only."""
+    """Remove a last line that was not written to its end, and locks of processes that were killed.
+
+    For the study's driver only, before it writes.
+    """
+    # Optuna's lock, and what it is renamed to before it is removed.
+    for lock in path.parent.glob(f"{path.name}.lock*"):
+        lock.unlink(missing_ok=True)
+    if not path.exists():
+        return
     with path.open("r+b") as file:
         size = file.seek(0, 2)
         start = max(0, size - _TAIL_BYTES)

@@ -122,13 +122,13 @@ def open_study(
                 f"{experiment.search_folder(axis)}: another search began this study just now; "
                 "run the command again to go on with it"
             )
+        mend_journal(journal)
         if begins:
             if differing:
                 _put_aside(experiment, axis)
             journal.unlink(missing_ok=True)
             study = _begin(experiment, axis, space, settings, weights)
         else:
-            mend_journal(journal)
             with told_as_journal(journal):
                 study = _load(journal, axis)
                 check_study(study)
