@@ -76,7 +76,7 @@ ALLOWED = {
     "devices": {*_LOWEST, "learning"},
     "summary": {*_SERVICES, "learning", "preparation"},
     "cli": {*_LOWEST, "config", "experiment", "interrupts", "mirror", "watching"},
-    "__main__": set(),
+    "__main__": {"interrupts"},
 }
 FOREIGN = {
     "errors": set(),
