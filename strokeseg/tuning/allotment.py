@@ -15,12 +15,11 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What a node has, or will have where it is only to come (`autoscaling`)."""
+    """What a node has."""
 
     cpus: int
     gpus: float = 0.0
     object_store_bytes: float = 0.0
-    to_come: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +29,12 @@ class Allotment:
     Attributes:
         cpus: CPUs, and threads, of a trial.
         gpus: GPUs of a trial: one, a fraction of one, or none.
-        concurrent: Trials at once.
+        concurrent: Trials at once; None for as many as find room, and one that waits.
     """
 
     cpus: int
     gpus: float
-    concurrent: int
+    concurrent: int | None
 
     @property
     def devices(self) -> float:
@@ -63,7 +62,7 @@ def allot(nodes: Sequence[Node], trials: int, gpus_per_trial: float | None) -> A
     trials get more than one CPU only when there are more CPUs than trials.
 
     Args:
-        nodes: What the cluster has, or may yet have.
+        nodes: What the cluster has.
         trials: Trials to run.
         gpus_per_trial: As asked for, 0 to 1; nothing for one, or for none where there are none.
 
@@ -95,8 +94,7 @@ def _slots(node: Node, share: float) -> int:
 
 def _refusal(nodes: Sequence[Node], gpus: float) -> str:
     has_cpus, has_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    verb = "has or may yet start" if any(node.to_come for node in nodes) else "has"
-    has = f"the cluster {verb} {has_gpus:g} GPUs and {has_cpus} CPUs"
+    has = f"the cluster has {has_gpus:g} GPUs and {has_cpus} CPUs"
     if has_cpus < 1:
         return f"{has}, too few for a trial; add a node"
     return f"--gpus-per-trial {gpus:g}: {has}, none fits; ask for 0 to train on CPUs"

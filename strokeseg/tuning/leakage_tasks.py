@@ -29,7 +29,7 @@ from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import Training
 from strokeseg.tuning.allotment import allot
-from strokeseg.tuning.autoscaling import await_room, reachable_nodes
+from strokeseg.tuning.autoscaling import await_node
 from strokeseg.tuning.feed import Feed, open_feed
 from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS
@@ -63,9 +63,9 @@ def do_runs(
     Raises:
         UserError: When the cluster lacks what the runs ask for, or the slices do not fit it.
     """
-    allotment = allot(reachable_nodes(), len(runs), gpus_per_run)
     epochs = sum(run.epochs for run in runs)
-    await_room(allotment.cpus, allotment.gpus, lambda note: show(0, epochs, note))
+    nodes = await_node(gpus_per_run or 0, lambda note: show(0, epochs, note))
+    allotment = allot(nodes, len(runs), gpus_per_run)
     show(0, epochs, "reading the slices")
     cases = [*pool.cases, *pool.unseen_cases]
     feed = open_feed(pool.slices_folder, pool.axis, cases, gpus=allotment.gpus)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from strokeseg.experiment import Experiment, trials_in
 from strokeseg.interrupts import lending_interrupts_to_tune
 from strokeseg.leaderboard import trials_to_keep
 from strokeseg.tuning.allotment import Allotment, allot
-from strokeseg.tuning.autoscaling import await_room, reachable_nodes
+from strokeseg.tuning.autoscaling import await_node, may_grow
 from strokeseg.tuning.feed import first_shape, open_feeds
 from strokeseg.tuning.gpu_share import AUTO, Auto
 from strokeseg.tuning.ledger import Ledger
@@ -138,21 +139,20 @@ def _allotment(
     one_at_a_time: bool,
     show: Callable[[str], None],
 ) -> Allotment:
-    nodes = reachable_nodes()
+    asked = 0.0 if gpus_per_trial is None or gpus_per_trial == AUTO else gpus_per_trial
+    nodes = await_node(asked, show)
     ledgers = [study.ledger for study in studies.values()]
     trials = sum(max(ledger.remaining(), ledger.to_confirm()) for ledger in ledgers)
     if one_at_a_time:
         trials = 1
     if gpus_per_trial == AUTO:
-        if any(node.gpus >= 1 and node.cpus >= 1 for node in nodes):
-            await_room(1, 1, show)
         show("measuring how many trials should share a GPU")
         shape = max((first_shape(data.folder, axis) for axis in studies), key=prod)
         spaces = [study.space for study in studies.values()]
         gpus_per_trial = measured_share(nodes, spaces, trials, shape)
     allotment = allot(nodes, trials, gpus_per_trial)
-    # The slices are read where trials run.
-    await_room(allotment.cpus, allotment.gpus, show)
+    if may_grow() and not one_at_a_time:
+        return replace(allotment, concurrent=None)
     return allotment
 
 
@@ -182,6 +182,7 @@ def _fit(
                 ledger.remaining() + ledger.to_confirm() + ledger.orphans
                 for ledger in ledgers.values()
             ),
+            # With None, Tune lets one trial wait.
             max_concurrent_trials=allotment.concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),

@@ -49,14 +49,14 @@ CLUSTER = {
 }
 
 # What goes on in the namespaces: a head, and on it a search whose first trials end only when as
-# many as the allotment says hold their GPUs at once.
+# many as both nodes have GPUs hold them at once.
 SEARCH = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-folder, trials = Path(sys.argv[1]), int(sys.argv[2])
+folder, (trials, nodes, gpus_a_node) = Path(sys.argv[1]), map(int, sys.argv[2:])
 start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=0"]
 start += ["--include-dashboard=false", "--object-store-memory=100000000"]
 start += [f"--autoscaling-config={folder / 'cluster.json'}"]
@@ -66,8 +66,9 @@ import optuna, ray
 from ray import tune
 from benchmarks.overhead import our_study
 from benchmarks.stand_in import metrics_of
-from strokeseg.tuning.allotment import allot, cluster_nodes
-from strokeseg.tuning.autoscaling import reachable_nodes
+from strokeseg.tuning.allotment import cluster_nodes
+from strokeseg.errors import UserError
+from strokeseg.tuning.autoscaling import await_node, may_grow
 from strokeseg.tuning.running import _allotment, _fit
 
 def stand_in(proposal, *, held, together):
@@ -87,27 +88,27 @@ def cluster_gpus():
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 ray.init("127.0.0.1:6379", log_to_driver=False)
-found = {"before": cluster_gpus(), "coming": [node.gpus for node in reachable_nodes()]}
+found = {"before": cluster_gpus()}
+while not may_grow():
+    time.sleep(0.2)
+try:
+    await_node(1 + gpus_a_node, lambda note: None)
+except UserError as error:
+    found["never"] = str(error)
 held = folder / "held"
 held.mkdir()
 notes = []
 with our_study(folder, trials, 2) as (ledger, searcher, monitor, experiment):
-    study = SimpleNamespace(ledger=ledger)
-    allotment = _allotment(
-        study, None, None, None, one_at_a_time=False, show=notes.append
-    )
+    studies = {"axial": SimpleNamespace(ledger=ledger)}
+    allotment = _allotment(studies, None, 1.0, one_at_a_time=False, show=notes.append)
     found["first"] = cluster_gpus()
-    # What the head alone can tell is asked there.
-    seen = ray.get(ray.remote(reachable_nodes).options(num_cpus=0, num_gpus=1).remote())
-    found["seen_by_a_worker"] = [node.gpus for node in seen if node.to_come]
     trainable = tune.with_resources(
-        tune.with_parameters(stand_in, held=held, together=allotment.concurrent),
+        tune.with_parameters(stand_in, held=held, together=nodes * gpus_a_node),
         tune.PlacementGroupFactory([{"CPU": allotment.cpus, "GPU": allotment.gpus}]),
     )
     scratch = experiment.search_folder("axial") / "tune"
     _fit(trainable, {"axial": ledger}, searcher, monitor, allotment, [scratch])
     found["most"] = cluster_gpus()
-    found["then"] = [node.to_come for node in reachable_nodes()]
     monitor.tidy()
     found["states"] = [row.state for row in ledger.rows()]
 found |= {"notes": notes, "allotment": vars(allotment)}
@@ -128,10 +129,11 @@ def test_workers_with_gpus_come_for_a_search_and_go_after_it() -> None:
     if shutil.which("ip") is None:
         pytest.skip("there is no ip command to set up a network with")
     trials = NODES * GPUS + 2
+    numbers = [str(number) for number in (trials, NODES, GPUS)]
     with living_folder(Path("/tmp"), "ssa-") as folder:
         (folder / "cluster.json").write_text(json.dumps(CLUSTER))
         done = subprocess.run(
-            [*NAMESPACES, sys.executable, "-c", SEARCH, str(folder), str(trials)],
+            [*NAMESPACES, sys.executable, "-c", SEARCH, str(folder), *numbers],
             capture_output=True,
             text=True,
             timeout=300,
@@ -152,18 +154,12 @@ def test_workers_with_gpus_come_for_a_search_and_go_after_it() -> None:
     found = json.loads(done.stdout)
     # Living nodes in any order, by their GPUs: first the head, which has none.
     assert found["before"] == [0]
-    assert found["coming"] == [0, *[GPUS] * NODES]
-    assert found["allotment"] == {
-        "cpus": 1,
-        "gpus": 1,
-        "concurrent": NODES * GPUS,
-        "workers": 1,
-    }
-    assert found["notes"] == ["waiting for the cluster to start a node with a GPU and 1 CPU"]
+    assert "no node with 3 GPU and 1 CPU, and its autoscaler can start none" in found["never"]
+    # As many at once as find room, and one that waits.
+    assert found["allotment"] == {"cpus": 1, "gpus": 1, "concurrent": None}
+    assert found["notes"] == ["waiting for the cluster to start a node with 1 GPU and 1 CPU"]
     assert sorted(found["first"]) == [0, GPUS]
-    assert found["seen_by_a_worker"] == [GPUS]
     assert sorted(found["most"]) == [0, *[GPUS] * NODES]
-    assert found["then"] == [False] * (1 + NODES)
     assert found["states"] == ["COMPLETE"] * trials
     # The first trials ended only when all of them had started: each with a GPU of its own.
     places = {(node, gpu) for node, (gpu,) in found["held"]}

@@ -58,11 +58,6 @@ def test_fractions_that_fill_a_gpu_are_not_lost_to_rounding(share: float) -> Non
         ([Node(cpus=2)], 1.0, "has 0 GPUs and 2 CPUs, none fits; ask for 0"),
         ([Node(cpus=2, gpus=0.5)], 1.0, "has 0.5 GPUs"),
         ([Node(cpus=2), Node(cpus=0, gpus=1)], 0.5, "has 1 GPUs and 2 CPUs, none fits"),
-        (
-            [Node(cpus=2), Node(cpus=4, to_come=True)],
-            1.0,
-            "has or may yet start 0 GPUs and 6 CPUs, none fits",
-        ),
         ([], None, "too few for a trial"),
         ([Node(cpus=0)], None, "too few for a trial"),
     ],
@@ -84,8 +79,3 @@ def test_more_than_one_gpu_a_trial_is_refused_in_one_line(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "must be from 0 to 1" in said and f"got {gpus}" in said
-
-
-def test_nodes_to_come_count_like_those_that_live() -> None:
-    nodes = [Node(cpus=2), Node(cpus=16, gpus=4), Node(cpus=16, gpus=4, to_come=True)]
-    assert allot(nodes, 20, None) == Allotment(cpus=4, gpus=1, concurrent=8)
