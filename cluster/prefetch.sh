@@ -41,22 +41,19 @@ python - "$folder/weights" "${spaces[@]}" <<'PYTHON'
 import sys
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from strokeseg.errors import UserError
-from strokeseg.learning.weights import find_encoder_weights
+from strokeseg.tuning.encoders import find_encoders
 from strokeseg.tuning.space_file import load_space
 
 folder, *spaces = map(Path, sys.argv[1:])
 try:
-    loaded = [load_space(path, channels=4) for path in spaces]
-    for encoder in sorted({name for space in loaded for name in space.pretrained_encoders()}):
-        path = folder / f"{encoder}.safetensors"
-        # Read even when it is there, to see that it is whole.
-        weights = find_encoder_weights(encoder, folder)
-        if not path.exists():
-            save_file(weights.tensors, folder / ".partial")
-            (folder / ".partial").rename(path)
+    for space in spaces:
+        # Read even where they are there, to see that they are whole.
+        for found in find_encoders(load_space(space).wanted_encoders(space, 4, folder)):
+            path = folder / f"{found.encoder}.safetensors"
+            if not path.exists():
+                (folder / ".partial").write_bytes(found.content)
+                (folder / ".partial").rename(path)
 except UserError as error:
     sys.exit(f"error: {error}")
 PYTHON
