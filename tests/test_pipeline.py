@@ -684,12 +684,12 @@ def test_k_fold_scores_every_patient_and_promotes_every_network(
     finished: Place, tmp_path: Path, launch: Callable[..., Any]
 ) -> None:
     place = finished.copy(tmp_path, "prepared")
+    outcome = launch(
+        strokeseg.search.main,
+        *(*place.options, "--axis", *AXES, "--k-fold", "--trials", 1, "--epochs", 2),
+    )
+    assert outcome.code == 0, outcome.err
     for axis in AXES:
-        outcome = launch(
-            strokeseg.search.main,
-            *(*place.options, "--axis", axis, "--k-fold", "--trials", 1, "--epochs", 2),
-        )
-        assert outcome.code == 0, outcome.err
         # The space's second first point is still waiting.
         trial, _ = trials_of(place.journal(axis), axis)
         # 4 of the 6 patients are in the two folds, each scored once.
