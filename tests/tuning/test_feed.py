@@ -89,6 +89,33 @@ with ray_session():
         fill("/dev/shm")
     print(ray.get(look.remote(feed, when == "before, and the disk after")))
 """
+# In a cluster of its own: loses the only node with CPUs, where the slices were read.
+LOSE = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+import ray
+from ray.cluster_utils import Cluster
+from strokeseg.tuning import trial_slices
+from strokeseg.tuning.feed import open_feed
+
+trial_slices._BLOCK_SECONDS = 5
+cluster = Cluster(
+    initialize_head=True,
+    head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000, "include_dashboard": False},
+)
+node = cluster.add_node(num_cpus=2, object_store_memory=80_000_000)
+ray.init(cluster.address, log_to_driver=False)
+feed = open_feed(Path(sys.argv[1]), "axial", (), gpus=0)
+assert feed.blocks
+cluster.remove_node(node, allow_graceful=False)
+slices = trial_slices.slices_of(feed)
+images, masks = slices.gather(np.arange(len(slices)), "cpu")
+sums = [hashlib.sha256(part.numpy()).hexdigest() for part in (images, masks)]
+print(type(slices.store).__name__, *sums)
+ray.shutdown()
+cluster.shutdown()
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,20 +234,26 @@ def test_a_disk_says_what_must_be_free() -> None:
     assert Disk(folder="node a: /r", free_bytes=6 * 10**9, on_disk=True).fault(3e9) is None
 
 
-def test_slices_lost_from_shared_memory_are_unpacked(
-    prepared: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    feed = opened(prepared)
-    whole = slices_of(feed)
-    expected = whole.gather(np.arange(len(whole)), "cpu")
-    # As when the node that holds them dies.
-    slices_of.cache_clear()
-    ray._private.internal_api.free(list(feed.blocks))
-    slices = slices_of(feed)
-    assert isinstance(slices.store, UnpackedSlices)
-    for one, other in zip(expected, slices.gather(np.arange(len(slices)), "cpu"), strict=True):
-        assert torch.equal(one, other)
-    assert "are lost" in caplog.text
+def test_slices_that_went_with_their_node_are_unpacked_on_another(prepared: Place) -> None:
+    with living_folder(Path("/tmp"), "ssl-") as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", LOSE, str(prepared.slices)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={
+                **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+                "RAY_TMPDIR": str(folder),
+                "RAY_AUTH_MODE": "disabled",
+            },
+        )
+    assert done.returncode == 0, done.stderr
+    assert "the slices in shared memory are lost" in done.stderr
+    slices = slices_of(opened(prepared))
+    whole = slices.gather(np.arange(len(slices)), "cpu")
+    sums = [hashlib.sha256(part.numpy()).hexdigest() for part in whole]
+    assert done.stdout.split()[-3:] == ["UnpackedSlices", *sums]
 
 
 def test_all_trials_of_a_node_read_one_unpacked_file_which_goes_with_them(
