@@ -171,9 +171,7 @@ def imported_by(statements: str) -> set[str]:
     return {part_of(name) for name in ended.stdout.splitlines()[-1].split()}
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], *([name, "--help"] for name in COMMANDS if name != "prefetch")]
-)
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
 def test_help_waits_for_nothing_heavy(arguments: list[str]) -> None:
     found = imported_by(f"""
 import runpy
