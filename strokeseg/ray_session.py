@@ -122,8 +122,8 @@ def _started(how: Mapping[str, Any]) -> Iterator[None]:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_options.preserve_order = True
-        # Its newer reader of Parquet starts actors: of 20 cases along three axes the first took 3.9 s
-        # in place of 2.1 s, the others 1.7 s in place of 0.3 s each.
+        # Its newer reader of Parquet starts actors: of 20 cases along three axes the first took
+        # 3.9 s in place of 2.1 s, the others 1.7 s in place of 0.3 s each.
         context.use_datasource_v2 = False
         yield
     finally:
