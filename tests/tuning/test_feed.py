@@ -333,7 +333,7 @@ def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
         gone.unlink()
         return feed
 
-    monkeypatch.setattr("strokeseg.tuning.running.open_feed", open_and_lose)
+    monkeypatch.setattr("strokeseg.tuning.feed.open_feed", open_and_lose)
     outcome = launch(strokeseg.search.main, *place.options)
     assert outcome.code == 2
     line = outcome.err.strip().splitlines()[-1]
@@ -349,7 +349,7 @@ def test_a_disk_that_fills_before_slices_are_unpacked_halts_the_search_and_fails
     with monkeypatch.context() as patched:
         # No disk has room for so many.
         patched.setattr(
-            "strokeseg.tuning.running.open_feed",
+            "strokeseg.tuning.feed.open_feed",
             lambda *given, **more: replace(whole(*given, **more), counts=(10**12,) * 6),
         )
         outcome = launch(strokeseg.search.main, *place.options)
