@@ -12,9 +12,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from pyarrow import fs
 
@@ -34,9 +36,9 @@ splits:
 search:
   space: space.yaml
   trials: 2
-  epochs: 4
+  epochs: 8
   slices_per_epoch: 32
-  grace_epochs: 4
+  grace_epochs: 8
   confirm_trials: 0
 ensemble: {choose: vote}
 """
@@ -485,7 +487,13 @@ def test_a_killed_search_goes_on_from_the_bucket_to_the_bundle(
     driver = _start("search", *place, "--axis", "axial")
     wanted = {"trials/0000/state.pt", "journal.log"}
     try:
-        # A trial's state is there from its first epoch to its last.
+        # A trial's state is there from its first epoch to its last: stop the trials in between,
+        # since these are over sooner than the driver publishes.
+        _wait_for(lambda: any((tmp_path / "work").rglob("trials/0000/state.pt")))
+        for process in psutil.Process(driver.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith("ray::ImplicitFunc"):
+                    process.suspend()
         _wait_for(lambda: wanted <= server.names("runs/tiny/search/axial"))
         assert driver.poll() is None
     finally:
