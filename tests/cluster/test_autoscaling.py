@@ -151,7 +151,8 @@ def test_workers_with_gpus_come_for_a_search_and_go_after_it() -> None:
             },
         )
     assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout)
+    # Before it come words of Ray.
+    found = json.loads(done.stdout.splitlines()[-1])
     # Living nodes in any order, by their GPUs: first the head, which has none.
     assert found["before"] == [0]
     assert "no node with 3 GPU and 1 CPU, and its autoscaler can start none" in found["never"]
