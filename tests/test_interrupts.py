@@ -227,13 +227,11 @@ sys.exit(cli.run_command(work))
 """
 
 
-@pytest.mark.parametrize("ctrl_c", [signal.SIG_IGN, signal.default_int_handler])
-def test_sigterm_ends_tune_and_ray_in_peace_however_often_it_comes(
-    ctrl_c: object, tmp_path: Path
-) -> None:
+def test_sigterm_ends_tune_and_ray_in_peace_however_often_it_comes(tmp_path: Path) -> None:
     # Ray's sockets must have short names.
     temporary = Path(tempfile.mkdtemp(prefix="int-"))
-    before = signal.signal(signal.SIGINT, ctrl_c)  # type: ignore[arg-type]
+    # As a script that starts it in the background has it, of which SIGTERM is independent.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         done = subprocess.run(
             [sys.executable, "-c", HURRIED, tmp_path],
@@ -246,7 +244,9 @@ def test_sigterm_ends_tune_and_ray_in_peace_however_often_it_comes(
     finally:
         signal.signal(signal.SIGINT, before)
     assert (done.returncode, done.stdout) == (143, "Tune has ended its run\n"), done.stderr
-    assert done.stderr == "terminated\n"
+    # Nothing but Tune's own log goes before it.
+    *log, last = done.stderr.splitlines()
+    assert last == "terminated" and all(" -- " in line for line in log), done.stderr
     deadline = time.monotonic() + 10
     while left := left_in(temporary):
         assert time.monotonic() < deadline, left
