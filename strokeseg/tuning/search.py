@@ -84,7 +84,7 @@ class Search:
         Raises:
             UserError: When an encoder cannot be built, or weights cannot be had.
         """
-        if self._new:
+        if not all(self._start_finding(axis).done() for axis in self._new):
             self._start_ray()
         for axis in self._new:
             self._find_encoders(axis)

@@ -13,7 +13,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import strokeseg.choosing.asking
+import strokeseg.choosing.promotion
 import strokeseg.evaluate
+import strokeseg.evaluation.ensemble
 import strokeseg.evaluation.rivals
 import strokeseg.evaluation.side
 import strokeseg.experiment
@@ -24,6 +27,8 @@ import strokeseg.prepare
 import strokeseg.promote
 import strokeseg.report
 import strokeseg.search
+import strokeseg.segmentation
+import strokeseg.tuning.search
 from strokeseg.cli import run_command
 from strokeseg.imaging.slice_file import SliceFile
 from strokeseg.learning.bundle import open_bundle
@@ -49,16 +54,20 @@ def _each(work: Any, arguments: Mapping[str, tuple[Any, ...]], **_: object) -> I
 
 
 def stay_in_this_process() -> None:
-    for module in (strokeseg.preparation.steps, strokeseg.evaluate, strokeseg.promote):
+    for module in (
+        *(strokeseg.preparation.steps, strokeseg.evaluation.ensemble),
+        strokeseg.choosing.promotion,
+    ):
         module.ray_session = lambda *_: nullcontext()
     strokeseg.preparation.steps.spread = _one_by_one
     strokeseg.evaluation.side.run_tasks = strokeseg.evaluation.rivals.run_tasks = _each
-    strokeseg.evaluate.cpus_a_task = lambda _: 1
-    strokeseg.search.ray_session = _no_ray
+    strokeseg.evaluation.ensemble.cpus_a_task = lambda _: 1
+    strokeseg.tuning.search.ray_session = _no_ray
     # It asks git, which takes longer than most files.
     for module in (
-        *(strokeseg.predict, strokeseg.promote, strokeseg.search, strokeseg.evaluate),
-        *(strokeseg.preparation.steps, strokeseg.evaluation.side, strokeseg.evaluation.rivals),
+        *(strokeseg.segmentation, strokeseg.choosing.promotion, strokeseg.choosing.asking),
+        *(strokeseg.tuning.search, strokeseg.evaluation.ensemble, strokeseg.preparation.steps),
+        *(strokeseg.evaluation.side, strokeseg.evaluation.rivals),
     ):
         module.code_version = lambda: "1"
 
@@ -155,11 +164,11 @@ def _main(main: Callable[[Sequence[str]], int], *options: object) -> int:
 def _predict(bench: Path, *source: object, output: Path | None = None) -> int:
     bundle = ("--bundle", bench / "bundle.zip")
     place = ("--output", bench / "out" if output is None else output, "--device", "cpu")
-    strokeseg.predict.open_bundle = _open_once
+    strokeseg.segmentation.open_bundle = _open_once
     try:
         return _main(strokeseg.predict.main, *bundle, *place, *source)
     finally:
-        strokeseg.predict.open_bundle = open_bundle
+        strokeseg.segmentation.open_bundle = open_bundle
 
 
 def _open(bench: Path, runtime: str) -> int:
