@@ -15,11 +15,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from strokeseg.errors import UserError
+
+_LATE_SECONDS = 0.3
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # Those that came since the command began. Signals come to the process as a whole.
 _came: list[signal.Signals] = []
@@ -56,8 +60,12 @@ def heeding_interrupts() -> Iterator[None]:
         with _hearing():
             try:
                 yield
-            except Exception:
+            except UserError:
                 check_interrupt()
+                raise
+            except Exception:
+                if stop := stopped_by_now():
+                    raise stop from None
                 raise
             check_interrupt()
     except KeyboardInterrupt as interrupt:
@@ -107,6 +115,16 @@ def check_interrupt() -> None:
 def stopped() -> Stopped | None:
     """Return what the first signal that came since the command began ends it with."""
     return Stopped(_came[0]) if _came else None
+
+
+def stopped_by_now() -> Stopped | None:
+    """Return what `stopped` does, after a moment.
+
+    A signal for all processes of a command may reach another one first, whose end this one sees.
+    """
+    if not _came:
+        time.sleep(_LATE_SECONDS)
+    return stopped()
 
 
 @contextmanager

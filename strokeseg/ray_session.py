@@ -27,7 +27,7 @@ from ray.data import DataContext
 from rich.console import Console
 
 from strokeseg.errors import UserError
-from strokeseg.interrupts import holding_interrupts, stopped
+from strokeseg.interrupts import holding_interrupts, stopped_by_now
 from strokeseg.joining import check_nodes, find_cluster
 from strokeseg.living_folder import living_folder
 from strokeseg.watching import watching
@@ -188,7 +188,7 @@ def _end_without(lost: str, processes: Mapping[str, Popen[bytes]], folder: Path)
     code = processes[lost].returncode
     ending = f"signal {-code}" if code < 0 else f"exit code {code}"
     # Where all processes are sent SIGTERM, Ray's may end before this one has.
-    stop = stopped()
+    stop = stopped_by_now()
     if stop is None:
         _tell_logs(folder, crashes_only=False)
     # A bar hides the cursor, and its own end will not come.

@@ -53,7 +53,7 @@ ALLOWED = {
     "leaderboard": {*_LOWEST, "config", "imaging"},
     "gains": {*_LOWEST, "leaderboard"},
     "leakage": {*_LOWEST, "config"},
-    "interrupts": set(),
+    "interrupts": {"errors"},
     "living_folder": {"interrupts"},
     "watching": set(),
     "child_processes": set(),

@@ -272,14 +272,21 @@ def test_sigterm_is_heard_before_a_command_has_loaded_its_libraries() -> None:
     assert (done.returncode, done.stderr) == (143, "terminated\n")
 
 
-def test_what_fails_after_sigterm_fails_for_it() -> None:
+@pytest.mark.parametrize(
+    "blow",
+    [
+        pytest.param("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", id="after it"),
+        # Whoever ends a group of processes may end others first.
+        pytest.param("subprocess.Popen(['kill', '-TERM', str(os.getpid())])", id="just before it"),
+    ],
+)
+def test_what_fails_with_sigterm_fails_for_it(blow: str) -> None:
     script = (
-        "import os, signal, sys, time\n"
+        "import os, signal, subprocess, sys, time\n"
         "from strokeseg import cli\n"
         "def work():\n"
         "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        time.sleep(60)\n"
+        f"        {blow}\n"
         "    finally:\n"
         "        raise ConnectionError('Ray is gone')\n"
         "sys.exit(cli.run_command(work))\n"
@@ -395,9 +402,9 @@ def test_ctrl_c_and_sigterm_at_any_point_leave_nothing_behind(tmp_path: Path) ->
             # Before the command hears it, and while Python itself ends, shells give that code, too.
             early = blow.number is signal.SIGTERM and at < 1
             ends = (128 + blow.number, *([-blow.number] * (second or early)))
-            assert run.process.returncode in ends, (told, err)
-            assert "Traceback" not in err or (second and blow.number is signal.SIGINT), (told, err)
-            assert "Aborted" not in err and "***" not in err, (told, err)
+            assert run.process.returncode in ends, "\n".join([*told, err])
+            assert "Traceback" not in err or (second and blow.number is signal.SIGINT), err
+            assert "Aborted" not in err and "***" not in err, err
         _wait_until_nothing_is_left(run, told)
     assert told
     print(*told, f"ended in {max(waited, default=0.0):.1f} s at most", sep="\n")
