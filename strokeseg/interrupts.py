@@ -69,6 +69,9 @@ def heeding_interrupts() -> Iterator[None]:
                 raise
             check_interrupt()
     except KeyboardInterrupt as interrupt:
+        # Where it came in code that `exec` ran, as of a dataclass, `python -m` would end by SIGINT,
+        # whatever the exit code, unless `exec` runs again.
+        exec("")
         raise stopped() or Stopped(signal.SIGINT) from interrupt
     finally:
         _came.clear()

@@ -297,6 +297,28 @@ def test_what_fails_with_sigterm_fails_for_it(blow: str) -> None:
     assert (done.returncode, done.stderr) == (143, "terminated\n")
 
 
+def test_the_exit_code_is_that_of_sigterm_where_it_came_in_code_that_exec_ran(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "command.py").write_text(
+        "import os, signal, sys, time\n"
+        "from strokeseg import cli\n"
+        "code = 'os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)'\n"
+        "sys.exit(cli.run_command(lambda: exec(code)))\n"
+    )
+    # Python heeds its own flag with -m only.
+    done = subprocess.run(
+        [sys.executable, "-m", "command"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (143, "terminated\n")
+
+
 def left_in(temporary: Path) -> list[str]:
     """The processes that have a folder for temporary files, and what lies in it."""
     mark = f"TMPDIR={temporary}\0".encode()
