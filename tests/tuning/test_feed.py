@@ -253,7 +253,8 @@ def test_slices_that_went_with_their_node_are_unpacked_on_another(prepared: Plac
     slices = slices_of(opened(prepared))
     whole = slices.gather(np.arange(len(slices)), "cpu")
     sums = [hashlib.sha256(part.numpy()).hexdigest() for part in whole]
-    assert done.stdout.split()[-3:] == ["UnpackedSlices", *sums]
+    # Ray's own words about the node may come before or after it.
+    assert " ".join(["UnpackedSlices", *sums]) in done.stdout.splitlines()
 
 
 def test_all_trials_of_a_node_read_one_unpacked_file_which_goes_with_them(
