@@ -244,9 +244,9 @@ def test_sigterm_ends_tune_and_ray_in_peace_however_often_it_comes(tmp_path: Pat
     finally:
         signal.signal(signal.SIGINT, before)
     assert (done.returncode, done.stdout) == (143, "Tune has ended its run\n"), done.stderr
-    # Nothing but Tune's own log goes before it.
-    *log, last = done.stderr.splitlines()
-    assert last == "terminated" and all(" -- " in line for line in log), done.stderr
+    # Tune's own log goes before it, and no stack of Ray's.
+    assert done.stderr.splitlines()[-1] == "terminated", done.stderr
+    assert not any(word in done.stderr for word in ("Traceback", "***", "Aborted")), done.stderr
     deadline = time.monotonic() + 10
     while left := left_in(temporary):
         assert time.monotonic() < deadline, left
@@ -275,7 +275,7 @@ def test_sigterm_is_heard_before_a_command_has_loaded_its_libraries() -> None:
 @pytest.mark.parametrize(
     "blow",
     [
-        pytest.param("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", id="after it"),
+        pytest.param("os.kill(os.getpid(), signal.SIGTERM); wait()", id="after it"),
         # Whoever ends a group of processes may end others first.
         pytest.param("subprocess.Popen(['kill', '-TERM', str(os.getpid())])", id="just before it"),
     ],
@@ -284,6 +284,9 @@ def test_what_fails_with_sigterm_fails_for_it(blow: str) -> None:
     script = (
         "import os, signal, subprocess, sys, time\n"
         "from strokeseg import cli\n"
+        "def wait():\n"
+        "    for _ in range(300):\n"
+        "        time.sleep(0.1)\n"
         "def work():\n"
         "    try:\n"
         f"        {blow}\n"
