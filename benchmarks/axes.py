@@ -21,7 +21,7 @@ import optuna
 import ray
 from ray import tune
 
-from benchmarks.overhead import SPACE, experiment_in, start_ray
+from benchmarks.overhead import SPACE, experiment_in, no_slices, start_ray
 from benchmarks.stand_in import metrics_of
 from strokeseg.config import SearchConfig
 from strokeseg.imaging.slices import AXES
@@ -30,7 +30,7 @@ from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor
 from strokeseg.tuning.running import _fit
 from strokeseg.tuning.searcher import StudySearcher
 from strokeseg.tuning.space_file import load_space
-from strokeseg.tuning.study import PreparedSlices, open_study
+from strokeseg.tuning.study import open_study
 
 
 def main() -> None:
@@ -67,13 +67,7 @@ def search(folder: Path, axes: Sequence[str], options: argparse.Namespace) -> No
     """Search axes in one run of Tune."""
     (folder / "space.yaml").write_text(SPACE)
     experiment = experiment_in(folder)
-    data = PreparedSlices(
-        folder=folder / "slices",
-        folds=(("1",), ("2",)),
-        validation_fold=0,
-        spacing_mm=(1.0, 1.0, 1.0),
-        fingerprint="none",
-    )
+    data = no_slices(folder)
     budget = SearchConfig(
         trials=options.trials,
         epochs=options.epochs,

@@ -291,13 +291,7 @@ def our_study(
     """Open a study of ours in a folder, with all that goes on in its driver."""
     (folder / "space.yaml").write_text(SPACE)
     experiment = experiment_in(folder)
-    data = PreparedSlices(
-        folder=folder / "slices",
-        folds=(("1",), ("2",)),
-        validation_fold=0,
-        spacing_mm=(1.0, 1.0, 1.0),
-        fingerprint="none",
-    )
+    data = no_slices(folder)
     with open_study(
         experiment,
         "axial",
@@ -337,6 +331,17 @@ def our_search(
         opened.close()
 
     return run, lambda: sum(row.epochs_run for row in ledger.rows())
+
+
+def no_slices(folder: Path) -> PreparedSlices:
+    """What a study whose trials train nothing needs to know of its data."""
+    return PreparedSlices(
+        folder=folder / "slices",
+        folds=(("1",), ("2",)),
+        validation_fold=0,
+        spacing_mm=(1.0, 1.0, 1.0),
+        fingerprint="none",
+    )
 
 
 def experiment_in(folder: Path) -> Experiment:
