@@ -102,11 +102,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Log(reporter))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        # With several test processes, whoever needs one fixture shares one of them.
+        shared = _SHARED.intersection(getattr(item, "fixturenames", ()))
+        group = min(shared) if shared else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_SECONDS))
 
+
+_SHARED = {"finished", "victim"}
 
 Main = Callable[[Sequence[str]], int]
 Launch = Callable[..., Outcome]

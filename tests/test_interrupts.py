@@ -29,12 +29,12 @@ INTERRUPTS = int(os.environ.get("STROKESEG_INTERRUPTS", "3"))
 SEED = int(os.environ.get("STROKESEG_INTERRUPTS_SEED", "7"))
 PATIENCE_SECONDS = 60
 # About a run on two idle CPUs: what is drawn beyond its end strikes nothing.
-RUN_SECONDS = 60.0
+RUN_SECONDS = 50.0
 EXPERIMENT = """\
-data: {phantom: {cases: 8, spacing_mm: 6.0}}
-splits: {folds: 2, test_share: 0.25}
+data: {phantom: {cases: 6, spacing_mm: 6.0}}
+splits: {folds: 2, test_share: 0.4}
 search:
-  {space: space.yaml, trials: 2, epochs: 2, grace_epochs: 1, slices_per_epoch: 8,
+  {space: space.yaml, trials: 1, epochs: 2, grace_epochs: 1, slices_per_epoch: 8,
    confirm_trials: 0}
 ensemble: {members_per_axis: 1, candidates_per_axis: 1}
 """

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +25,7 @@ from finished_report import SIMULATED, cautions_of, few_patients
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from plants import CASE
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from shown_trials import scalars_of, shown_trial, status_of
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tiny_experiment import EPOCHS, TRIALS, Place, rows_of, write_experiment
 
@@ -120,22 +118,6 @@ def test_journal_and_leaderboard_agree(finished: Place, axis: str) -> None:
         assert list(trial.intermediate_values) == [1, 2]
         assert trial.value == max(trial.intermediate_values.values())
         assert board[trial.number] == pytest.approx(trial.value, abs=1e-6)
-
-
-def shown_trial(place: Place, axis: str, *parts: str) -> EventAccumulator:
-    """Read what TensorBoard is shown of a trial."""
-    return EventAccumulator(
-        str(place.folder.joinpath("search", axis, "tensorboard", *parts)), {"scalars": 0}
-    ).Reload()
-
-
-def scalars_of(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
-    return [(event.step, event.value) for event in events.Scalars(tag)]
-
-
-def status_of(events: EventAccumulator) -> int:
-    content = events.PluginTagToContent("hparams")[metadata.SESSION_END_INFO_TAG]
-    return int(metadata.parse_session_end_info_plugin_data(content).status)
 
 
 def test_tensorboard_shows_every_epoch(finished: Place) -> None:
@@ -574,89 +556,6 @@ def test_fewer_trials_than_are_done_change_nothing(
     outcome = launch(strokeseg.search.main, *place.options, "--axis", "axial", "--trials", 1)
     assert outcome.code == 0, outcome.err
     assert trials_of(place.journal("axial"), "axial") == before
-
-
-def _begin_search(place: Place, trials: int, epochs: int) -> subprocess.Popen[str]:
-    # A shell starts what runs in its background with Ctrl-C ignored, and children inherit it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    driver = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "strokeseg.search", "--axis", "axial"),
-            *(str(option) for option in place.options),
-            *("--trials", str(trials), "--epochs", str(epochs)),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    signal.signal(signal.SIGINT, before)
-    return driver
-
-
-def _wait_for_an_epoch(driver: subprocess.Popen[str], journal: Path) -> None:
-    """Return when the journal tells of a reported epoch of a trial that still runs."""
-    deadline = time.monotonic() + PROGRESS_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            out, err = driver.communicate(timeout=0.1)
-        except subprocess.TimeoutExpired:
-            if b'"intermediate_value":' in (journal.read_bytes() if journal.exists() else b""):
-                return
-        else:
-            pytest.fail(f"the search ended by itself: {driver.returncode} {out} {err}")
-    driver.kill()
-    pytest.fail(f"no epoch was reported in {PROGRESS_SECONDS:g} s")
-
-
-@pytest.mark.slow
-def test_a_search_that_was_interrupted_goes_on_to_the_exact_total(
-    finished: Place, tmp_path: Path, launch: Callable[..., Any]
-) -> None:
-    place = finished.copy(tmp_path, "prepared")
-    trials, epochs = 3, 8
-    driver = _begin_search(place, trials, epochs)
-    _wait_for_an_epoch(driver, place.journal("axial"))
-    driver.send_signal(signal.SIGINT)
-    _, err = driver.communicate(timeout=PROGRESS_SECONDS)
-    assert driver.returncode == 130, err
-    assert "Traceback" not in err
-    struck = trials_of(place.journal("axial"), "axial")
-    assert any(not trial.state.is_finished() for trial in struck)
-
-    outcome = launch(
-        strokeseg.search.main,
-        *(*place.options, "--axis", "axial", "--resume"),
-        *("--trials", trials, "--epochs", epochs),
-    )
-    assert outcome.code == 0, outcome.err
-    ended = trials_of(place.journal("axial"), "axial")
-    assert [trial.number for trial in ended] == list(range(trials))
-    assert all(trial.state.is_finished() for trial in ended)
-    # None failed for being interrupted, none began anew under another number, and what
-    # was reported before stands.
-    assert all(trial.state is not optuna.trial.TrialState.FAIL for trial in ended)
-    assert len({json.dumps(trial.params, sort_keys=True) for trial in ended}) == trials
-    for trial, before in zip(ended, struck, strict=False):
-        assert trial.params == before.params or not before.params
-        assert before.intermediate_values.items() <= trial.intermediate_values.items()
-    assert sorted(row["trial"] for row in place.leaderboard("axial")) == ["0", "1", "2"]
-    _check_what_is_shown_of_resumed_trials(place, ended)
-
-
-def _check_what_is_shown_of_resumed_trials(
-    place: Place, trials: list[optuna.trial.FrozenTrial]
-) -> None:
-    for trial in trials:
-        events = shown_trial(place, "axial", f"{trial.number:04d}")
-        shown = scalars_of(events, "validation/dice")
-        # Each epoch once; the blow may fall between the journal's note of one and its picture.
-        assert [step for step, _ in shown] == sorted({step for step, _ in shown})
-        assert len(shown) >= len(trial.intermediate_values) - 1
-        best = max(trial.intermediate_values.values())
-        assert scalars_of(events, "validation/best_dice")[-1][1] == pytest.approx(best)
-        assert status_of(events) == api_pb2.STATUS_SUCCESS
 
 
 def test_a_trial_that_explodes_fails_alone_with_its_reason(

@@ -1,10 +1,11 @@
-"""One search, killed again and again at random: nothing is lost, nothing is run twice."""
+"""One search, interrupted and killed at random: nothing is lost, nothing is run twice."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from shown_trials import scalars_of, shown_trial, status_of
+from tensorboard.plugins.hparams import api_pb2
 from tiny_experiment import Place, write_experiment
 
 import strokeseg.prepare
@@ -32,8 +35,10 @@ from strokeseg.tuning.journal import open_journal
 from strokeseg.tuning.trial import TrialSettings, train_trial
 
 # Twenty take seven minutes on two CPUs.
-KILLS = int(os.environ.get("STROKESEG_STRIKES", "3"))
-TRIALS, MOST_EPOCHS_BETWEEN = 5, 6
+KILLS = int(os.environ.get("STROKESEG_STRIKES", "4"))
+# Each once, before any comes again.
+KINDS = ("driver", "session", "interrupt", "trial")
+TRIALS, MOST_EPOCHS_BETWEEN = 5, 4
 # The kills leave more than half of the search's epochs to run undisturbed.
 EPOCHS = -(-KILLS * MOST_EPOCHS_BETWEEN * 2 // TRIALS)
 MOST_SECONDS_AT_THE_START = 8.0
@@ -65,12 +70,15 @@ class Search:
 
     def begin(self) -> None:
         self.started += 1
+        # A shell starts what runs in its background with Ctrl-C ignored, and children inherit it.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.driver = subprocess.Popen(
             self._command,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )
+        signal.signal(signal.SIGINT, before)
 
     def family(self) -> list[psutil.Process]:
         try:
@@ -124,10 +132,13 @@ def strike(search: Search, what: str) -> None:
         return
     if what == "driver":
         search.driver.kill()
+    elif what == "interrupt":
+        search.driver.send_signal(signal.SIGINT)
     else:
         _kill([one for one in family if "raylet" in _title(one) or "gcs_server" in _title(one)])
     search.driver.wait(PATIENCE_SECONDS)
     assert search.driver.returncode != 0
+    assert (search.driver.returncode == 130) == (what == "interrupt")
     # Trials that outlive their driver would write beside those that follow them. Ray's agents
     # take a minute to see that they are alone: they are looked for at the end.
     search.orphans += family
@@ -145,8 +156,8 @@ def test_kills_lose_nothing_and_run_nothing_twice(place: Place, tmp_path: Path) 
     kills: Counter[str] = Counter()
     seen: dict[int, FrozenTrial] = {}
     while sum(kills.values()) < KILLS:
-        what = dice.choice(["driver", "driver", "trial", "session"])
-        if what != "trial" and dice.random() < 0.3:
+        what = KINDS[sum(kills.values()) % len(KINDS)]
+        if what in ("driver", "session") and dice.random() < 0.3:
             # In its first seconds, perhaps before there is a Ray at all.
             time.sleep(dice.uniform(0, MOST_SECONDS_AT_THE_START))
             assert search.driver.poll() is None
@@ -168,6 +179,7 @@ def test_kills_lose_nothing_and_run_nothing_twice(place: Place, tmp_path: Path) 
     for trial in ended:
         assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
         assert trial.value == max(trial.intermediate_values.values())
+    _check_what_is_shown(place, ended)
     _, alive = psutil.wait_procs(search.orphans, timeout=PATIENCE_SECONDS)
     assert not alive, [_title(one) for one in alive]
     # The first trial was struck often; alone and undisturbed it gives the same numbers.
@@ -185,6 +197,18 @@ def _nothing_is_forgotten(
         if trial.state.is_finished():
             assert (now[number].state, now[number].value) == (trial.state, trial.value)
     return {trial.number: trial for trial in now}
+
+
+def _check_what_is_shown(place: Place, trials: list[FrozenTrial]) -> None:
+    for trial in trials:
+        events = shown_trial(place, "axial", f"{trial.number:04d}")
+        shown = scalars_of(events, "validation/dice")
+        # Each epoch once; a kill may fall between the journal's note of one and its picture.
+        assert [step for step, _ in shown] == sorted({step for step, _ in shown})
+        assert len(shown) >= len(trial.intermediate_values) - KILLS
+        best = max(trial.intermediate_values.values())
+        assert scalars_of(events, "validation/best_dice")[-1][1] == pytest.approx(best)
+        assert status_of(events) == api_pb2.STATUS_SUCCESS
 
 
 def _train_undisturbed(

@@ -25,8 +25,8 @@ from strokeseg.tuning.journal import open_journal
 
 # More trials than any machine ends before the last fault; the last search asks for those that have
 # begun by then.
-MOST_TRIALS, EPOCHS, SLICES = 200, 24, 96
-_MORE_EPOCHS = 6
+MOST_TRIALS, EPOCHS, SLICES = 400, 8, 48
+_MORE_EPOCHS = 3
 _PORT = 6379
 _CUT_SECONDS = 60.0
 _PATIENCE_SECONDS = 240.0

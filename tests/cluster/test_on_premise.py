@@ -28,7 +28,7 @@ from strokeseg.learning.checkpoint import load_state
 
 _NODES = ("head", "first", "second")
 _PATIENCE_SECONDS = 400.0
-TRIALS, EPOCHS, SLICES = 3, 20, 96
+EPOCHS, SLICES = 24, 48
 
 
 @pytest.fixture
@@ -52,18 +52,17 @@ def wait_for(what: str, done: Callable[[], object]) -> None:
     print(f"{what}: after {time.monotonic() - begun:.1f} s")
 
 
-def epochs(experiment: Experiment) -> Counter[int]:
-    """How many epochs each trial has reported."""
-    return Counter(trial for trial, _ in reports(experiment, "axial"))
+def epochs(experiment: Experiment) -> Counter[str]:
+    """How many epochs the trial of each axis has reported."""
+    return Counter(axis for axis in AXES for _ in reports(experiment, axis))
 
 
-def histories(experiment: Experiment) -> dict[int, list[dict[str, Any]]]:
-    """What each trial that has not ended remembers of its epochs, their seconds among it."""
+def histories(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
+    """What each axis's trial, if it has not ended, remembers of its epochs and their seconds."""
     found = {}
-    for trial in range(TRIALS):
+    for axis in AXES:
         with suppress(UserError):
-            state = load_state(trial_state(experiment.trials_folder("axial"), trial))
-            found[trial] = state["history"]
+            found[axis] = load_state(trial_state(experiment.trials_folder(axis), 0))["history"]
     return found
 
 
@@ -79,7 +78,7 @@ def test_a_search_over_three_hosts_outlives_one_of_them(hosts: dict[str, Host]) 
         shared,
         splits={"test_share": 0.0},
         search={
-            "trials": TRIALS,
+            "trials": 1,
             "epochs": EPOCHS,
             "grace_epochs": EPOCHS,
             "slices_per_epoch": SLICES,
@@ -109,33 +108,34 @@ def test_a_search_over_three_hosts_outlives_one_of_them(hosts: dict[str, Host]) 
         assert "Job 'three' submitted" in terminal.text()
     assert "RUNNING" in cluster.exec("ray job status three")
 
-    wait_for("all trials", lambda: len(epochs(experiment)) == TRIALS)
+    wait_for("a trial of every axis", lambda: len(epochs(experiment)) == len(AXES))
     struck = next(host for name in ("first", "second") if trains(host := hosts[name]))
     struck.kill()
     before = histories(experiment)
     assert len(before) > 1
-    continued: set[int] = set()
+    continued: set[str] = set()
 
     def all_went_on() -> bool:
-        for trial, known in histories(experiment).items():
-            first = before.get(trial, [])
+        for axis, known in histories(experiment).items():
+            first = before.get(axis, [])
             # Not begun anew: no epoch takes exactly as long as another one did.
             assert known[: len(first)] == first
             if len(known) > len(first):
-                continued.add(trial)
-        ended = {trial for trial in before if epochs(experiment)[trial] == EPOCHS}
+                continued.add(axis)
+        ended = {axis for axis in before if epochs(experiment)[axis] == EPOCHS}
         return set(before) <= continued | ended
 
     wait_for("the next epoch of every trial", all_went_on)
     # One that was at its end may have ended unseen.
-    assert continued >= {trial for trial, known in before.items() if len(known) < EPOCHS - 4}
+    assert continued >= {axis for axis, known in before.items() if len(known) < EPOCHS - 4}
 
     said = cluster.exec("ray job logs --follow three", check=False)
     wait_for("the end", lambda: "RUNNING" not in cluster.exec("ray job status three"))
     assert "succeeded" in cluster.exec("ray job status three").lower(), said
-    rows = read_leaderboard(experiment.leaderboard_csv("axial"))
-    assert [(row.state, row.epochs_run) for row in rows] == [("COMPLETE", EPOCHS)] * TRIALS
-    assert set(reports(experiment, "axial").values()) == {1}
+    for axis in AXES:
+        (row,) = read_leaderboard(experiment.leaderboard_csv(axis))
+        assert (row.state, row.epochs_run) == ("COMPLETE", EPOCHS)
+        assert set(reports(experiment, axis).values()) == {1}
 
     members = open_bundle(cluster.fetch(experiment.bundle_zip)).record.members
     assert set(members) == set(AXES)

@@ -58,7 +58,7 @@ def test_a_network_learns_in_16_bits(
     toy_slices: Callable[..., SliceSet], reduced: torch.dtype
 ) -> None:
     network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
-    training = _training(network, toy_slices(), reduced, epochs=6)
+    training = _training(network, toy_slices(), reduced, epochs=3)
     results = list(training.run())
     assert results[-1].losses["total"] < results[0].losses["total"]
     assert training.state()["precision"]["reduced"]
@@ -82,11 +82,11 @@ def test_a_resumed_training_keeps_its_precision(
     toy_slices: Callable[..., SliceSet], tmp_path: Path
 ) -> None:
     for network in (Loud, lambda: build_network(encoder="resnet18", encoder_depth=3, channels=2)):
-        expected = list(_training(network(), toy_slices(), torch.float16, epochs=3).run())
-        first = _training(network(), toy_slices(), torch.float16, epochs=3)
+        expected = list(_training(network(), toy_slices(), torch.float16, epochs=2).run())
+        first = _training(network(), toy_slices(), torch.float16, epochs=2)
         next(first.run())
         save_state(tmp_path / "state.pt", first.state())
-        second = _training(network(), toy_slices(), torch.float16, epochs=3)
+        second = _training(network(), toy_slices(), torch.float16, epochs=2)
         second.restore(load_state(tmp_path / "state.pt"))
         results = [_without_times(result) for result in second.run()]
         assert results == [_without_times(result) for result in expected[1:]]

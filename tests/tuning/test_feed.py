@@ -23,11 +23,10 @@ import torch
 
 import strokeseg.prepare
 import strokeseg.search
-from strokeseg.errors import StorageError, UserError
+from strokeseg.errors import UserError
 from strokeseg.learning.stores import MappedSlices, UnpackedSlices
 from strokeseg.living_folder import living_folder
 from strokeseg.tuning import feed as feed_module
-from strokeseg.tuning import unpacking
 from strokeseg.tuning.feed import Feed, open_feed
 from strokeseg.tuning.trial_slices import slices_of
 from strokeseg.tuning.unpacking import Disk
@@ -46,8 +45,8 @@ parameters:
   encoder_depth: {value: 3}
   learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
 """
-# In a Ray of its own: fills shared memory before or after the slices are read, or the disk too,
-# and prints what a worker finds.
+# In a Ray of its own: opens the feed while shared memory is full, then with a full disk as well,
+# then fills shared memory when the slices are there, and prints what a worker finds each time.
 READ = """
 import hashlib, os, sys
 from pathlib import Path
@@ -67,11 +66,7 @@ def fill(folder, left=0):
             file.truncate(file.tell() - left)
 
 @ray.remote
-def look(feed, fills):
-    if fills:
-        assert not feed.blocks
-        # Ray writes there, too.
-        fill(os.environ["TMPDIR"], 1 << 18)
+def look(feed):
     try:
         slices = slices_of(feed)
     except StorageError as error:
@@ -80,14 +75,25 @@ def look(feed, fills):
     sums = [hashlib.sha256(part.numpy()).hexdigest() for part in (images, masks)]
     return " ".join([type(slices.store).__name__, *sums])
 
-when = sys.argv[1]
+def opened():
+    return open_feed(Path(sys.argv[2]), "axial", (), gpus=0)
+
 with ray_session():
-    if when in ("before", "before, and the disk after"):
+    if sys.argv[1] == "full":
         fill("/dev/shm")
-    feed = open_feed(Path(sys.argv[2]), "axial", (), gpus=0)
-    if when == "after":
+        print(ray.get(look.remote(opened())))
+        feed = opened()
+        assert not feed.blocks
+        # Ray writes there, too.
+        fill(os.environ["TMPDIR"], 1 << 18)
+        print(ray.get(look.remote(feed)))
+        os.remove(os.environ["TMPDIR"] + "/full")
+        os.remove("/dev/shm/full")
+        feed = opened()
         fill("/dev/shm")
-    print(ray.get(look.remote(feed, when == "before, and the disk after")))
+        print(ray.get(look.remote(feed)))
+    else:
+        print(ray.get(look.remote(opened())))
 """
 # In a cluster of its own: loses the only node with CPUs, where the slices were read.
 LOSE = """
@@ -250,11 +256,8 @@ def test_slices_that_went_with_their_node_are_unpacked_on_another(prepared: Plac
         )
     assert done.returncode == 0, done.stderr
     assert "the slices in shared memory are lost" in done.stderr
-    slices = slices_of(opened(prepared))
-    whole = slices.gather(np.arange(len(slices)), "cpu")
-    sums = [hashlib.sha256(part.numpy()).hexdigest() for part in whole]
     # Ray's own words about the node may come before or after it.
-    assert " ".join(["UnpackedSlices", *sums]) in done.stdout.splitlines()
+    assert " ".join(["UnpackedSlices", *_sums(prepared)]) in done.stdout.splitlines()
 
 
 def test_all_trials_of_a_node_read_one_unpacked_file_which_goes_with_them(
@@ -301,27 +304,6 @@ def inodes_in_use() -> set[int]:
     return found
 
 
-def test_a_search_scores_the_same_whichever_way_its_slices_come(
-    prepared: Place,
-    tmp_path: Path,
-    launch: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Two trials at once hold both of Ray's CPUs all the time: had a trial to wait for Ray to read,
-    # it would wait for ever.
-    scores = []
-    for way in ("mapped", "unpacked"):
-        if way == "unpacked":
-            too_small(monkeypatch)
-        storage = Path(shutil.copytree(prepared.storage, tmp_path / way))
-        place = Place(config=prepared.config, storage=storage)
-        outcome = launch(strokeseg.search.main, *place.options)
-        assert outcome.code == 0, outcome.err
-        scores.append(place.scores())
-    assert scores[0] == scores[1]
-    assert len(scores[0]) == 2
-
-
 def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
     place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,12 +324,16 @@ def test_a_file_that_goes_while_trials_read_it_fails_them_with_its_name(
     assert [row["state"] for row in place.board()] == ["FAIL", "FAIL"]
 
 
-def test_a_disk_that_fills_before_slices_are_unpacked_halts_the_search_and_fails_no_trial(
-    place: Place, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_a_disk_that_fills_halts_a_search_which_scores_as_from_memory_once_there_is_room(
+    prepared: Place,
+    place: Place,
+    tmp_path: Path,
+    launch: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    too_small(monkeypatch)
     whole = open_feed
     with monkeypatch.context() as patched:
+        too_small(patched)
         # No disk has room for so many.
         patched.setattr(
             "strokeseg.tuning.feed.open_feed",
@@ -358,58 +344,65 @@ def test_a_disk_that_fills_before_slices_are_unpacked_halts_the_search_and_fails
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     assert "GB of unpacked slices" in line and "the same command goes on from there" in line
     assert not any(row["state"] == "FAIL" for row in place.board())
-    outcome = launch(strokeseg.search.main, *place.options)
+    # Two trials at once hold both of Ray's CPUs all the time: had a trial to wait for Ray to read,
+    # it would wait for ever.
+    with monkeypatch.context() as patched:
+        too_small(patched)
+        outcome = launch(strokeseg.search.main, *place.options)
+    assert outcome.code == 0, outcome.err
+    storage = Path(shutil.copytree(prepared.storage, tmp_path / "mapped"))
+    mapped = Place(config=prepared.config, storage=storage)
+    outcome = launch(strokeseg.search.main, *mapped.options)
     assert outcome.code == 0, outcome.err
     assert len(place.scores()) == 2
+    assert place.scores() == mapped.scores()
 
 
-@pytest.mark.parametrize(
-    ("megabytes", "fill", "way"),
-    [
-        pytest.param(1, "nothing", MappedSlices, id="too small: Ray's store lies on the disk"),
-        pytest.param(300, "before", UnpackedSlices, id="full before the slices are read"),
-        pytest.param(300, "after", MappedSlices, id="full when they are"),
-        pytest.param(
-            *(300, "before, and the disk after", StorageError),
-            id="full before, and the disk is before they are unpacked",
-        ),
-    ],
-)
 def test_slices_come_whatever_is_left_of_shared_memory_or_a_line_says_what_to_free(
-    prepared: Place, megabytes: int, fill: str, way: type
+    prepared: Place,
 ) -> None:
+    # In memory, but it does not look so to us; nobody but the command sees what is mounted.
+    place = Path("/mnt")
+    mounted = f"mount -t tmpfs -o size=300m tmpfs /dev/shm && {small_disk(place)}"
+    unpacked, refused, mapped = _read(prepared, mounted, place, "full")
+    sums = _sums(prepared)
+    assert unpacked == " ".join(["UnpackedSlices", *sums])
+    assert re.fullmatch(r"node .*: /mnt/.* cannot hold .* GB of .* there", refused)
+    assert mapped == " ".join(["MappedSlices", *sums])
+
+
+def test_rays_store_lies_on_the_disk_where_shared_memory_is_too_small(prepared: Place) -> None:
     with living_folder(Path("/tmp"), "sst-") as folder:
-        # Ray wants short names. Nobody but the command sees what is mounted there.
-        place = Path("/mnt") if way is StorageError else folder
-        mounted = f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm"
-        if way is StorageError:
-            mounted += f" && {small_disk(place)}"
-        command = ["unshare", "--mount", "bash", "-c", f'{mounted} && exec "$@"', "bash"]
-        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-            pytest.skip("this needs a mount namespace of its own")
-        if way is UnpackedSlices and unpacking.file_system(Path("/tmp")) == "tmpfs":
-            pytest.skip("this needs temporary files on a disk")
-        done = subprocess.run(
-            [*command, sys.executable, "-c", READ, fill, str(prepared.slices)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={
-                **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-                "TMPDIR": str(place),
-                "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "200000000",
-            },
-        )
+        (mapped,) = _read(prepared, "mount -t tmpfs -o size=1m tmpfs /dev/shm", folder, "small")
+    assert mapped == " ".join(["MappedSlices", *_sums(prepared)])
+
+
+def _read(prepared: Place, mounted: str, temporary: Path, memory: str) -> list[str]:
+    """Return the lines that `READ` prints in a mount namespace of its own."""
+    command = ["unshare", "--mount", "bash", "-c", f'{mounted} && exec "$@"', "bash"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this needs a mount namespace of its own")
+    done = subprocess.run(
+        [*command, sys.executable, "-c", READ, memory, str(prepared.slices)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={
+            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            "TMPDIR": str(temporary),
+            "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "200000000",
+        },
+    )
     assert done.returncode == 0, done.stderr
-    if way is StorageError:
-        assert re.fullmatch(r"node .*: /mnt/.* cannot hold .* GB of .* there\n", done.stdout)
-        return
-    kind, *sums = done.stdout.split()
-    assert kind == way.__name__
+    return done.stdout.splitlines()
+
+
+def _sums(prepared: Place) -> list[str]:
+    """What `READ` prints of all images and masks of the axial slices."""
     slices = slices_of(opened(prepared))
     whole = slices.gather(np.arange(len(slices)), "cpu")
-    assert sums == [hashlib.sha256(part.numpy()).hexdigest() for part in whole]
+    return [hashlib.sha256(part.numpy()).hexdigest() for part in whole]
 
 
 def small_disk(place: Path) -> str:

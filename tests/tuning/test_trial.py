@@ -16,7 +16,7 @@ from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.trial import train_trial
 from strokeseg.tuning.trial_settings import TrialSettings
 
-EPOCHS = 4
+EPOCHS = 3
 CONFIG = {"encoder": "resnet18", "encoder_depth": 3, "batch_size": 4, "learning_rate": 3e-3}
 # What takes its time, and is another one each time.
 TIMES = {"seconds", "device_hours", "slices_per_second", "wait_share", "memory_gb"}
@@ -77,7 +77,7 @@ def test_a_trial_goes_on_exactly_whatever_the_journal_knows_of_it(
     (tmp_path / "after 0").mkdir()
 
     # From a storage comes a state that is older than the journal, or the other way round.
-    for saved, reported in ((0, 2), (1, 3), (3, 1), (last - 1, last - 1)):
+    for saved, reported in ((0, 2), (1, 2), (2, 1), (last - 1, last - 1)):
         folder = tmp_path / f"{saved} of {reported}"
         shutil.copytree(tmp_path / f"after {saved}", folder)
         again = [
