@@ -24,9 +24,9 @@ import numpy as np
 import yaml
 
 from strokeseg.experiment import Experiment, open_experiment, trial_weights
+from strokeseg.imaging.cases import TEST
 from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.prepared import prepare_case
-from strokeseg.imaging.splits import TEST
 from strokeseg.leaderboard import LeaderboardRow, read_leaderboard
 from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.inference import predict_volume

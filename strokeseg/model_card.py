@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strokeseg.experiment import Experiment
+from strokeseg.imaging.cases import TEST
 from strokeseg.imaging.metric_names import METRICS
-from strokeseg.imaging.splits import TEST
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.monai_files import SCHEMA_NAME
 from strokeseg.markdown import markdown_table

@@ -17,10 +17,9 @@ from strokeseg.config import ExperimentConfig
 from strokeseg.errors import CaseError, UserError
 from strokeseg.experiment import Experiment
 from strokeseg.files import replacing_folder, write_json, write_text
-from strokeseg.imaging.cases import Case
+from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts.nnunet import DATASET_JSON, SPLITS_JSON
 from strokeseg.imaging.prepared import prepare_case
-from strokeseg.imaging.splits import TEST
 from strokeseg.imaging.volume import read_volume, voxels_on, write_map, write_mask
 from strokeseg.preparation.record import Preparation, changed_files, read_preparation
 from strokeseg.preparation.steps import Progress

@@ -52,7 +52,7 @@ def _work(options: argparse.Namespace) -> int:
 
 def prepare_experiment(experiment: Experiment, *, skip_invalid: bool, overwrite: bool) -> None:
     """Prepare an experiment, its simulated cases first, and print what came of it."""
-    from strokeseg.imaging.splits import TEST
+    from strokeseg.imaging.cases import TEST
     from strokeseg.preparation.steps import make_cases, prepare
 
     if experiment.config.data.phantom is not None:

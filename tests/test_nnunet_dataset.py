@@ -14,9 +14,8 @@ import strokeseg.prepare
 from strokeseg import cli
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, open_experiment
-from strokeseg.imaging.cases import Case
+from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts.finding import detect_layout, find_cases
-from strokeseg.imaging.splits import TEST
 from strokeseg.nnunet_dataset import folds_of, write_nnunet_dataset
 from strokeseg.preparation.record import read_preparation
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trial_weights, weights_files
-from strokeseg.imaging.cases import Case
+from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.slices import AXES
-from strokeseg.imaging.splits import TEST
 from strokeseg.leaderboard import LeaderboardRow, best_members
 from strokeseg.learning.member_header import read_member_record
 from strokeseg.preparation.record import Preparation

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.imaging.cases import Case
-from strokeseg.imaging.splits import TEST
+from strokeseg.imaging.cases import TEST, Case
 from strokeseg.preparation.record import Preparation
 
 

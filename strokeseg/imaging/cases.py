@@ -14,6 +14,8 @@ from pathlib import Path
 
 # Who files made of cases say they were made by.
 MAKER = "strokeseg"
+# The name of the test set, beside the numbers of the folds.
+TEST = "test"
 
 # The name of a case becomes the name of files and folders.
 _CASE_NAME = re.compile(r"\w[\w .+-]*")
@@ -42,6 +44,11 @@ class Case:
     mask: Path | None
     fold: str | None = None
     faults: tuple[str, ...] = ()
+
+
+def is_subset_name(name: str) -> bool:
+    """Whether a name is "test" or the number of a fold as it is written here."""
+    return name == TEST or (name.isascii() and name.isdigit() and str(int(name)) == name)
 
 
 def is_case_name(name: str) -> bool:

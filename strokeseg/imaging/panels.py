@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 TRUTH_COLOUR, PREDICTION_COLOUR = (86, 180, 233), (230, 159, 0)
 # Levels of grey are dropped that no eye tells apart and that make a file twice as large.
@@ -51,3 +52,23 @@ def grey(channel: NDArray[np.float32]) -> NDArray[np.uint8]:
     share = np.clip((channel - darkest) / max(brightest - darkest, 1e-6), 0, 1)
     steps = np.rint(share * (255 // _GREY_STEP)).astype(np.uint8)
     return np.where(brain, steps * _GREY_STEP, 0).astype(np.uint8)
+
+
+def outlines(
+    truth: NDArray[np.bool_], prediction: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the pixels just outside the truth and those just inside the prediction.
+
+    Pixels touch each other by their sides, not by their corners.
+
+    Args:
+        truth: (H, W) bool.
+        prediction: (H, W) bool.
+
+    Returns:
+        Two arrays (H, W) bool.
+    """
+    outside = ndimage.binary_dilation(truth) & ~truth
+    # Beyond the picture's edge counts as lesion: a line there would be none of its outline.
+    inside = prediction & ~ndimage.binary_erosion(prediction, border_value=1)
+    return outside, inside

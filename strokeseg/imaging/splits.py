@@ -20,8 +20,8 @@ import numpy as np
 
 from strokeseg.errors import UserError, shown
 from strokeseg.files import read_json, values_sha256, write_json
+from strokeseg.imaging.cases import TEST, is_subset_name
 
-TEST = "test"
 # What an ensemble is scored on: the locked patients, or those of the fold that chose the trials.
 SIDES = (TEST, "validation")
 
@@ -132,7 +132,7 @@ def given_splits(folds: Mapping[str, set[str]]) -> Splits:
         if len(sides) != 1
     ]
     names = set().union(*folds.values())
-    wrong = sorted(name for name in names - {TEST} if not is_side(name))
+    wrong = sorted(name for name in names - {TEST} if not is_subset_name(name))
     if wrong:
         faults.append(f"{wrong} are neither fold numbers nor {TEST!r}")
     numbers = sorted(int(name) for name in names - {TEST} - set(wrong))
@@ -148,11 +148,6 @@ def given_splits(folds: Mapping[str, set[str]]) -> Splits:
     )
     check_splits(splits)
     return splits
-
-
-def is_side(name: str) -> bool:
-    """Whether a name is "test" or a fold's number as we write it."""
-    return name == TEST or (name.isascii() and name.isdigit() and str(int(name)) == name)
 
 
 def check_splits(splits: Splits) -> None:

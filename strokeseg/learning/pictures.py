@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, enlarge, grey
+from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, enlarge, grey, outlines
 from strokeseg.imaging.slices import upright
 
 _TEXT_COLOUR = (255, 255, 255)
@@ -79,26 +79,6 @@ def telling_slices(
     if len(false) and false.max() > 0:
         chosen["most_false_positives"] = int(false.argmax())
     return chosen
-
-
-def outlines(
-    truth: NDArray[np.bool_], prediction: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the pixels just outside the truth and those just inside the prediction.
-
-    Pixels touch each other by their sides, not by their corners.
-
-    Args:
-        truth: (H, W) bool.
-        prediction: (H, W) bool.
-
-    Returns:
-        Two arrays (H, W) bool.
-    """
-    outside = ndimage.binary_dilation(truth) & ~truth
-    # Beyond the picture's edge counts as lesion: a line there would be none of its outline.
-    inside = prediction & ~ndimage.binary_erosion(prediction, border_value=1)
-    return outside, inside
 
 
 def draw_picture(

@@ -15,11 +15,11 @@ from strokeseg.config import PhantomConfig, Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.files import read_json, replacing_folder, values_sha256, write_json
-from strokeseg.imaging.cases import Case
+from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts import finding
 from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.slices import AXES, SCHEMA_VERSION
-from strokeseg.imaging.splits import TEST, write_splits
+from strokeseg.imaging.splits import write_splits
 from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
 from strokeseg.preparation.leak_audit import (
     LeakAudit,

@@ -19,11 +19,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from strokeseg.imaging.cases import mask_name
-from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR
+from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, outlines
 from strokeseg.imaging.scan import read_lesion
 from strokeseg.imaging.slices import upright
 from strokeseg.imaging.volume import Grid, Volume, read_volume, to_ras, voxels_on
-from strokeseg.learning.pictures import outlines
 from strokeseg.reporting.findings import Findings
 from strokeseg.summary import VOTE, ScoreRow
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg.errors import UserError, listed, shown
-from strokeseg.imaging.cases import Case, is_case_name, natural_order
-from strokeseg.imaging.splits import is_side
+from strokeseg.imaging.cases import Case, is_case_name, is_subset_name, natural_order
 
 _MOST_BYTES = 1 << 24
 _LONGEST_CELL = 1000
@@ -57,7 +56,7 @@ def read_manifest(path: Path, sequences: Sequence[str], *, masks: bool = True) -
                 f"line {number}: case must be letters, digits, blanks and . _ + - only, "
                 f"got {shown(repr(name))}"
             )
-        if fold and not is_side(fold):
+        if fold and not is_subset_name(fold):
             faults.append(f"line {number}: fold must be 0, 1, ... or test, got {shown(repr(fold))}")
         for column in columns:
             # Case names and files are different things, even where their text agrees.
