@@ -20,69 +20,28 @@ COMMANDS = (
     *("phantom", "prepare", "search", "promote", "evaluate"),
     *("report", "export", "predict", "run"),
 )
-_LOWEST = {"errors", "files", "yaml_file"}
-_SERVICES = {
-    *_LOWEST,
-    "markdown",
-    "phrases",
-    "config",
-    "imaging",
-    "experiment",
-    "mirror",
-    "leaderboard",
-    "leakage",
-    "record_types",
-}
-# What each part of the package may know of the others. Everyone may know the package's own
-# version.
-ALLOWED = {
-    "__init__": set(),
-    "errors": set(),
-    "files": {"errors"},
-    "storage": {"errors"},
-    "mirror": {*_LOWEST, "storage"},
-    "lease": {*_LOWEST, "mirror", "watching"},
-    "markdown": set(),
-    "phrases": set(),
-    "yaml_file": {"errors"},
-    "config": {"errors", "yaml_file"},
-    "imaging": {*_LOWEST, "child_processes"},
-    "learning": {*_LOWEST, "config", "imaging"},
-    "experiment": {*_LOWEST, "config", "mirror"},
-    "record_types": {"imaging"},
-    "leaderboard": {*_LOWEST, "config", "imaging"},
-    "gains": {*_LOWEST, "leaderboard"},
-    "leakage": {*_LOWEST, "config"},
-    "interrupts": {"errors"},
-    "living_folder": {"interrupts"},
-    "watching": set(),
-    "child_processes": set(),
-    "joining": {*_LOWEST, "mirror"},
-    "ray_session": {*_LOWEST, "interrupts", "joining", "living_folder", "watching"},
-    "preparation": {*_SERVICES, "ray_session"},
-    "tuning": {*_SERVICES, "child_processes", "interrupts", "learning", "lease", "ray_session"},
-    "choosing": {*_SERVICES, "cli", "learning", "preparation", "ray_session"},
-    "evaluation": {*_SERVICES, "cli", "summary", "learning", "preparation", "ray_session"},
-    "reporting": {*_SERVICES, "gains", "summary", "learning", "preparation"},
-    "model_card": {*_SERVICES, "summary", "learning", "preparation"},
-    "bundling": {*_SERVICES, "model_card", "summary", "learning", "preparation"},
-    "nnunet_dataset": {*_SERVICES, "preparation", "ray_session"},
-    "prediction": {*_LOWEST, "config", "imaging", "learning"},
-    "segmentation": {*_LOWEST, "cli", "experiment", "imaging", "learning", "prediction"},
-    "search_options": {*_SERVICES, "preparation", "tuning"},
-    "leakage_measurement": {
-        *(*_SERVICES, "cli", "preparation", "ray_session", "search_options", "tuning"),
-    },
-    "devices": {*_LOWEST, "learning"},
-    "summary": {*_SERVICES, "learning", "preparation"},
-    "cli": {*_LOWEST, "config", "experiment", "interrupts", "mirror", "watching"},
-    "__main__": {"interrupts"},
-}
+# Folders and top-level modules, ground first: each may import those below it and nothing beside
+# it. Every one may import the package's version.
+LEVELS = (
+    {"errors"},
+    {"process"},
+    {"storage", "phantoms"},
+    {"imaging"},
+    {"records"},
+    {"cli", "compute", "reporting", "training"},
+    {"ensemble", "preparation", "tuning"},
+    {"selection", "evaluation", "exporting", "leakage"},
+    {*COMMANDS, "__main__"},
+)
+LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
+# The only third-party libraries of a folder, where it has few.
 FOREIGN = {
     "errors": set(),
-    "yaml_file": {"yaml"},
-    "config": {"pydantic"},
+    "process": {"filelock"},
+    "storage": {"filelock", "pyarrow", "yaml"},
+    "phantoms": {"nibabel", "nilearn", "numpy", "scipy"},
     "imaging": {"PIL", "cc3d", "nibabel", "nilearn", "numpy", "scipy", "pyarrow"},
+    "records": {"numpy", "pydantic", "safetensors", "typing_extensions"},
 }
 # What no command needs before it works, and libraries that come with others.
 HEAVY = {
@@ -90,16 +49,16 @@ HEAVY = {
     *("ray", "optuna", "grpc", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib"),
     *("nibabel", "nilearn", "PIL", "tensorboard", "onnx", "onnxruntime", "pydantic", "rich"),
 }
+# Libraries that belong to other folders.
 FORBIDDEN = {
-    "mirror": {"torch", "ray", "optuna"},
-    "imaging": {"torch", "ray", "optuna"},
-    "learning": {"ray", "optuna"},
-    "experiment": {"torch", "ray", "optuna"},
-    "leaderboard": {"torch", "ray", "optuna"},
-    "gains": {"torch", "ray", "optuna"},
-    "leakage": {"torch", "ray", "optuna"},
+    "compute": {"torch", "optuna"},
+    "training": {"ray", "optuna"},
     "preparation": {"torch", "optuna"},
+    "reporting": {"torch", "ray", "optuna"},
+    "ensemble": {"ray", "optuna"},
 }
+# Where PyTorch begins for `predict`, which does without it.
+TORCH_PREDICTOR = "ensemble.torch_predictor"
 
 
 def name_of(path: Path) -> str:
@@ -107,9 +66,12 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Full dotted names that a file imports, with the names taken from modules."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports_of(path: Path, *, types: bool = True) -> Iterator[str]:
+    """Full dotted names that a file imports, those for its types alone perhaps left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not types:
+        tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -133,26 +95,43 @@ def part_of(module: str) -> str:
     return module.partition(".")[0]
 
 
+def test_every_part_of_the_package_has_its_level() -> None:
+    assert {part_of(name_of(path)) for path in FILES} == LEVEL_OF.keys() | {"__init__"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_go_downward_only(path: Path) -> None:
     part = part_of(name_of(path))
-    used = {part_of(module) for module in inner_imports(path)} - {part}
-    if part in COMMANDS:
-        commands = used & set(COMMANDS)
-        assert not commands or part == "run", f"{part} imports the commands {commands}"
-        assert "tuning" not in used or part in {"search", "run"}
-    else:
-        assert part in ALLOWED, f"{part} is new: say in this file what it may import"
-        assert used <= ALLOWED[part], f"{name_of(path)} imports {sorted(used - ALLOWED[part])}"
+    for module in inner_imports(path):
+        other = part_of(module)
+        if other == part or {part, other} <= {"run", *COMMANDS}:
+            assert part in (other, "run"), f"{part} imports the command {other}"
+        elif part in LEVEL_OF and other in LEVEL_OF:
+            assert LEVEL_OF[other] < LEVEL_OF[part], f"{name_of(path)} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_layers_know_only_their_own_libraries(path: Path) -> None:
+def test_folders_know_only_their_own_libraries(path: Path) -> None:
     part = part_of(name_of(path))
     used = {name.split(".")[0] for name in imports_of(path)} - {"strokeseg"}
     assert not used & FORBIDDEN.get(part, set())
     if part in FOREIGN:
         assert used - sys.stdlib_module_names <= FOREIGN[part]
+
+
+def test_predict_needs_neither_torch_nor_ray_unless_it_is_asked_to() -> None:
+    graph = {name_of(path): path for path in FILES}
+    reached, waiting = set(), ["predict"]
+    while waiting:
+        name = waiting.pop()
+        if name in reached or name == TORCH_PREDICTOR:
+            continue
+        reached.add(name)
+        waiting += inner_imports(graph[name])
+        # A type's name alone loads nothing.
+        used = {full.split(".")[0] for full in imports_of(graph[name], types=False)}
+        assert not used & {"torch", "ray", "segmentation_models_pytorch"}, name
+    assert {"ensemble.bundle", "ensemble.onnx_predictor"} <= reached
 
 
 def test_no_module_imports_itself_through_others() -> None:
@@ -184,7 +163,9 @@ except SystemExit as ending: assert not ending.code
 
 
 def test_records_do_not_wait_for_torch_or_ray() -> None:
-    found = imported_by("import strokeseg.config, strokeseg.experiment, strokeseg.leaderboard")
+    found = imported_by(
+        "import strokeseg.config, strokeseg.experiment\nimport strokeseg.leaderboard"
+    )
     assert not found & (HEAVY - {"pydantic"})
 
 
