@@ -39,7 +39,7 @@ from strokeseg.config import DataConfig, ExperimentConfig
 from strokeseg.experiment import Experiment
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
 from strokeseg.preparation import steps
-from strokeseg.watching import watching
+from strokeseg.process.background_timer import watching
 
 PARTS = ("check", "files", "audit", "slice")
 SECONDS_BETWEEN_LOOKS = 0.5

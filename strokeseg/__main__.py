@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import strokeseg
-from strokeseg.interrupts import Stopped, heeding_interrupts
+from strokeseg.process.interrupts import Stopped, heeding_interrupts
 
 COMMANDS = {
     "phantom": "simulate cases in the layout of ISLES 2015 SISS",

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from strokeseg.errors import UserError, printable
 from strokeseg.files import storage_fault, unwritable
-from strokeseg.interrupts import Stopped, check_interrupt, heeding_interrupts
 from strokeseg.mirror import Mirror
-from strokeseg.watching import watching
+from strokeseg.process.background_timer import watching
+from strokeseg.process.interrupts import Stopped, check_interrupt, heeding_interrupts
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from strokeseg.errors import UserError
 from strokeseg.mirror import Mirror
-from strokeseg.watching import watching
+from strokeseg.process.background_timer import watching
 
 _BEAT_SECONDS = 5.0
 _STALE_SECONDS = 30.0

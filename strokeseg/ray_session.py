@@ -27,10 +27,10 @@ from ray.data import DataContext
 from rich.console import Console
 
 from strokeseg.errors import UserError
-from strokeseg.interrupts import holding_interrupts, stopped_by_now
 from strokeseg.joining import check_nodes, find_cluster
-from strokeseg.living_folder import living_folder
-from strokeseg.watching import watching
+from strokeseg.process.background_timer import watching
+from strokeseg.process.interrupts import holding_interrupts, stopped_by_now
+from strokeseg.process.temporary_folder import living_folder
 
 _log = logging.getLogger(__name__)
 

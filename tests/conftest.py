@@ -36,7 +36,7 @@ from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
 from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_export import onnx_bytes
-from strokeseg.living_folder import living_folder
+from strokeseg.process.temporary_folder import living_folder
 from strokeseg.tuning.encoders import check_encoders
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.space_file import load_space

@@ -19,7 +19,7 @@ import pytest
 from ray import tune
 
 from strokeseg import cli
-from strokeseg.interrupts import (
+from strokeseg.process.interrupts import (
     check_interrupt,
     holding_interrupts,
     lending_interrupts_to_tune,
@@ -189,7 +189,7 @@ from pathlib import Path
 from ray import tune
 from strokeseg import cli
 from strokeseg.imaging.phantoms import write_phantoms
-from strokeseg.interrupts import lending_interrupts_to_tune
+from strokeseg.process.interrupts import lending_interrupts_to_tune
 from strokeseg.ray_session import ray_session
 
 folder = Path(sys.argv[1])

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from strokeseg import cli
-from strokeseg.living_folder import living_folder
+from strokeseg.process.temporary_folder import living_folder
 
 WAIT_SECONDS = 60
 
@@ -171,7 +171,7 @@ def test_a_long_folder_for_temporary_files_is_not_used(tmp_path: Path) -> None:
 def test_a_sweep_takes_dead_folders_and_no_others(tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from strokeseg.living_folder import living_folder\n"
+        "from strokeseg.process.temporary_folder import living_folder\n"
         "with living_folder(Path(sys.argv[1]), 'a-') as folder:\n"
         "    (folder / 'file').touch()\n    os._exit(0)\n"
     )

@@ -21,7 +21,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from strokeseg.child_processes import child_processes
 from strokeseg.errors import UserError
 from strokeseg.imaging.phantom_anatomy import Anatomy, draw_anatomy
 from strokeseg.imaging.phantom_confounders import draw_confounders
@@ -29,6 +28,7 @@ from strokeseg.imaging.phantom_findings import Finding
 from strokeseg.imaging.phantom_lesions import draw_lesion
 from strokeseg.imaging.phantom_plan import CasePlan, draw_plan
 from strokeseg.imaging.phantom_scanner import scan
+from strokeseg.process.child_processes import child_processes
 
 GENERATOR_VERSION = 1
 SEQUENCE_TAGS = {"T1": "MR_T1", "T2": "MR_T2", "DWI": "MR_DWI", "FLAIR": "MR_Flair"}

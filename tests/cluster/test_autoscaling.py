@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from strokeseg.living_folder import living_folder
+from strokeseg.process.temporary_folder import living_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]

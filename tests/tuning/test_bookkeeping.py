@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from strokeseg.living_folder import living_folder
+from strokeseg.process.temporary_folder import living_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES, GPUS = 3, 2

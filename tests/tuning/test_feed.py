@@ -25,7 +25,7 @@ import strokeseg.prepare
 import strokeseg.search
 from strokeseg.errors import UserError
 from strokeseg.learning.stores import MappedSlices, UnpackedSlices
-from strokeseg.living_folder import living_folder
+from strokeseg.process.temporary_folder import living_folder
 from strokeseg.tuning import feed as feed_module
 from strokeseg.tuning.feed import Feed, open_feed
 from strokeseg.tuning.trial_slices import slices_of

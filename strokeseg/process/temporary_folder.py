@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from strokeseg.interrupts import holding_interrupts
+from strokeseg.process.interrupts import holding_interrupts
 
 _LOCK, _CONTENT = "lock", "in"
 _ATTEMPTS = 20

@@ -1,0 +1,1 @@
+"""This process: signals, background timers, temporary folders, child processes."""
