@@ -25,7 +25,7 @@ from benchmarks.report import render
 from benchmarks.results import Measured, read_results, write_results
 from benchmarks.setting import find_setting
 from strokeseg.experiment import code_version
-from strokeseg.files import write_text
+from strokeseg.storage.files import write_text
 
 # In the order of RESULTS.md. A part is a module here with `run(options) -> PartResult`.
 PARTS = ("feed_peers", "step", "plain", "nnunet_prepare", "metrics", "memory")

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from strokeseg.files import write_text
+from strokeseg.storage.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from strokeseg.errors import UserError, printable
-from strokeseg.files import storage_fault, unwritable
-from strokeseg.mirror import Mirror
 from strokeseg.process.background_timer import watching
 from strokeseg.process.interrupts import Stopped, check_interrupt, heeding_interrupts
+from strokeseg.storage.files import storage_fault, unwritable
+from strokeseg.storage.remote_copy import Mirror
 
 if TYPE_CHECKING:
     from rich.progress import Progress

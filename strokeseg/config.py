@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from strokeseg.errors import UserError, listed, shown
-from strokeseg.yaml_file import load_yaml
+from strokeseg.storage.yaml_file import load_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

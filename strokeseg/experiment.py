@@ -13,8 +13,8 @@ from pathlib import Path
 import strokeseg
 from strokeseg.config import ExperimentConfig, load_experiment
 from strokeseg.errors import UserError
-from strokeseg.files import unwritable
-from strokeseg.mirror import Mirror, fetched, is_uri, mirror_of
+from strokeseg.storage.files import unwritable
+from strokeseg.storage.remote_copy import Mirror, fetched, is_uri, mirror_of
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 

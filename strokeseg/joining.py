@@ -33,7 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import strokeseg
 from strokeseg.errors import UserError
-from strokeseg.mirror import is_working_copy
+from strokeseg.storage.remote_copy import is_working_copy
 
 AUTO = "auto"
 # Ray compares versions itself, but in many lines and not torch's, nor ours.

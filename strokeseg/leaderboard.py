@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from strokeseg.config import TrialConfig
-from strokeseg.files import read_csv, told_as, write_csv
+from strokeseg.storage.files import read_csv, told_as, write_csv
 
 # Where a trial's configuration came from, if from no other trial.
 DEFAULT, FIRST_POINT, SAMPLER = "default", "first point", "sampler"

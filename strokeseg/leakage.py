@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from strokeseg.config import Count, Record, Share, TrialConfig
-from strokeseg.files import write_csv
+from strokeseg.storage.files import write_csv
 
 LEVELS = ("slice", "patient")
 

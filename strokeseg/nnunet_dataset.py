@@ -16,7 +16,6 @@ from pathlib import Path
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import CaseError, UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import replacing_folder, write_json, write_text
 from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts.nnunet import DATASET_JSON, SPLITS_JSON
 from strokeseg.imaging.prepared import prepare_case
@@ -25,6 +24,7 @@ from strokeseg.preparation.record import Preparation, changed_files, read_prepar
 from strokeseg.preparation.steps import Progress
 from strokeseg.preparation.tasks import spread
 from strokeseg.ray_session import ray_session
+from strokeseg.storage.files import replacing_folder, write_json, write_text
 
 NUMBERS = range(1, 1000)
 

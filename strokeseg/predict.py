@@ -26,7 +26,7 @@ from strokeseg import cli
 from strokeseg.devices import add_device_option
 from strokeseg.imaging.layouts.finding import AUTO, LAYOUTS
 from strokeseg.learning.runtimes import RUNTIMES
-from strokeseg.mirror import fetched, is_uri, mirror_of
+from strokeseg.storage.remote_copy import fetched, is_uri, mirror_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

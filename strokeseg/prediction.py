@@ -21,7 +21,6 @@ from typing_extensions import TypedDict
 
 from strokeseg.config import NotNegative, parse_values
 from strokeseg.errors import CaseError, UserError, shown
-from strokeseg.files import file_sha256, read_json, write_json
 from strokeseg.imaging.cases import Case, is_case_name, natural_name_order
 from strokeseg.imaging.derivatives import CaseFiles, files_of, mask_sidecar
 from strokeseg.imaging.lesions import lesion_volumes_mm3
@@ -32,6 +31,7 @@ from strokeseg.imaging.uncertainty import disagreement
 from strokeseg.imaging.volume import write_map, write_mask
 from strokeseg.imaging.voting import Decision
 from strokeseg.learning.ensemble import Ensemble, segment
+from strokeseg.storage.files import file_sha256, read_json, write_json
 
 # The mask's sidecar, wherever the case's name and session put it.
 _SIDECARS = "sub-*/**/anat/*_desc-strokeseg_mask.json"

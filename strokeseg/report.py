@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strokeseg import cli
-from strokeseg.files import write_text
+from strokeseg.storage.files import write_text
 
 if TYPE_CHECKING:
     from strokeseg.experiment import Experiment

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strokeseg.errors import UserError
-from strokeseg.mirror import fetched
+from strokeseg.storage.remote_copy import fetched
 from strokeseg.tuning.gpu_share import AUTO, Auto
 
 if TYPE_CHECKING:

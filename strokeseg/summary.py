@@ -20,12 +20,12 @@ from typing import Any
 from strokeseg.config import parse_values
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import file_sha256, read_csv, read_json, told_as, write_csv
 from strokeseg.imaging import metric_names
 from strokeseg.imaging.splits import SIDES
 from strokeseg.learning.ensemble_record import RECORD_NAME
 from strokeseg.phrases import count
 from strokeseg.record_types import ChoiceRecord, Kind, Summary
+from strokeseg.storage.files import file_sha256, read_csv, read_json, told_as, write_csv
 
 VOTE = "vote"
 METRICS = tuple(metric_names.METRICS)

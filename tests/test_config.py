@@ -16,7 +16,7 @@ from strokeseg.config import (
     parse_record,
 )
 from strokeseg.errors import UserError
-from strokeseg.yaml_file import load_yaml
+from strokeseg.storage.yaml_file import load_yaml
 
 
 def written(folder: Path, text: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.files import (
+from strokeseg.storage.files import (
     file_sha256,
     read_csv,
     read_json,
@@ -168,7 +168,7 @@ def test_text_is_utf_8(tmp_path: Path) -> None:
 def test_a_read_only_disk_is_named_and_not_hidden_by_what_cannot_be_removed(tmp_path: Path) -> None:
     script = (
         f"mount -t tmpfs -o ro tmpfs {tmp_path} && {sys.executable} -c '"
-        "from pathlib import Path; from strokeseg.files import write_text;"
+        "from pathlib import Path; from strokeseg.storage.files import write_text;"
         f'write_text(Path("{tmp_path}/note"), "")'
         "'"
     )

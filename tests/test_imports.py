@@ -86,7 +86,7 @@ def inner_imports(path: Path) -> set[str]:
     for name in imports_of(path):
         first, _, rest = name.partition(".")
         if first == "strokeseg" and rest:
-            # `from strokeseg.files import write_text` names the module and something in it.
+            # `from strokeseg.storage.files import write_text` names the module and something in it.
             found.add(rest if rest in known else rest.rpartition(".")[0] or rest)
     return found - {"__version__"}
 

@@ -15,8 +15,8 @@ import pytest
 import strokeseg
 from strokeseg.errors import UserError
 from strokeseg.joining import NodeReport, faults_of, find_cluster
-from strokeseg.mirror import mirror_of
 from strokeseg.process.temporary_folder import living_folder
+from strokeseg.storage.remote_copy import mirror_of
 
 ROOT = Path(strokeseg.__file__).resolve().parents[1]
 WANTED = {"Python": "3.11.7", "ray": "2.60.0", "torch": "2.15.0+cpu", "strokeseg": "1.2.0"}

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import strokeseg.predict
-from strokeseg.files import read_csv
 from strokeseg.imaging.derivatives import files_of
 from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
+from strokeseg.storage.files import read_csv
 
 CHECKOUT = Path(__file__).parents[1]
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")

@@ -22,10 +22,10 @@ from pyarrow import fs
 
 import strokeseg.search
 from strokeseg.errors import UserError
-from strokeseg.files import write_json, write_text
-from strokeseg.lease import leased
-from strokeseg.mirror import Mirror, fetched, mirror_of
-from strokeseg.storage import Storage
+from strokeseg.storage.files import write_json, write_text
+from strokeseg.storage.lease import leased
+from strokeseg.storage.remote_copy import Mirror, fetched, mirror_of
+from strokeseg.storage.uri import Storage
 
 EXPERIMENT = """\
 data:
@@ -453,8 +453,8 @@ def test_whoever_slept_while_another_machine_took_the_lease_ends(
 ) -> None:
     mirror = _mirror(server, tmp_path, "taken")
     hold = (
-        "import sys, time\nfrom strokeseg.lease import leased\n"
-        "from strokeseg.mirror import mirror_of\n"
+        "import sys, time\nfrom strokeseg.storage.lease import leased\n"
+        "from strokeseg.storage.remote_copy import mirror_of\n"
         "mirror = mirror_of(sys.argv[1])\n"
         "with leased(mirror, mirror.folder / 'axial.lease'):\n    time.sleep(100)"
     )

@@ -27,7 +27,6 @@ from strokeseg.evaluation.summarise import (
 )
 from strokeseg.evaluation.tasks import cpus_a_task
 from strokeseg.experiment import Experiment, code_version
-from strokeseg.files import write_json
 from strokeseg.imaging.metric_names import METRICS, Policy
 from strokeseg.learning.ensemble_record import (
     RECORD_NAME,
@@ -38,6 +37,7 @@ from strokeseg.phrases import count
 from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.ray_session import ray_session
 from strokeseg.record_types import Summary
+from strokeseg.storage.files import write_json
 from strokeseg.summary import ensemble_hash, interval_text, read_summary, write_scores
 
 _SHOWN = ("dice", "sensitivity", "precision", "hd95_mm", "volume_difference_ml", "lesion_f1")

@@ -18,10 +18,10 @@ from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.scoring import CaseResult, Job, score_case, uncertainty_name
 from strokeseg.evaluation.tasks import run_tasks
 from strokeseg.experiment import Experiment, code_version
-from strokeseg.files import read_json, values_sha256, write_json
 from strokeseg.imaging.cases import Case, mask_name
 from strokeseg.preparation.record import changed_files, prepared_files
 from strokeseg.record_types import KeptRow
+from strokeseg.storage.files import read_json, values_sha256, write_json
 from strokeseg.summary import VOTE, ScoreRow
 
 

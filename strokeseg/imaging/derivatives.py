@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from strokeseg.errors import UserError
-from strokeseg.files import read_json, write_json
 from strokeseg.imaging.cases import MAKER, bids_name, derivative_name, mask_name
+from strokeseg.storage.files import read_json, write_json
 
 _DESCRIPTION_JSON = "dataset_description.json"
 _BIDS_VERSION = "1.10.0"

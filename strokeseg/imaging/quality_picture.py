@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from strokeseg.files import replacing_file
 from strokeseg.imaging.panels import PREDICTION_COLOUR, enlarge, grey
 from strokeseg.imaging.slices import AXES, cut, pixel_mm, upright
+from strokeseg.storage.files import replacing_file
 
 _PANEL_SIDE, _GAP, _TEXT_SIZE, _LINE = 240, 4, 13, 19
 _TEXT_COLOUR = (255, 255, 255)

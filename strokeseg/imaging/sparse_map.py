@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strokeseg.errors import UserError
-from strokeseg.files import replacing_file
+from strokeseg.storage.files import replacing_file
 
 _SCALE = 65535
 

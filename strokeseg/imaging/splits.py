@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from strokeseg.errors import UserError, shown
-from strokeseg.files import read_json, values_sha256, write_json
 from strokeseg.imaging.cases import TEST, is_subset_name
+from strokeseg.storage.files import read_json, values_sha256, write_json
 
 # What an ensemble is scored on: the locked patients, or those of the fold that chose the trials.
 SIDES = (TEST, "validation")

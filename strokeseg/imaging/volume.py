@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from strokeseg.errors import CaseError
-from strokeseg.files import replacing_file
 from strokeseg.imaging.nifti_content import nifti_class, read_nifti_content
+from strokeseg.storage.files import replacing_file
 
 Shape = tuple[int, int, int]
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from strokeseg.errors import UserError, shown
-from strokeseg.files import replacing_file, replacing_folder, unwritable
+from strokeseg.storage.files import replacing_file, replacing_folder, unwritable
 
 _BLOCK_BYTES = 1 << 20
 # The earliest date that a .zip can tell, so that equal ensembles give equal bytes.

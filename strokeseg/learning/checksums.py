@@ -13,8 +13,8 @@ from pydantic import Field
 
 from strokeseg.config import Record, parse_record
 from strokeseg.errors import UserError, listed, shown
-from strokeseg.files import unwritable
 from strokeseg.learning.archive import Entry, blocks, damaged, is_safe
+from strokeseg.storage.files import unwritable
 
 CHECKSUMS = "checksums.json"
 

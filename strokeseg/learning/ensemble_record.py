@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 
 from strokeseg.config import NotNegative, Record, Sequences, SpacingMm, parse_record
 from strokeseg.errors import UserError
-from strokeseg.files import file_sha256, read_json, replacing_folder, write_json
 from strokeseg.imaging.voting import Ballot
+from strokeseg.storage.files import file_sha256, read_json, replacing_folder, write_json
 
 RECORD_NAME = "ensemble.json"
 MEMBERS_FOLDER = "members"

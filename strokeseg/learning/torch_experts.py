@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from strokeseg.errors import UserError
-from strokeseg.files import file_sha256
 from strokeseg.learning.checkpoint import Member, load_member
 from strokeseg.learning.ensemble import Ensemble
 from strokeseg.learning.ensemble_record import (
@@ -24,6 +23,7 @@ from strokeseg.learning.inference import predict_batch
 from strokeseg.learning.member_record import check_fits
 from strokeseg.learning.precision import reduced_type
 from strokeseg.learning.slicewise import Expert
+from strokeseg.storage.files import file_sha256
 
 
 def load_ensemble(

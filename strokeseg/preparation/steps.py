@@ -14,7 +14,6 @@ from pathlib import Path
 from strokeseg.config import PhantomConfig, Show
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
-from strokeseg.files import read_json, replacing_folder, values_sha256, write_json
 from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts import finding
 from strokeseg.imaging.phantoms import write_phantoms
@@ -45,6 +44,7 @@ from strokeseg.preparation.record import (
 )
 from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
 from strokeseg.ray_session import ray_session
+from strokeseg.storage.files import read_json, replacing_folder, values_sha256, write_json
 
 Progress = Callable[[str], AbstractContextManager[Show]]
 

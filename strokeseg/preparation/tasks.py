@@ -17,7 +17,6 @@ import ray
 
 from strokeseg.config import ExperimentConfig, Show
 from strokeseg.errors import CaseError, UserError
-from strokeseg.files import unwritable
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
@@ -25,6 +24,7 @@ from strokeseg.imaging.similarity import describe
 from strokeseg.imaging.slices import cut, pad
 from strokeseg.imaging.table import slices_to_table
 from strokeseg.preparation.record import Measured
+from strokeseg.storage.files import unwritable
 
 
 class CheckTask:

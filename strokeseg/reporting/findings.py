@@ -11,7 +11,6 @@ from typing import Any
 from strokeseg.config import TrialConfig, parse_values
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import read_csv, read_json, told_as
 from strokeseg.imaging.slices import AXES
 from strokeseg.leaderboard import LeaderboardRow, read_leaderboard
 from strokeseg.learning.ensemble_record import (
@@ -23,6 +22,7 @@ from strokeseg.learning.ensemble_record import (
 from strokeseg.learning.member_header import read_member_record
 from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.record_types import StudyRecord, Summary
+from strokeseg.storage.files import read_csv, read_json, told_as
 from strokeseg.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores
 
 

@@ -20,8 +20,8 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 
-from strokeseg.files import write_csv
 from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.storage.files import write_csv
 from strokeseg.tuning.journal import read_study
 
 # Fewer than five best trials are too few for the method (Optuna's manual). On a simulated study

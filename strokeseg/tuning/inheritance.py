@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from strokeseg.config import TrialConfig
 from strokeseg.experiment import journal_in, trial_weights, trials_in, weights_files
-from strokeseg.files import replacing_file
+from strokeseg.storage.files import replacing_file
 from strokeseg.tuning.entries import CONFIG, INHERITED, check_study, may_be_inherited
 from strokeseg.tuning.journal import read_study, told_as_journal
 from strokeseg.tuning.space import ORIGIN, Space

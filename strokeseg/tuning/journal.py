@@ -18,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from strokeseg.errors import UserError, shown
-from strokeseg.files import told_as
+from strokeseg.storage.files import told_as
 
 _TAIL_BYTES = 1 << 20
 

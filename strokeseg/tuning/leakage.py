@@ -16,10 +16,10 @@ from typing import Any
 from strokeseg.config import SearchConfig, TrialConfig, parse_record
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.files import read_json, values_sha256, write_json
 from strokeseg.leaderboard import DEFAULT, LeaderboardRow, ranked
 from strokeseg.leakage import LEVELS, Finding, LeakageRow
 from strokeseg.learning.weights import EncoderWeights, find_encoder_weights
+from strokeseg.storage.files import read_json, values_sha256, write_json
 from strokeseg.tuning.space import Space
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from strokeseg.files import unwritable
+from strokeseg.storage.files import unwritable
 from strokeseg.tuning.event_file import EventFile
 
 

@@ -16,7 +16,7 @@ from ray.tune import experiment as tune_experiment
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from strokeseg.files import told_storage_fault
+from strokeseg.storage.files import told_storage_fault
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.space import plain
 

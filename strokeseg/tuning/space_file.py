@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from strokeseg.config import Record, TrialConfig, parse_record
 from strokeseg.errors import UserError, listed
+from strokeseg.storage.yaml_file import load_yaml
 from strokeseg.tuning.space import Dimension, Space, Value, all_values
-from strokeseg.yaml_file import load_yaml
 
 
 class _SpaceFile(Record):

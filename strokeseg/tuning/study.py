@@ -21,8 +21,8 @@ from optuna.trial import TrialState
 from strokeseg.config import SearchConfig
 from strokeseg.errors import UserError, listed, shown
 from strokeseg.experiment import Experiment
-from strokeseg.files import write_json
-from strokeseg.lease import leased
+from strokeseg.storage.files import write_json
+from strokeseg.storage.lease import leased
 from strokeseg.tuning.encoders import FoundWeights
 from strokeseg.tuning.entries import check_study
 from strokeseg.tuning.inheritance import inherit

@@ -27,7 +27,6 @@ from strokeseg.experiment import (
     trial_state,
     trial_weights,
 )
-from strokeseg.files import storage_fault
 from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import load_state, save_member, save_state
 from strokeseg.learning.member_record import MemberRecord
@@ -38,6 +37,7 @@ from strokeseg.learning.precision import compute_deterministically
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
+from strokeseg.storage.files import storage_fault
 from strokeseg.tuning.encoders import FoundWeights
 from strokeseg.tuning.feed import Feed
 from strokeseg.tuning.gpus import leave_broken_gpu, take_gpu

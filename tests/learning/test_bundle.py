@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.files import file_sha256, read_json, write_json
 from strokeseg.learning.bundle import check_place, open_bundle, write_bundle
 from strokeseg.learning.ensemble import Ensemble
 from strokeseg.learning.torch_experts import load_ensemble
+from strokeseg.storage.files import file_sha256, read_json, write_json
 
 _EXTRA: dict[str, str | bytes] = {"LICENSE": "free", "docs/README.md": b"# Toy\n"}
 _MODEL = "models/axial-0.safetensors"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.files import file_sha256, read_json, write_json
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.learning.checkpoint import save_member
 from strokeseg.learning.ensemble import Ensemble, ask_all, segment
@@ -20,6 +19,7 @@ from strokeseg.learning.member_header import read_member_record
 from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.torch_experts import load_ensemble
+from strokeseg.storage.files import file_sha256, read_json, write_json
 
 _SEQUENCES = ("DWI", "FLAIR")
 

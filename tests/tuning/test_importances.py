@@ -13,8 +13,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from strokeseg.files import read_csv
 from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.storage.files import read_csv
 from strokeseg.tuning.importances import LEAST_TRIALS, importances_of, write_importances
 
 RATES, SHARES = FloatDistribution(1e-4, 1e-2, log=True), FloatDistribution(0.0, 1.0)

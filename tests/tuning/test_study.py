@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, trial_weights
-from strokeseg.files import read_json
+from strokeseg.storage.files import read_json
 from strokeseg.tuning.encoders import find_encoders
 from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import PreparedSlices, Study, open_study

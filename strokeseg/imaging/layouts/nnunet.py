@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from strokeseg.errors import UserError, shown
-from strokeseg.files import read_json
 from strokeseg.imaging.cases import Case, is_case_name, natural_order
 from strokeseg.imaging.layouts.nifti_files import nifti_files, only_file, stem_of
 from strokeseg.imaging.layouts.sequence_names import is_sequence
+from strokeseg.storage.files import read_json
 
 DATASET_JSON, SPLITS_JSON = "dataset.json", "splits_final.json"
 _CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from strokeseg.errors import UserError
-from strokeseg.mirror import Mirror
 from strokeseg.process.background_timer import watching
+from strokeseg.storage.remote_copy import Mirror
 
 _BEAT_SECONDS = 5.0
 _STALE_SECONDS = 30.0

@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strokeseg.errors import UserError
-from strokeseg.files import replacing_file, unwritable
+from strokeseg.storage.files import replacing_file, unwritable
 
 if TYPE_CHECKING:
-    from strokeseg.storage import Found, Storage
+    from strokeseg.storage.uri import Found, Storage
 
 _MARKERS = {"preparation.json", "ensemble.json", "summary.json"}
 _JOURNAL, _STATE = "journal.log", "state.pt"
@@ -298,7 +298,7 @@ def make_private(folder: Path) -> None:
 def _opened(uri: str) -> Iterator[Storage]:
     # Only URIs need it, and `predict` runs where it is not installed.
     try:
-        from strokeseg.storage import open_storage  # noqa: PLC0415
+        from strokeseg.storage.uri import open_storage  # noqa: PLC0415
     except ModuleNotFoundError:
         raise UserError(f"{uri}: URIs need pyarrow; install it, or give a folder") from None
     with open_storage(uri) as storage:
