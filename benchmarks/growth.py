@@ -36,7 +36,7 @@ from benchmarks.overhead import our_search
 from benchmarks.stand_in import stand_in
 from benchmarks.watching import wrapped
 from strokeseg import cli, prepare
-from strokeseg.imaging.phantoms import SPACINGS_MM
+from strokeseg.phantoms.dataset import SPACINGS_MM
 from strokeseg.preparation import steps
 from strokeseg.ray_session import ray_session
 from strokeseg.tuning.allotment import Allotment
@@ -148,7 +148,7 @@ def run_trials(folder: Path, count: int, tell: Telling) -> None:
 def write_cases(folder: Path, count: int) -> None:
     """Simulate cases in a process of their own."""
     command = (
-        f"from pathlib import Path; from strokeseg.imaging.phantoms import write_phantoms; "
+        f"from pathlib import Path; from strokeseg.phantoms.dataset import write_phantoms; "
         f"write_phantoms(Path({str(folder)!r}), cases={count}, spacing_mm={SPACINGS_MM[1]}, "
         f"seed=0, workers={psutil.cpu_count() or 1})"
     )

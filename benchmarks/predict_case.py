@@ -31,13 +31,13 @@ from benchmarks.part import Options, run_alone, tell, timed
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts.finding import find_cases
-from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.slices import AXES
 from strokeseg.learning.ensemble import Ensemble
 from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.inference import predict_batch
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.slicewise import Expert
+from strokeseg.phantoms.dataset import write_phantoms
 from strokeseg.prediction import Tool, predict_case
 
 _SEQUENCES = ("T1", "T2", "DWI", "FLAIR")

@@ -37,7 +37,7 @@ from benchmarks.watching import own_mb, ray_workers_mb, wrapped
 from strokeseg.cli import logging_to
 from strokeseg.config import DataConfig, ExperimentConfig
 from strokeseg.experiment import Experiment
-from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
+from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.preparation import steps
 from strokeseg.process.background_timer import watching
 

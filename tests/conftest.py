@@ -28,7 +28,6 @@ from tiny_experiment import Place, write_experiment
 
 import strokeseg.run
 from strokeseg.config import TrialConfig
-from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
 from strokeseg.imaging.slices import AXES
 from strokeseg.learning.bundle import write_bundle
 from strokeseg.learning.checkpoint import load_member, save_member
@@ -36,6 +35,7 @@ from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
 from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_export import onnx_bytes
+from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.process.temporary_folder import living_folder
 from strokeseg.tuning.encoders import check_encoders
 from strokeseg.tuning.space import Space

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from strokeseg import predict, prepare, search
-from strokeseg.imaging.phantoms import write_phantoms
+from strokeseg.phantoms.dataset import write_phantoms
 
 
 @pytest.fixture(scope="session")

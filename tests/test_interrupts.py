@@ -188,7 +188,7 @@ import os, signal, sys, threading, time
 from pathlib import Path
 from ray import tune
 from strokeseg import cli
-from strokeseg.imaging.phantoms import write_phantoms
+from strokeseg.phantoms.dataset import write_phantoms
 from strokeseg.process.interrupts import lending_interrupts_to_tune
 from strokeseg.ray_session import ray_session
 

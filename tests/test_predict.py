@@ -17,7 +17,7 @@ import pytest
 import strokeseg.predict
 from strokeseg.imaging.derivatives import files_of
 from strokeseg.imaging.layouts.siss import find_siss_cases
-from strokeseg.imaging.phantoms import SPACINGS_MM, write_phantoms
+from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.storage.files import read_csv
 
 CHECKOUT = Path(__file__).parents[1]

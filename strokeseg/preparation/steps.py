@@ -16,9 +16,9 @@ from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts import finding
-from strokeseg.imaging.phantoms import write_phantoms
 from strokeseg.imaging.slices import AXES, SCHEMA_VERSION
 from strokeseg.imaging.splits import write_splits
+from strokeseg.phantoms.dataset import write_phantoms
 from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
 from strokeseg.preparation.leak_audit import (
     LeakAudit,

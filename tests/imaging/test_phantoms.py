@@ -14,9 +14,9 @@ import pytest
 from nibabel.affines import apply_affine
 
 from strokeseg.errors import UserError
-from strokeseg.imaging.phantom_fields import smooth_field
-from strokeseg.imaging.phantom_plan import draw_plan, draw_volumes_ml
-from strokeseg.imaging.phantoms import SEQUENCE_TAGS, write_phantoms
+from strokeseg.phantoms.dataset import SEQUENCE_TAGS, write_phantoms
+from strokeseg.phantoms.fields import smooth_field
+from strokeseg.phantoms.plan import draw_plan, draw_volumes_ml
 
 SPACING_MM = 3.0
 CASES = 12
@@ -249,7 +249,7 @@ def test_nothing_is_left_when_the_work_is_interrupted(tmp_path: Path, workers: i
 _MANY = """
 import sys
 from pathlib import Path
-from strokeseg.imaging.phantoms import write_phantoms
+from strokeseg.phantoms.dataset import write_phantoms
 if __name__ == "__main__":
     say = lambda name: print(name, flush=True)
     write_phantoms(

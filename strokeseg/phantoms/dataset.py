@@ -22,12 +22,12 @@ import nibabel as nib
 import numpy as np
 
 from strokeseg.errors import UserError
-from strokeseg.imaging.phantom_anatomy import Anatomy, draw_anatomy
-from strokeseg.imaging.phantom_confounders import draw_confounders
-from strokeseg.imaging.phantom_findings import Finding
-from strokeseg.imaging.phantom_lesions import draw_lesion
-from strokeseg.imaging.phantom_plan import CasePlan, draw_plan
-from strokeseg.imaging.phantom_scanner import scan
+from strokeseg.phantoms.anatomy import Anatomy, draw_anatomy
+from strokeseg.phantoms.confounders import draw_confounders
+from strokeseg.phantoms.findings import Finding
+from strokeseg.phantoms.lesions import draw_lesion
+from strokeseg.phantoms.plan import CasePlan, draw_plan
+from strokeseg.phantoms.scanner import scan
 from strokeseg.process.child_processes import child_processes
 
 GENERATOR_VERSION = 1

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from strokeseg.imaging.phantom_anatomy import FWHM_PER_SIGMA, TISSUES, Anatomy
-from strokeseg.imaging.phantom_fields import smooth_field
-from strokeseg.imaging.phantom_findings import Finding, Range
+from strokeseg.phantoms.anatomy import FWHM_PER_SIGMA, TISSUES, Anatomy
+from strokeseg.phantoms.fields import smooth_field
+from strokeseg.phantoms.findings import Finding, Range
 
 
 @dataclass(frozen=True, kw_only=True)

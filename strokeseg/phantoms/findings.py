@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strokeseg.imaging.phantom_anatomy import Anatomy
-from strokeseg.imaging.phantom_fields import smooth_field
+from strokeseg.phantoms.anatomy import Anatomy
+from strokeseg.phantoms.fields import smooth_field
 
 MIDDLE_CEREBRAL_MM = (36.0, -8.0, 14.0)
 MIDDLE_CEREBRAL_WIDTH_MM = 28.0

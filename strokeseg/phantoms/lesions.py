@@ -13,9 +13,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit
 
-from strokeseg.imaging.phantom_anatomy import Anatomy
-from strokeseg.imaging.phantom_fields import smooth_field
-from strokeseg.imaging.phantom_findings import Finding, Range, grow_territory, rounded
+from strokeseg.phantoms.anatomy import Anatomy
+from strokeseg.phantoms.fields import smooth_field
+from strokeseg.phantoms.findings import Finding, Range, grow_territory, rounded
 
 MIN_LESION_VOXELS = 6
 LARGEST_SHARE_OF_SIDE = 0.45

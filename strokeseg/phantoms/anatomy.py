@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from strokeseg.imaging.phantom_fields import Axes, smooth_field
+from strokeseg.phantoms.fields import Axes, smooth_field
 
 TISSUES = ("csf", "grey", "white")
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])

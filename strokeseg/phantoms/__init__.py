@@ -1,0 +1,1 @@
+"""Simulated cases with stroke lesions, in the layout of SISS."""
