@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.part import Options, timed
 from strokeseg.experiment import Experiment, open_experiment
-from strokeseg.imaging.table import table_to_arrays
+from strokeseg.imaging.slice_table import table_to_arrays
 
 AXIS = "axial"
 

@@ -24,7 +24,7 @@ import torch
 from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.config import TrialConfig
-from strokeseg.imaging.table import slices_to_table
+from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.unpacked import unpack
 from strokeseg.learning.losses import MixedLoss
 from strokeseg.learning.networks import build_network

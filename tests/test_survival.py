@@ -27,7 +27,7 @@ from tiny_experiment import Place, write_experiment
 
 import strokeseg.prepare
 from strokeseg.experiment import Experiment
-from strokeseg.imaging.table import table_to_arrays
+from strokeseg.imaging.slice_table import table_to_arrays
 from strokeseg.learning.slice_set import slices_in_memory
 from strokeseg.preparation.record import read_preparation
 from strokeseg.tuning.allotment import Allotment

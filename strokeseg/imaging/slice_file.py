@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from strokeseg.errors import UserError, shown
-from strokeseg.imaging.table import check_columns, slice_shape, table_to_arrays
+from strokeseg.imaging.slice_table import check_columns, slice_shape, table_to_arrays
 
 
 class SliceFile:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
-from strokeseg.imaging.similarity import SAME_SCAN_FROM, blocks_of_similarities
 from strokeseg.preparation.record import Measured, Resemblance, files_of
+from strokeseg.preparation.similarity import SAME_SCAN_FROM, blocks_of_similarities
 
 _LEAKS_SHOWN = 5
 

@@ -20,10 +20,10 @@ from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.imaging.similarity import describe
+from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.slices import cut, pad
-from strokeseg.imaging.table import slices_to_table
 from strokeseg.preparation.record import Measured
+from strokeseg.preparation.similarity import describe
 from strokeseg.storage.files import unwritable
 
 

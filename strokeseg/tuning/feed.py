@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from strokeseg.errors import UserError, listed
 from strokeseg.imaging.slice_file import SliceFile
-from strokeseg.imaging.table import in_one_piece
+from strokeseg.imaging.slice_table import in_one_piece
 from strokeseg.imaging.unpacked import unpacked_bytes
 from strokeseg.tuning.allotment import cluster_nodes
 from strokeseg.tuning.unpacking import disk_here

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, ObjectLostError
 
-from strokeseg.imaging.table import table_to_arrays
+from strokeseg.imaging.slice_table import table_to_arrays
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.stores import MappedSlices, Store
 from strokeseg.tuning.feed import Feed

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.prepared import prepare_case
-from strokeseg.imaging.similarity import SAME_SCAN_FROM, SIDE, describe, similarities
 from strokeseg.phantoms.dataset import write_phantoms
+from strokeseg.preparation.similarity import SAME_SCAN_FROM, SIDE, describe, similarities
 
 SISS = ("T1", "T2", "DWI", "FLAIR")
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -6,7 +6,7 @@ import pytest
 from pyarrow import parquet
 
 from strokeseg.errors import UserError
-from strokeseg.imaging.table import slice_schema, slices_to_table, table_to_arrays
+from strokeseg.imaging.slice_table import slice_schema, slices_to_table, table_to_arrays
 
 
 def slices(count=5, channels=3, height=4, width=6):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.imaging.table import slices_to_table
+from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.unpacked import read_unpacked, unpack, unpacked_bytes
 
 SHAPE = (2, 6, 5)

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.slices import hold_brain
-from strokeseg.imaging.table import slices_to_table
 from strokeseg.imaging.unpacked import unpack
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 from strokeseg.learning.stores import MappedSlices, UnpackedSlices

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
-from strokeseg.imaging import similarity
 from strokeseg.imaging.cases import Case
-from strokeseg.imaging.similarity import SIDE
-from strokeseg.preparation import leak_audit
+from strokeseg.preparation import leak_audit, similarity
 from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
 from strokeseg.preparation.leak_audit import (
     audit_leaks,
@@ -24,6 +22,7 @@ from strokeseg.preparation.leak_audit import (
     refuse_resemblances,
 )
 from strokeseg.preparation.record import Measured, file_facts, files_of, settings_of
+from strokeseg.preparation.similarity import SIDE
 
 
 def config(**parts: Any) -> ExperimentConfig:

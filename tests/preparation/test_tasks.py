@@ -12,8 +12,8 @@ import pytest
 from strokeseg.config import DataConfig, ExperimentConfig
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts.siss import find_siss_cases
+from strokeseg.imaging.slice_table import table_to_arrays
 from strokeseg.imaging.slices import AXES, slice_size
-from strokeseg.imaging.table import table_to_arrays
 from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
 
 

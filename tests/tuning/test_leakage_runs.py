@@ -14,7 +14,7 @@ import pytest
 from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig, TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.experiment import Experiment
-from strokeseg.imaging.table import slices_to_table
+from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.leaderboard import LeaderboardRow
 from strokeseg.leakage import Finding, means
 from strokeseg.tuning.leakage import (
