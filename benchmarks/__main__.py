@@ -24,7 +24,7 @@ from benchmarks.part import add_options, parse_options, tell
 from benchmarks.report import render
 from benchmarks.results import Measured, read_results, write_results
 from benchmarks.setting import find_setting
-from strokeseg.experiment import code_version
+from strokeseg.records.experiment import code_version
 from strokeseg.storage.files import write_text
 
 # In the order of RESULTS.md. A part is a module here with `run(options) -> PartResult`.

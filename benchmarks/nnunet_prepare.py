@@ -22,7 +22,7 @@ from benchmarks.peers import missing, peer_python
 from benchmarks.results import Comparison, Figure, PartResult
 from benchmarks.setting import cores
 from benchmarks.siss_small import case_folders, our_command, place_experiment
-from strokeseg.experiment import Experiment
+from strokeseg.records.experiment import Experiment
 
 CASES, QUICK_CASES, PROCESSES = 20, 8, 2
 SEQUENCES = ("T1", "T2", "DWI", "Flair")

@@ -50,9 +50,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.stand_in import metrics_of, stand_in, warm_up
 from benchmarks.watching import wrapped
-from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
-from strokeseg.experiment import Experiment
-from strokeseg.leaderboard import trials_to_keep
+from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.leaderboard import trials_to_keep
 from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor

@@ -34,8 +34,8 @@ from benchmarks.peers import CHECKOUT
 from benchmarks.results import Comparison, Figure, PartResult
 from benchmarks.setting import cores
 from benchmarks.siss_small import AXIS, our_command, place_experiment, prepare, read_slices
-from strokeseg.experiment import Experiment, trial_events
-from strokeseg.leaderboard import read_leaderboard
+from strokeseg.records.experiment import Experiment, trial_events
+from strokeseg.records.leaderboard import read_leaderboard
 
 EPOCHS, SLICES, QUICK_SLICES = 3, 192, 64
 # Slices of 128 x 128 pixels; those of the cases' own 2 mm are smaller, 96 x 96, and train so fast

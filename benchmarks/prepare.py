@@ -35,11 +35,11 @@ import psutil
 
 from benchmarks.watching import own_mb, ray_workers_mb, wrapped
 from strokeseg.cli import logging_to
-from strokeseg.config import DataConfig, ExperimentConfig
-from strokeseg.experiment import Experiment
 from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.preparation import steps
 from strokeseg.process.background_timer import watching
+from strokeseg.records.config import DataConfig, ExperimentConfig
+from strokeseg.records.experiment import Experiment
 
 PARTS = ("check", "files", "audit", "slice")
 SECONDS_BETWEEN_LOOKS = 0.5

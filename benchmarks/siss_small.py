@@ -14,8 +14,8 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.part import Options, timed
-from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.imaging.slice_table import table_to_arrays
+from strokeseg.records.experiment import Experiment, open_experiment
 
 AXIS = "axial"
 

@@ -15,13 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from strokeseg.config import Show
 from strokeseg.errors import CaseError, UserError
-from strokeseg.experiment import Experiment
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.learning.checkpoint import Member, load_member
-from strokeseg.learning.ensemble_record import MEMBERS_FOLDER, EnsembleRecord
 from strokeseg.learning.monai_files import (
     SCHEMA_NAME,
     inference_workflow,
@@ -33,10 +30,13 @@ from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.learning.slicewise import predict_volume
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.model_card import described_data, model_card
-from strokeseg.phrases import count
-from strokeseg.preparation.record import Preparation, changed_files
-from strokeseg.record_types import Summary
-from strokeseg.summary import VOTE, current_summary, read_choice
+from strokeseg.records.config import Show
+from strokeseg.records.ensemble import MEMBERS_FOLDER, EnsembleRecord
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.phrases import count
+from strokeseg.records.preparation import Preparation, changed_files
+from strokeseg.records.scores import Summary
+from strokeseg.records.summary import VOTE, current_summary, read_choice
 
 LARGEST_DIFFERENCE = 1e-4
 _LICENCE = """\

@@ -31,8 +31,8 @@ from strokeseg.storage.remote_copy import Mirror
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from strokeseg.config import Show
-    from strokeseg.experiment import Experiment
+    from strokeseg.records.config import Show
+    from strokeseg.records.experiment import Experiment
 
 DONE, SOME_FAILED, MENDABLE = 0, 1, 2
 
@@ -95,7 +95,7 @@ def add_address_option(options: argparse.ArgumentParser) -> None:
 
 def experiment_of(options: argparse.Namespace) -> Experiment:
     """Open the experiment that the options name; publish it until the command is over."""
-    from strokeseg.experiment import open_experiment
+    from strokeseg.records.experiment import open_experiment
 
     experiment = open_experiment(
         options.experiment, options.storage, getattr(options, "data", None)

@@ -26,7 +26,7 @@ from strokeseg import cli
 from strokeseg.devices import add_device_option, device_of
 from strokeseg.errors import UserError
 from strokeseg.imaging.metric_names import POLICIES
-from strokeseg.imaging.splits import SIDES
+from strokeseg.records.splits import SIDES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from strokeseg import cli
 from strokeseg.errors import UserError
 
 if TYPE_CHECKING:
-    from strokeseg.experiment import Experiment
+    from strokeseg.records.experiment import Experiment
 
 _NNUNET_NUMBER = 501
 
@@ -73,7 +73,7 @@ def export(experiment: Experiment, path: Path) -> None:
     """
     from strokeseg.bundling import accompanying_files, export_members, parity_cases
     from strokeseg.learning.bundle import check_place, exported_record, write_bundle
-    from strokeseg.preparation.record import read_preparation
+    from strokeseg.records.preparation import read_preparation
 
     check_place(path)
     folder = experiment.ensemble_folder

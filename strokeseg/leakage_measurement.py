@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from strokeseg import cli
-from strokeseg.config import SearchConfig
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, code_version
-from strokeseg.leaderboard import read_leaderboard
-from strokeseg.leakage import LeakageRow, means, sentences, write_leakage
-from strokeseg.preparation.record import Preparation
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.ray_session import ray_session
+from strokeseg.records.config import SearchConfig
+from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.leaderboard import read_leaderboard
+from strokeseg.records.leakage import LeakageRow, means, sentences, write_leakage
+from strokeseg.records.preparation import Preparation
 from strokeseg.search_options import (
     budget_of,
     prepared_slices,

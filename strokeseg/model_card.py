@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from strokeseg.experiment import Experiment
 from strokeseg.imaging.cases import TEST
 from strokeseg.imaging.metric_names import METRICS
-from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.monai_files import SCHEMA_NAME
 from strokeseg.markdown import markdown_table
-from strokeseg.phrases import STEP_COLUMNS, count, step_rows
-from strokeseg.preparation.record import Preparation
-from strokeseg.record_types import Summary
-from strokeseg.summary import VOTE, few_patients_notes
+from strokeseg.records.ensemble import EnsembleRecord
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.phrases import STEP_COLUMNS, count, step_rows
+from strokeseg.records.preparation import Preparation
+from strokeseg.records.scores import Summary
+from strokeseg.records.summary import VOTE, few_patients_notes
 
 _CARD_METRICS = (
     *("dice", "sensitivity", "precision", "hd95_mm", "assd_mm"),

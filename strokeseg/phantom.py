@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from strokeseg.config import PhantomConfig, parse_record
     from strokeseg.preparation.steps import make_cases, simulate
+    from strokeseg.records.config import PhantomConfig, parse_record
 
     given = {
         name: getattr(options, name)

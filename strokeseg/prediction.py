@@ -19,7 +19,6 @@ import numpy as np
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
-from strokeseg.config import NotNegative, parse_values
 from strokeseg.errors import CaseError, UserError, shown
 from strokeseg.imaging.cases import Case, is_case_name, natural_name_order
 from strokeseg.imaging.derivatives import CaseFiles, files_of, mask_sidecar
@@ -31,6 +30,7 @@ from strokeseg.imaging.uncertainty import disagreement
 from strokeseg.imaging.volume import write_map, write_mask
 from strokeseg.imaging.voting import Decision
 from strokeseg.learning.ensemble import Ensemble, segment
+from strokeseg.records.config import NotNegative, parse_values
 from strokeseg.storage.files import file_sha256, read_json, write_json
 
 # The mask's sidecar, wherever the case's name and session put it.

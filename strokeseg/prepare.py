@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from strokeseg import cli
 
 if TYPE_CHECKING:
-    from strokeseg.experiment import Experiment
+    from strokeseg.records.experiment import Experiment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

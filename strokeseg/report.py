@@ -18,7 +18,7 @@ from strokeseg import cli
 from strokeseg.storage.files import write_text
 
 if TYPE_CHECKING:
-    from strokeseg.experiment import Experiment
+    from strokeseg.records.experiment import Experiment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

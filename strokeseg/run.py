@@ -21,8 +21,8 @@ from strokeseg.evaluate import add_side_option
 from strokeseg.search_options import add_search_options, prepared_slices, search_settings
 
 if TYPE_CHECKING:
-    from strokeseg.experiment import Experiment
-    from strokeseg.record_types import Summary
+    from strokeseg.records.experiment import Experiment
+    from strokeseg.records.scores import Summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace, command: str) -> int:
     from strokeseg.evaluation.cases import cases_to_score
     from strokeseg.imaging.slices import AXES
-    from strokeseg.preparation.record import read_preparation
     from strokeseg.prepare import prepare_experiment
     from strokeseg.ray_session import ray_session
+    from strokeseg.records.preparation import read_preparation
     from strokeseg.search import print_results
     from strokeseg.tuning.search import Search
 
@@ -80,8 +80,8 @@ def _conclude(experiment: Experiment, options: argparse.Namespace, command: str)
     from strokeseg.choosing.promotion import promote
     from strokeseg.evaluation.ensemble import evaluate
     from strokeseg.export import export
+    from strokeseg.records.summary import current_summary
     from strokeseg.report import report
-    from strokeseg.summary import current_summary
 
     device = device_of(options)
     promote(experiment, device)

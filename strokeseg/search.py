@@ -44,8 +44,8 @@ from strokeseg.search_options import (
 )
 
 if TYPE_CHECKING:
-    from strokeseg.experiment import Experiment
-    from strokeseg.leaderboard import LeaderboardRow
+    from strokeseg.records.experiment import Experiment
+    from strokeseg.records.leaderboard import LeaderboardRow
 
 _SHOWN = 5
 
@@ -149,8 +149,8 @@ def print_results(
 
 def print_leaderboard(axis: str, rows: Sequence[LeaderboardRow]) -> None:
     """Print the best trials of an axis, and what the search has gained."""
-    from strokeseg.gains import further_runs, gain_over_default
-    from strokeseg.leaderboard import ranked
+    from strokeseg.records.gains import further_runs, gain_over_default
+    from strokeseg.records.leaderboard import ranked
 
     own = [row for row in ranked(rows) if row.dice is not None and row.confirms is None]
     cli.print_table(

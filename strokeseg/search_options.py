@@ -12,9 +12,9 @@ from strokeseg.storage.remote_copy import fetched
 from strokeseg.tuning.gpu_share import AUTO, Auto
 
 if TYPE_CHECKING:
-    from strokeseg.config import SearchConfig
-    from strokeseg.experiment import Experiment
-    from strokeseg.preparation.record import Preparation
+    from strokeseg.records.config import SearchConfig
+    from strokeseg.records.experiment import Experiment
+    from strokeseg.records.preparation import Preparation
     from strokeseg.tuning.search import SearchSettings
     from strokeseg.tuning.study import PreparedSlices
 
@@ -125,7 +125,7 @@ def weights_folder(options: argparse.Namespace) -> Path | None:
 
 def budget_of(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
     """Return the configured budget with what the command line puts in its place."""
-    from strokeseg.config import SearchConfig, parse_record
+    from strokeseg.records.config import SearchConfig, parse_record
 
     names = ("trials", "epochs", "max_hours", "target_dice", "sampler", "scoring")
     given = {name: getattr(options, name) for name in names}

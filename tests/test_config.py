@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from strokeseg.config import (
+from strokeseg.errors import UserError
+from strokeseg.records.config import (
     DataConfig,
     ExperimentConfig,
     TrialConfig,
     load_experiment,
     parse_record,
 )
-from strokeseg.errors import UserError
 from strokeseg.storage.yaml_file import load_yaml
 
 

@@ -9,9 +9,9 @@ import pytest
 from tiny_experiment import write_experiment
 
 from strokeseg import run
-from strokeseg.experiment import open_experiment
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import read_leaderboard
+from strokeseg.records.experiment import open_experiment
+from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.search import main as search
 
 SPACE = """\

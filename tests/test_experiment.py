@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.experiment import code_version, open_experiment, trial_state, trial_weights
+from strokeseg.records.experiment import code_version, open_experiment, trial_state, trial_weights
 
 READS = "data: {path: cases}\n"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tiny_experiment import NAME, write_experiment
 
-from strokeseg.experiment import Experiment, open_experiment
-from strokeseg.leaderboard import read_leaderboard
+from strokeseg.records.experiment import Experiment, open_experiment
+from strokeseg.records.leaderboard import read_leaderboard
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIALS, EPOCHS = 3, 12

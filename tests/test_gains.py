@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from strokeseg.config import TrialConfig
-from strokeseg.gains import gain_over_default
-from strokeseg.leaderboard import LeaderboardRow, with_confirmations
+from strokeseg.records.config import TrialConfig
+from strokeseg.records.gains import gain_over_default
+from strokeseg.records.leaderboard import LeaderboardRow, with_confirmations
 
 
 def row(trial: int, dice: float | None, **more: Any) -> LeaderboardRow:

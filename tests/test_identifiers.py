@@ -21,7 +21,7 @@ from plants import CASE, FOLDER, HEADER
 from tiny_experiment import Place
 
 import strokeseg.predict
-from strokeseg.experiment import Experiment
+from strokeseg.records.experiment import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,7 +164,7 @@ except SystemExit as ending: assert not ending.code
 
 def test_records_do_not_wait_for_torch_or_ray() -> None:
     found = imported_by(
-        "import strokeseg.config, strokeseg.experiment\nimport strokeseg.leaderboard"
+        "import strokeseg.records.config, strokeseg.records.experiment\nimport strokeseg.records.leaderboard"
     )
     assert not found & (HEAVY - {"pydantic"})
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
-from strokeseg.leaderboard import (
+from strokeseg.records.config import TrialConfig
+from strokeseg.records.leaderboard import (
     LeaderboardRow,
     best_by_start,
     best_members,

@@ -11,8 +11,8 @@ import pytest
 from tiny_experiment import write_experiment
 
 import strokeseg.search
-from strokeseg.config import TrialConfig
-from strokeseg.leakage import Finding, LeakageRow, means, sentences, write_leakage
+from strokeseg.records.config import TrialConfig
+from strokeseg.records.leakage import Finding, LeakageRow, means, sentences, write_leakage
 
 
 def finding(printed: float, unseen: float) -> Finding:

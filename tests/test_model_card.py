@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from strokeseg.config import ExperimentConfig
-from strokeseg.experiment import Experiment
 from strokeseg.imaging.cases import Case
-from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.model_card import model_card
-from strokeseg.preparation.record import Preparation
+from strokeseg.records.config import ExperimentConfig
+from strokeseg.records.ensemble import EnsembleRecord
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.preparation import Preparation
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ import strokeseg.promote
 import strokeseg.report
 import strokeseg.run
 import strokeseg.search
-from strokeseg.learning.member_header import read_member_record
+from strokeseg.records.member_header import read_member_record
 
 AXES = ("axial", "coronal", "sagittal")
 VOTES = ("vote", "vote_hard", "vote_soft", "vote_pretrained", "vote_scratch")

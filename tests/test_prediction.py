@@ -16,9 +16,9 @@ from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.derivatives import files_of
 from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.slicewise import Expert
 from strokeseg.prediction import Tool, find_done, find_segmented, predict_case
+from strokeseg.records.ensemble import EnsembleRecord
 
 SHAPE = (24, 28, 20)
 BRAIN = (slice(3, 21), slice(3, 25), slice(3, 17))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.summary import METRICS, ScoreRow, interval_text, read_scores, write_scores
+from strokeseg.records.summary import METRICS, ScoreRow, interval_text, read_scores, write_scores
 
 
 def test_scores_come_back_from_their_file(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from strokeseg.__main__ import COMMANDS
-from strokeseg.config import load_experiment
-from strokeseg.experiment import open_experiment
 from strokeseg.imaging.slices import AXES
+from strokeseg.records.config import load_experiment
+from strokeseg.records.experiment import open_experiment
 from strokeseg.tuning.space import Space
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from strokeseg.experiment import Experiment, open_experiment
+from strokeseg.records.experiment import Experiment, open_experiment
 
 TRIALS, EPOCHS = 2, 2
 NAME = "tiny"

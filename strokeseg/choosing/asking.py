@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from strokeseg.choosing.candidates import Candidate, refuse_test
 from strokeseg.choosing.scores import Evidence, gather_evidence
-from strokeseg.config import ExperimentConfig, Show
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.sparse_map import pack, read_sparse_map
 from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.ensemble import ask_all
 from strokeseg.learning.torch_experts import torch_expert
-from strokeseg.preparation.record import Preparation, changed_files
 from strokeseg.preparation.tasks import prepare_as_configured, spread
+from strokeseg.records.config import ExperimentConfig, Show
+from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.preparation import Preparation, changed_files
 from strokeseg.storage.files import file_sha256, read_json, values_sha256, write_json
 
 # A case is read and prepared on the CPU for as long as several networks take on a GPU.

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, trial_weights, weights_files
 from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, best_members
-from strokeseg.learning.member_header import read_member_record
-from strokeseg.preparation.record import Preparation
+from strokeseg.records.experiment import Experiment, trial_weights, weights_files
+from strokeseg.records.leaderboard import LeaderboardRow, best_members
+from strokeseg.records.member_header import read_member_record
+from strokeseg.records.preparation import Preparation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from strokeseg.choosing.options import best_of_each_axis
 from strokeseg.choosing.record import Outcome
 from strokeseg.choosing.scores import LOWEST_THRESHOLD, Choice, PatientScores
 from strokeseg.choosing.steps import leave_each_out, take_steps
-from strokeseg.config import Show
-from strokeseg.experiment import Experiment
-from strokeseg.learning.ensemble_record import Rule
-from strokeseg.preparation.record import Preparation
+from strokeseg.records.config import Show
+from strokeseg.records.ensemble import Rule
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.preparation import Preparation
 
 
 def choose_ensemble(

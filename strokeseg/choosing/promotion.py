@@ -13,13 +13,13 @@ from strokeseg.choosing.candidates import Candidate, Slate, candidate, find_cand
 from strokeseg.choosing.choice import choose_ensemble
 from strokeseg.choosing.record import Outcome, as_values, sentences
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, best_by_start, read_leaderboard
-from strokeseg.learning.ensemble_record import RECORD_NAME, EnsembleRecord, write_ensemble
-from strokeseg.phrases import STEP_COLUMNS, count, step_rows
-from strokeseg.preparation.record import Preparation, read_preparation
 from strokeseg.ray_session import ray_session
+from strokeseg.records.ensemble import RECORD_NAME, EnsembleRecord, write_ensemble
+from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.leaderboard import LeaderboardRow, best_by_start, read_leaderboard
+from strokeseg.records.phrases import STEP_COLUMNS, count, step_rows
+from strokeseg.records.preparation import Preparation, read_preparation
 
 _STARTS = {"pretrained": True, "scratch": False}
 Boards = Mapping[str, Sequence[LeaderboardRow]]

@@ -9,7 +9,7 @@ from typing import Any
 from strokeseg.choosing.scores import Choice
 from strokeseg.choosing.significance import SIGNIFICANT_P, smallest_p
 from strokeseg.choosing.steps import LeftOut, Step
-from strokeseg.phrases import count
+from strokeseg.records.phrases import count
 
 TEST = (
     "paired sign-flip test over patients of the best option's mean gain, by the maximum over all "

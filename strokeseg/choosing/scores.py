@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from strokeseg.imaging.lesions import without_small_lesions
 from strokeseg.imaging.sparse_map import SparseMap
-from strokeseg.learning.ensemble_record import Rule
+from strokeseg.records.ensemble import Rule
 
 LOWEST_THRESHOLD = 0.1
 # Means of float32 may come out this much above the highest of their terms.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
 from strokeseg.imaging.cases import TEST, Case
-from strokeseg.preparation.record import Preparation
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.preparation import Preparation
 
 
 def cases_to_score(experiment: Experiment, preparation: Preparation, on: str) -> list[Case]:

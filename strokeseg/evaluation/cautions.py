@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from strokeseg.evaluation.methods import members_to_ask
-from strokeseg.experiment import Experiment
-from strokeseg.learning.ensemble_record import MEMBERS_FOLDER, EnsembleRecord
-from strokeseg.learning.member_header import read_member_record
+from strokeseg.records.ensemble import MEMBERS_FOLDER, EnsembleRecord
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.member_header import read_member_record
 
 
 def caution_of(experiment: Experiment, record: EnsembleRecord, on: str) -> str | None:

@@ -26,19 +26,19 @@ from strokeseg.evaluation.summarise import (
     paired_tests,
 )
 from strokeseg.evaluation.tasks import cpus_a_task
-from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.metric_names import METRICS, Policy
-from strokeseg.learning.ensemble_record import (
+from strokeseg.ray_session import ray_session
+from strokeseg.records.ensemble import (
     RECORD_NAME,
     EnsembleRecord,
     read_ensemble_record,
 )
-from strokeseg.phrases import count
-from strokeseg.preparation.record import Preparation, read_preparation
-from strokeseg.ray_session import ray_session
-from strokeseg.record_types import Summary
+from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.phrases import count
+from strokeseg.records.preparation import Preparation, read_preparation
+from strokeseg.records.scores import Summary
+from strokeseg.records.summary import ensemble_hash, interval_text, read_summary, write_scores
 from strokeseg.storage.files import write_json
-from strokeseg.summary import ensemble_hash, interval_text, read_summary, write_scores
 
 _SHOWN = ("dice", "sensitivity", "precision", "hd95_mm", "volume_difference_ml", "lesion_f1")
 _LIBRARIES = ("torch", "ray", "numpy")

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strokeseg.imaging.voting import Decision
-from strokeseg.learning.ensemble_record import EnsembleRecord, MemberNames, Rule
 from strokeseg.learning.slicewise import Expert
-from strokeseg.record_types import Kind
-from strokeseg.summary import VOTE
+from strokeseg.records.ensemble import EnsembleRecord, MemberNames, Rule
+from strokeseg.records.scores import Kind
+from strokeseg.records.summary import VOTE
 
 
 @dataclass(frozen=True, kw_only=True)

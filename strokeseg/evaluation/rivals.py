@@ -14,18 +14,18 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
-from strokeseg.config import parse_values
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.scoring import Job, scores_of
 from strokeseg.evaluation.side import hashes_of, row_of
 from strokeseg.evaluation.tasks import run_tasks
-from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.cases import Case, bids_name, is_case_name
 from strokeseg.imaging.metric_names import Policy
 from strokeseg.imaging.scan import LesionLabels, read_lesion
-from strokeseg.record_types import KeptRow
+from strokeseg.records.config import parse_values
+from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.scores import KeptRow
+from strokeseg.records.summary import ScoreRow
 from strokeseg.storage.files import read_json, values_sha256, write_json
-from strokeseg.summary import ScoreRow
 
 _ENDINGS = (".nii.gz", ".nii")
 

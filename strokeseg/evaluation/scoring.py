@@ -25,7 +25,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from strokeseg.config import ExperimentConfig
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.methods import judge, members_to_ask
 from strokeseg.imaging.cases import Case, derivative_name, mask_name
@@ -35,15 +34,16 @@ from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.uncertainty import disagreement
 from strokeseg.imaging.volume import write_map, write_mask
 from strokeseg.learning.ensemble import ask_all
-from strokeseg.learning.ensemble_record import (
+from strokeseg.learning.slicewise import Expert
+from strokeseg.learning.torch_experts import load_experts
+from strokeseg.records.config import ExperimentConfig
+from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,
     EnsembleRecord,
     read_ensemble_record,
 )
-from strokeseg.learning.slicewise import Expert
-from strokeseg.learning.torch_experts import load_experts
-from strokeseg.summary import ScoreRow
+from strokeseg.records.summary import ScoreRow
 
 Spacing = tuple[float, float, float]
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
-from strokeseg.config import Show, parse_values
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.scoring import CaseResult, Job, score_case, uncertainty_name
 from strokeseg.evaluation.tasks import run_tasks
-from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.cases import Case, mask_name
-from strokeseg.preparation.record import changed_files, prepared_files
-from strokeseg.record_types import KeptRow
+from strokeseg.records.config import Show, parse_values
+from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.preparation import changed_files, prepared_files
+from strokeseg.records.scores import KeptRow
+from strokeseg.records.summary import VOTE, ScoreRow
 from strokeseg.storage.files import read_json, values_sha256, write_json
-from strokeseg.summary import VOTE, ScoreRow
 
 
 @dataclass(frozen=True, kw_only=True)

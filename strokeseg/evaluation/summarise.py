@@ -18,7 +18,7 @@ from scipy.stats import spearmanr, wilcoxon
 
 from strokeseg.evaluation.intervals import CONFIDENCE, RESAMPLES, SEED, mean_interval
 from strokeseg.evaluation.scoring import CaseResult
-from strokeseg.summary import METRICS, VOTE, ScoreRow
+from strokeseg.records.summary import METRICS, VOTE, ScoreRow
 
 BOOTSTRAP = {"samples": RESAMPLES, "seed": SEED, "confidence": CONFIDENCE}
 

@@ -36,14 +36,14 @@ from strokeseg.learning.checksums import (
     read_checksums,
 )
 from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.ensemble_record import (
+from strokeseg.learning.runtimes import Runtime, choose_runtime
+from strokeseg.learning.slicewise import Expert
+from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,
     EnsembleRecord,
     read_ensemble_record,
 )
-from strokeseg.learning.runtimes import Runtime, choose_runtime
-from strokeseg.learning.slicewise import Expert
 
 _RECORD = f"configs/{RECORD_NAME}"
 _MODELS = "models"

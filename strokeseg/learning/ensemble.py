@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from strokeseg.imaging.prepared import PreparedCase
 from strokeseg.imaging.voting import Decision
-from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.slicewise import Expert, predict_volume
+from strokeseg.records.ensemble import EnsembleRecord
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from strokeseg.learning.ensemble_record import EnsembleRecord
+from strokeseg.records.ensemble import EnsembleRecord
 
 SCHEMA_NAME = "configs/metadata.schema.json"
 # Of MONAI's, by which `verify_metadata` was seen to pass; strokeseg does not need MONAI.

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_state
 
 from strokeseg.errors import UserError
-from strokeseg.learning.ensemble_record import EnsembleRecord
-from strokeseg.learning.member_record import check_fits, parse_member_record
 from strokeseg.learning.onnx_file import check_onnx
 from strokeseg.learning.slicewise import Expert
+from strokeseg.records.ensemble import EnsembleRecord
+from strokeseg.records.member import check_fits, parse_member_record
 
 IMAGE, PROBABILITY = "image", "probability"
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from strokeseg.learning.checkpoint import Member
-from strokeseg.learning.member_record import METADATA_KEY
 from strokeseg.learning.onnx_experts import IMAGE, PROBABILITY
+from strokeseg.records.member import METADATA_KEY
 
 # None of these may be 0 or 1, which export would take for constants.
 _EXAMPLE = (2, 64, 96)

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from strokeseg.errors import UserError
 from strokeseg.learning.checkpoint import Member, load_member
 from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.ensemble_record import (
+from strokeseg.learning.inference import predict_batch
+from strokeseg.learning.precision import reduced_type
+from strokeseg.learning.slicewise import Expert
+from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,
     EnsembleRecord,
     read_ensemble_record,
 )
-from strokeseg.learning.inference import predict_batch
-from strokeseg.learning.member_record import check_fits
-from strokeseg.learning.precision import reduced_type
-from strokeseg.learning.slicewise import Expert
+from strokeseg.records.member import check_fits
 from strokeseg.storage.files import file_sha256
 
 

@@ -25,7 +25,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.learning.augment import augment
 from strokeseg.learning.inference import predict_batch
@@ -45,6 +44,7 @@ from strokeseg.learning.recording import Recording, ready_for_recording, set_rat
 from strokeseg.learning.sampling import cut_batches, draw_epoch
 from strokeseg.learning.schedule import rate_factor
 from strokeseg.learning.slice_set import SliceSet
+from strokeseg.records.config import TrialConfig
 
 _log = logging.getLogger(__name__)
 

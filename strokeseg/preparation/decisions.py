@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import SPACING_TOLERANCE
 from strokeseg.imaging.slices import slice_size
-from strokeseg.imaging.splits import Splits, draw_splits, given_splits
-from strokeseg.preparation.record import Measured, Spacing
+from strokeseg.records.config import ExperimentConfig
+from strokeseg.records.preparation import Measured, Spacing
+from strokeseg.records.splits import Splits, draw_splits, given_splits
 
 
 def common_spacing(

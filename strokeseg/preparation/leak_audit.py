@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
-from strokeseg.preparation.record import Measured, Resemblance, files_of
 from strokeseg.preparation.similarity import SAME_SCAN_FROM, blocks_of_similarities
+from strokeseg.records.config import ExperimentConfig
+from strokeseg.records.preparation import Measured, Resemblance, files_of
 
 _LEAKS_SHOWN = 5
 

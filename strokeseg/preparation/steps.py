@@ -11,13 +11,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from strokeseg.config import PhantomConfig, Show
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, code_version
 from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts import finding
 from strokeseg.imaging.slices import AXES, SCHEMA_VERSION
-from strokeseg.imaging.splits import write_splits
 from strokeseg.phantoms.dataset import write_phantoms
 from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
 from strokeseg.preparation.leak_audit import (
@@ -27,7 +24,11 @@ from strokeseg.preparation.leak_audit import (
     refuse_leaks,
     refuse_resemblances,
 )
-from strokeseg.preparation.record import (
+from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
+from strokeseg.ray_session import ray_session
+from strokeseg.records.config import PhantomConfig, Show
+from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.preparation import (
     Measured,
     Preparation,
     changed,
@@ -42,8 +43,7 @@ from strokeseg.preparation.record import (
     write_similarity,
     write_validation,
 )
-from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
-from strokeseg.ray_session import ray_session
+from strokeseg.records.splits import write_splits
 from strokeseg.storage.files import read_json, replacing_folder, values_sha256, write_json
 
 Progress = Callable[[str], AbstractContextManager[Show]]

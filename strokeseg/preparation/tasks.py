@@ -15,15 +15,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import ray
 
-from strokeseg.config import ExperimentConfig, Show
 from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.metrics import volume_ml
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.slices import cut, pad
-from strokeseg.preparation.record import Measured
 from strokeseg.preparation.similarity import describe
+from strokeseg.records.config import ExperimentConfig, Show
+from strokeseg.records.preparation import Measured
 from strokeseg.storage.files import unwritable
 
 

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from strokeseg.config import TrialConfig, parse_values
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, read_leaderboard
-from strokeseg.learning.ensemble_record import (
+from strokeseg.records.config import TrialConfig, parse_values
+from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,
     EnsembleRecord,
     read_ensemble_record,
 )
-from strokeseg.learning.member_header import read_member_record
-from strokeseg.preparation.record import Preparation, read_preparation
-from strokeseg.record_types import StudyRecord, Summary
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.leaderboard import LeaderboardRow, read_leaderboard
+from strokeseg.records.member_header import read_member_record
+from strokeseg.records.preparation import Preparation, read_preparation
+from strokeseg.records.scores import StudyRecord, Summary
+from strokeseg.records.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores
 from strokeseg.storage.files import read_csv, read_json, told_as
-from strokeseg.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from strokeseg.markdown import markdown_table, plain
+from strokeseg.records.summary import interval_text
 from strokeseg.reporting import tables, wording
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.tables import Table
-from strokeseg.summary import interval_text
 
 
 def report_markdown(findings: Findings) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from strokeseg.errors import CaseError
 from strokeseg.imaging.metric_names import METRICS
+from strokeseg.records.summary import VOTE, ScoreRow
 from strokeseg.reporting import plots, search_plots, tables, wording
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markup import Html, join, tag
@@ -17,7 +18,6 @@ from strokeseg.reporting.pictures import data_uri, draw_planes, see_case, tellin
 from strokeseg.reporting.style import STYLE
 from strokeseg.reporting.tables import Table
 from strokeseg.reporting.viewer import viewer, viewer_script
-from strokeseg.summary import VOTE, ScoreRow
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _CARDS = ("sensitivity", "precision", "hd95_mm", "assd_mm", "volume_difference_ml", "lesion_f1")

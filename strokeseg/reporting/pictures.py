@@ -23,8 +23,8 @@ from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, outlines
 from strokeseg.imaging.scan import read_lesion
 from strokeseg.imaging.slices import upright
 from strokeseg.imaging.volume import Grid, Volume, read_volume, to_ras, voxels_on
+from strokeseg.records.summary import VOTE, ScoreRow
 from strokeseg.reporting.findings import Findings
-from strokeseg.summary import VOTE, ScoreRow
 
 # Lesions stand out on these, in this order; another data set may have neither.
 _PREFERRED = ("FLAIR", "DWI")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from statistics import fmean, stdev
 
+from strokeseg.records.summary import VOTE, ScoreRow, interval_text
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markup import Html
 from strokeseg.reporting.svg import (
@@ -25,7 +26,6 @@ from strokeseg.reporting.svg import (
     text,
 )
 from strokeseg.reporting.tables import MAIN_KINDS
-from strokeseg.summary import VOTE, ScoreRow, interval_text
 
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 44, 46

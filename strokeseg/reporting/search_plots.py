@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.reporting.markup import Html
 from strokeseg.reporting.svg import HUES, Scale, bar, figure, frame, legend, line, point, text
 from strokeseg.reporting.tables import parameter_text

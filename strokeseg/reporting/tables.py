@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strokeseg.gains import further_runs
 from strokeseg.imaging.metric_names import METRICS
-from strokeseg.leaderboard import LeaderboardRow
-from strokeseg.phrases import STEP_COLUMNS, step_rows
+from strokeseg.records.gains import further_runs
+from strokeseg.records.leaderboard import LeaderboardRow
+from strokeseg.records.phrases import STEP_COLUMNS, step_rows
+from strokeseg.records.summary import VOTE, interval_text
 from strokeseg.reporting.findings import Findings
-from strokeseg.summary import VOTE, interval_text
 
 MAIN_KINDS = ("vote", "axis", "comparison", "rival")
 BOARD_ROWS = 5

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from strokeseg.gains import gain_over_default
-from strokeseg.leaderboard import LeaderboardRow
-from strokeseg.phrases import count
+from strokeseg.records.gains import gain_over_default
+from strokeseg.records.leaderboard import LeaderboardRow
+from strokeseg.records.phrases import count
+from strokeseg.records.summary import VOTE, few_patients_notes
 from strokeseg.reporting.findings import Findings
-from strokeseg.summary import VOTE, few_patients_notes
 
 # The p of a rank correlation is an approximation that few cases make a lie: 0 for three of them.
 _FEWEST_FOR_P = 10

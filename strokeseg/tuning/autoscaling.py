@@ -22,7 +22,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import AutoscalingState, GetClusterStatusReply
 
 from strokeseg.errors import UserError
-from strokeseg.phrases import count
+from strokeseg.records.phrases import count
 from strokeseg.tuning.allotment import Node, cluster_nodes
 
 _log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from strokeseg.config import TrialConfig
-from strokeseg.leaderboard import SAMPLER, LeaderboardRow
+from strokeseg.records.config import TrialConfig
+from strokeseg.records.leaderboard import SAMPLER, LeaderboardRow
 from strokeseg.tuning.scoring import Scoring
 from strokeseg.tuning.space import ORIGIN, Space, plain
 

@@ -20,7 +20,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 
-from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.storage.files import write_csv
 from strokeseg.tuning.journal import read_study
 

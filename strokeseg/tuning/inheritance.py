@@ -15,8 +15,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from strokeseg.config import TrialConfig
-from strokeseg.experiment import journal_in, trial_weights, trials_in, weights_files
+from strokeseg.records.config import TrialConfig
+from strokeseg.records.experiment import journal_in, trial_weights, trials_in, weights_files
 from strokeseg.storage.files import replacing_file
 from strokeseg.tuning.entries import CONFIG, INHERITED, check_study, may_be_inherited
 from strokeseg.tuning.journal import read_study, told_as_journal

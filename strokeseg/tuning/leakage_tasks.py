@@ -14,9 +14,7 @@ import torch
 from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 from torch import Tensor
 
-from strokeseg.config import Show
 from strokeseg.errors import UserError
-from strokeseg.leakage import Finding
 from strokeseg.learning.divisions import (
     Division,
     LeakageScore,
@@ -28,6 +26,8 @@ from strokeseg.learning.new_training import new_training
 from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import Training
+from strokeseg.records.config import Show
+from strokeseg.records.leakage import Finding
 from strokeseg.tuning.allotment import allot
 from strokeseg.tuning.autoscaling import await_node
 from strokeseg.tuning.feed import Feed, open_feed

@@ -23,8 +23,8 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from strokeseg.config import SearchConfig
-from strokeseg.leaderboard import LeaderboardRow, best_complete, with_confirmations
+from strokeseg.records.config import SearchConfig
+from strokeseg.records.leaderboard import LeaderboardRow, best_complete, with_confirmations
 from strokeseg.tuning.entries import (
     INHERITED,
     Entries,

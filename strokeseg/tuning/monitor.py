@@ -16,9 +16,9 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune import experiment as tune_experiment
 
-from strokeseg.config import Show
-from strokeseg.experiment import trial_events, trial_state, weights_files
-from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
+from strokeseg.records.config import Show
+from strokeseg.records.experiment import trial_events, trial_state, weights_files
+from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.tuning.event_file import EventFile
 from strokeseg.tuning.hparams import (
     BEST_DICE,

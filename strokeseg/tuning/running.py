@@ -13,11 +13,11 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 
-from strokeseg.config import SearchConfig, Show
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, trials_in
-from strokeseg.leaderboard import trials_to_keep
 from strokeseg.process.interrupts import lending_interrupts_to_tune
+from strokeseg.records.config import SearchConfig, Show
+from strokeseg.records.experiment import Experiment, trials_in
+from strokeseg.records.leaderboard import trials_to_keep
 from strokeseg.tuning.allotment import Allotment, allot
 from strokeseg.tuning.autoscaling import await_node, may_grow
 from strokeseg.tuning.feed import first_shape, open_feeds

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from strokeseg.config import SearchConfig, Show
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, code_version
-from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.process.child_processes import child_processes
 from strokeseg.process.interrupts import check_interrupt
 from strokeseg.ray_session import ray_session
+from strokeseg.records.config import SearchConfig, Show
+from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.tuning.encoders import FoundWeights, WantedEncoders, start_finding
 from strokeseg.tuning.gpu_share import Auto
 from strokeseg.tuning.ledger import Ledger

@@ -24,8 +24,8 @@ from optuna.distributions import (
 )
 from pydantic import Field, model_validator
 
-from strokeseg.config import Record, TrialConfig
-from strokeseg.leaderboard import DEFAULT, FIRST_POINT
+from strokeseg.records.config import Record, TrialConfig
+from strokeseg.records.leaderboard import DEFAULT, FIRST_POINT
 from strokeseg.tuning.encoders import WantedEncoders
 
 Value: TypeAlias = bool | int | float | str

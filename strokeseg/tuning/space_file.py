@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from strokeseg.config import Record, TrialConfig, parse_record
 from strokeseg.errors import UserError, listed
+from strokeseg.records.config import Record, TrialConfig, parse_record
 from strokeseg.storage.yaml_file import load_yaml
 from strokeseg.tuning.space import Dimension, Space, Value, all_values
 

@@ -18,9 +18,9 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
-from strokeseg.config import SearchConfig
 from strokeseg.errors import UserError, listed, shown
-from strokeseg.experiment import Experiment
+from strokeseg.records.config import SearchConfig
+from strokeseg.records.experiment import Experiment
 from strokeseg.storage.files import write_json
 from strokeseg.storage.lease import leased
 from strokeseg.tuning.encoders import FoundWeights

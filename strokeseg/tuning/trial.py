@@ -20,16 +20,9 @@ import torch
 from ray import tune
 from safetensors.torch import load
 
-from strokeseg.config import TrialConfig
 from strokeseg.errors import DeviceError, StorageError, UserError
-from strokeseg.experiment import (
-    trial_picture_events,
-    trial_state,
-    trial_weights,
-)
 from strokeseg.imaging.slices import pixel_mm
 from strokeseg.learning.checkpoint import load_state, save_member, save_state
-from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.new_training import new_training
 from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.pictures import draw_picture
@@ -37,6 +30,13 @@ from strokeseg.learning.precision import compute_deterministically
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.learning.weights import EncoderWeights
+from strokeseg.records.config import TrialConfig
+from strokeseg.records.experiment import (
+    trial_picture_events,
+    trial_state,
+    trial_weights,
+)
+from strokeseg.records.member import MemberRecord
 from strokeseg.storage.files import storage_fault
 from strokeseg.tuning.encoders import FoundWeights
 from strokeseg.tuning.feed import Feed

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from strokeseg.config import TrialConfig
-from strokeseg.experiment import Experiment, open_experiment, trial_weights
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.learning.checkpoint import MemberRecord, save_member
 from strokeseg.learning.networks import build_network
-from strokeseg.preparation.record import read_preparation
 from strokeseg.prepare import prepare_experiment
+from strokeseg.records.config import TrialConfig
+from strokeseg.records.experiment import Experiment, open_experiment, trial_weights
+from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
+from strokeseg.records.preparation import read_preparation
 
 SEQUENCES = ("DWI", "FLAIR")
 FOLDS, TRIALS = 2, 2

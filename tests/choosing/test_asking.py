@@ -15,16 +15,16 @@ from strokeseg.choosing.asking import collect_evidence
 from strokeseg.choosing.candidates import Slate, find_candidates, unseen_cases
 from strokeseg.choosing.scores import Evidence
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.sparse_map import pack
-from strokeseg.leaderboard import read_leaderboard
 from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.slicewise import predict_volume
 from strokeseg.learning.torch_experts import torch_expert
-from strokeseg.preparation.record import Preparation, read_preparation
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.leaderboard import read_leaderboard
+from strokeseg.records.preparation import Preparation, read_preparation
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

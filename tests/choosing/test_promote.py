@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import strokeseg.promote
-from strokeseg.experiment import Experiment, trial_weights
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
 from strokeseg.learning.torch_experts import load_ensemble
+from strokeseg.records.ensemble import RECORD_NAME, read_ensemble_record
+from strokeseg.records.experiment import Experiment, trial_weights
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -12,7 +12,7 @@ from strokeseg.choosing.scores import Choice, Evidence, PatientScores, gather_ev
 from strokeseg.choosing.steps import leave_each_out, take_steps
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.sparse_map import pack
-from strokeseg.learning.ensemble_record import Rule
+from strokeseg.records.ensemble import Rule
 
 ONE_EACH = {axis: (f"{axis}-0",) for axis in AXES}
 TWO_EACH = {axis: (f"{axis}-0", f"{axis}-1") for axis in AXES}

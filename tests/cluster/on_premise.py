@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strokeseg.experiment import Experiment
+from strokeseg.records.experiment import Experiment
 
 if TYPE_CHECKING:
     from hosts import Host

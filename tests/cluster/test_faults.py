@@ -19,8 +19,8 @@ from hosts import Host, hosts_on_a_switch, missing
 from on_premise import reports
 from tiny_experiment import write_experiment
 
-from strokeseg.experiment import Experiment, open_experiment
-from strokeseg.leaderboard import read_leaderboard
+from strokeseg.records.experiment import Experiment, open_experiment
+from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.tuning.journal import open_journal
 
 # More trials than any machine ends before the last fault; the last search asks for those that have

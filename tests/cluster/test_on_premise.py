@@ -20,11 +20,11 @@ from tiny_experiment import write_experiment
 
 from strokeseg import prepare
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, open_experiment, trial_state
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import read_leaderboard
 from strokeseg.learning.bundle import open_bundle
 from strokeseg.learning.checkpoint import load_state
+from strokeseg.records.experiment import Experiment, open_experiment, trial_state
+from strokeseg.records.leaderboard import read_leaderboard
 
 _NODES = ("head", "first", "second")
 _PATIENCE_SECONDS = 400.0

@@ -12,14 +12,14 @@ from tiny_experiment import Place, write_experiment
 
 import strokeseg.evaluate
 import strokeseg.prepare
-from strokeseg.config import TrialConfig
-from strokeseg.experiment import Experiment
 from strokeseg.learning.checkpoint import MemberRecord, save_member
-from strokeseg.learning.ensemble_record import EnsembleRecord, write_ensemble
 from strokeseg.learning.networks import build_network
-from strokeseg.preparation.record import read_preparation
-from strokeseg.record_types import Kind
-from strokeseg.summary import METRICS, ScoreRow
+from strokeseg.records.config import TrialConfig
+from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.preparation import read_preparation
+from strokeseg.records.scores import Kind
+from strokeseg.records.summary import METRICS, ScoreRow
 
 AXES = ("axial", "coronal", "sagittal")
 

@@ -19,11 +19,11 @@ from strokeseg.evaluation.cautions import caution_of
 from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.learning.ensemble import segment
-from strokeseg.learning.ensemble_record import RECORD_NAME, read_ensemble_record
 from strokeseg.learning.torch_experts import load_ensemble
-from strokeseg.preparation.record import read_preparation
+from strokeseg.records.ensemble import RECORD_NAME, read_ensemble_record
+from strokeseg.records.preparation import read_preparation
+from strokeseg.records.summary import current_summary, read_scores
 from strokeseg.storage.files import read_json, write_json
-from strokeseg.summary import current_summary, read_scores
 
 Launch = Callable[..., Any]
 

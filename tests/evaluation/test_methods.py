@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from strokeseg.evaluation.methods import judge, members_to_ask, votes_of
-from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.slicewise import Expert
+from strokeseg.records.ensemble import EnsembleRecord
 
 
 def record(**rule: object) -> EnsembleRecord:

@@ -12,7 +12,7 @@ from strokeseg.evaluation.summarise import (
     paired_tests,
     signed_rank_p,
 )
-from strokeseg.summary import ScoreRow
+from strokeseg.records.summary import ScoreRow
 
 Make = Callable[..., ScoreRow]
 

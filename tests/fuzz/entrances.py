@@ -19,12 +19,12 @@ import strokeseg.evaluate
 import strokeseg.evaluation.ensemble
 import strokeseg.evaluation.rivals
 import strokeseg.evaluation.side
-import strokeseg.experiment
 import strokeseg.export
 import strokeseg.predict
 import strokeseg.preparation.steps
 import strokeseg.prepare
 import strokeseg.promote
+import strokeseg.records.experiment
 import strokeseg.report
 import strokeseg.search
 import strokeseg.segmentation

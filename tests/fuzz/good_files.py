@@ -18,13 +18,13 @@ import strokeseg.export
 import strokeseg.prepare
 import strokeseg.promote
 import strokeseg.report
-from strokeseg.experiment import Experiment, open_experiment, trial_weights
 from strokeseg.imaging.slices import AXES
-from strokeseg.leaderboard import write_leaderboard
 from strokeseg.learning.checkpoint import save_member
-from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
-from strokeseg.preparation.record import read_preparation
+from strokeseg.records.experiment import Experiment, open_experiment, trial_weights
+from strokeseg.records.leaderboard import write_leaderboard
+from strokeseg.records.member import MemberRecord
+from strokeseg.records.preparation import read_preparation
 from strokeseg.search_options import prepared_slices
 from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import open_study

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.imaging.splits import (
+from strokeseg.records.splits import (
     Splits,
     check_splits,
     draw_splits,

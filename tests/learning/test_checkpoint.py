@@ -19,9 +19,9 @@ from strokeseg.learning.checkpoint import (
     save_member,
     save_state,
 )
-from strokeseg.learning.member_header import read_member_record
-from strokeseg.learning.member_record import MemberRecord
 from strokeseg.learning.networks import build_network
+from strokeseg.records.member import MemberRecord
+from strokeseg.records.member_header import read_member_record
 
 
 @pytest.fixture

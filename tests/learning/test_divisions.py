@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from strokeseg.config import TrialConfig
 from strokeseg.learning.divisions import (
     Division,
     LeakageScore,
@@ -22,6 +21,7 @@ from strokeseg.learning.networks import build_network
 from strokeseg.learning.objective import dice_by_case, score_slices
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 from strokeseg.learning.training import EpochResult, Training
+from strokeseg.records.config import TrialConfig
 
 CPU = torch.device("cpu")
 MEMORISING = TrialConfig(

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from strokeseg.config import TrialConfig
 from strokeseg.learning.augment import augment
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.recording import Recording
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import EpochResult, Training
+from strokeseg.records.config import TrialConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from monai.bundle import verify_metadata
 
-from strokeseg.learning.ensemble_record import EnsembleRecord
 from strokeseg.learning.monai_files import metadata, metadata_schema
+from strokeseg.records.ensemble import EnsembleRecord
 
 
 @pytest.fixture

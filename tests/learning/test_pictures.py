@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from strokeseg.config import TrialConfig
 from strokeseg.learning.networks import build_network
 from strokeseg.learning.pictures import (
     PREDICTION_COLOUR,
@@ -20,6 +19,7 @@ from strokeseg.learning.pictures import (
 )
 from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import Training
+from strokeseg.records.config import TrialConfig
 
 
 @pytest.mark.parametrize(

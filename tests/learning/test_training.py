@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
 from strokeseg.learning.checkpoint import load_state, save_state
 from strokeseg.learning.networks import build_network
@@ -19,6 +18,7 @@ from strokeseg.learning.objective import TrialFailure, dice_by_case
 from strokeseg.learning.schedule import rate_factor
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 from strokeseg.learning.training import Training
+from strokeseg.records.config import TrialConfig
 
 _CONFIG = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from strokeseg.config import ExperimentConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.preparation import leak_audit, similarity
@@ -21,8 +20,9 @@ from strokeseg.preparation.leak_audit import (
     refuse_leaks,
     refuse_resemblances,
 )
-from strokeseg.preparation.record import Measured, file_facts, files_of, settings_of
 from strokeseg.preparation.similarity import SIDE
+from strokeseg.records.config import ExperimentConfig
+from strokeseg.records.preparation import Measured, file_facts, files_of, settings_of
 
 
 def config(**parts: Any) -> ExperimentConfig:

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from strokeseg.config import DataConfig, ExperimentConfig
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.slice_table import table_to_arrays
 from strokeseg.imaging.slices import AXES, slice_size
 from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
+from strokeseg.records.config import DataConfig, ExperimentConfig
 
 
 def test_each_slice_is_a_row_group_with_its_counts_beside_it(

@@ -15,17 +15,17 @@ from strokeseg.evaluation.summarise import (
     methods_of,
     paired_tests,
 )
-from strokeseg.experiment import Experiment, open_experiment
 from strokeseg.imaging.cases import Case, mask_name
 from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.volume import read_volume, write_mask
-from strokeseg.leaderboard import LeaderboardRow, with_confirmations
-from strokeseg.learning.ensemble_record import EnsembleRecord
-from strokeseg.preparation.record import Preparation
-from strokeseg.record_types import Kind
+from strokeseg.records.ensemble import EnsembleRecord
+from strokeseg.records.experiment import Experiment, open_experiment
+from strokeseg.records.leaderboard import LeaderboardRow, with_confirmations
+from strokeseg.records.preparation import Preparation
+from strokeseg.records.scores import Kind
+from strokeseg.records.summary import ScoreRow
 from strokeseg.reporting.findings import Findings
-from strokeseg.summary import ScoreRow
 
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 TESTED = 3

@@ -10,6 +10,7 @@ from PIL import Image
 
 from strokeseg.imaging.volume import Grid
 from strokeseg.learning.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
+from strokeseg.records.summary import ScoreRow
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.pictures import (
     SeenCase,
@@ -19,7 +20,6 @@ from strokeseg.reporting.pictures import (
     telling_position,
 )
 from strokeseg.reporting.viewer import _small, _sprite
-from strokeseg.summary import ScoreRow
 
 
 def rows_of(*dice: float) -> list[ScoreRow]:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from strokeseg.evaluation.summarise import by_size, methods_of
-from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.records.leaderboard import LeaderboardRow
+from strokeseg.records.summary import interval_text
 from strokeseg.reporting import plots, search_plots, tables, wording
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markdown import report_markdown
 from strokeseg.reporting.page import report_page
-from strokeseg.summary import interval_text
 
 VOID = {"meta", "img", "input"}
 

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from strokeseg.leaderboard import LeaderboardRow
+from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.storage.files import read_csv
 from strokeseg.tuning.importances import LEAST_TRIALS, importances_of, write_importances
 

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig, TrialConfig
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
 from strokeseg.imaging.slice_table import slices_to_table
-from strokeseg.leaderboard import LeaderboardRow
-from strokeseg.leakage import Finding, means
+from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig, TrialConfig
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.leaderboard import LeaderboardRow
+from strokeseg.records.leakage import Finding, means
 from strokeseg.tuning.leakage import (
     Configuration,
     FindingStore,

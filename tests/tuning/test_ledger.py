@@ -13,8 +13,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from strokeseg.config import SearchConfig, TrialConfig
-from strokeseg.leaderboard import ranked
+from strokeseg.records.config import SearchConfig, TrialConfig
+from strokeseg.records.leaderboard import ranked
 from strokeseg.tuning.entries import Proposal
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring

@@ -13,8 +13,8 @@ from ray.tune.experiment import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from strokeseg.config import SearchConfig
-from strokeseg.experiment import trial_events
+from strokeseg.records.config import SearchConfig
+from strokeseg.records.experiment import trial_events
 from strokeseg.tuning.hparams import BEST_DICE, CONFIGURATION, END, EPOCHS_RUN, START
 from strokeseg.tuning.journal import open_journal
 from strokeseg.tuning.ledger import Ledger

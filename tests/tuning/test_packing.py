@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from strokeseg.config import TrialConfig
+from strokeseg.records.config import TrialConfig
 from strokeseg.tuning.allotment import Node
 from strokeseg.tuning.packing import measured_share
 from strokeseg.tuning.space import Space

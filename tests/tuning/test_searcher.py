@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray import tune
 
-from strokeseg.config import SearchConfig
+from strokeseg.records.config import SearchConfig
 from strokeseg.tuning.journal import open_journal
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.scoring import FoldScoring

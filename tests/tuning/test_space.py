@@ -10,8 +10,8 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from strokeseg.config import TrialConfig
 from strokeseg.errors import UserError
+from strokeseg.records.config import TrialConfig
 from strokeseg.tuning.encoders import check_encoders
 from strokeseg.tuning.space import Dimension, Space, enqueue_first, plain
 from strokeseg.tuning.space_file import load_space

@@ -11,9 +11,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from strokeseg.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment, trial_weights
+from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig
+from strokeseg.records.experiment import Experiment, trial_weights
 from strokeseg.storage.files import read_json
 from strokeseg.tuning.encoders import find_encoders
 from strokeseg.tuning.space_file import load_space

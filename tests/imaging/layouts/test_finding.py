@@ -5,10 +5,10 @@ from typing import get_args
 
 import pytest
 
-from strokeseg.config import DataConfig
 from strokeseg.errors import UserError
 from strokeseg.imaging.layouts.finding import LAYOUTS, detect_layout, find_cases
 from strokeseg.imaging.layouts.named_files import name_case
+from strokeseg.records.config import DataConfig
 
 FILES = {
     "siss": "1/VSD.Brain.XX.O.MR_T1.7/VSD.Brain.XX.O.MR_T1.7.nii",

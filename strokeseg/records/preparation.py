@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from strokeseg.config import ExperimentConfig, Positive, parse_values
 from strokeseg.errors import UserError, shown
-from strokeseg.experiment import Experiment
 from strokeseg.imaging.cases import Case, is_case_name
 from strokeseg.imaging.slices import SCHEMA_VERSION
-from strokeseg.imaging.splits import Splits, read_splits
+from strokeseg.records.config import ExperimentConfig, Positive, parse_values
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.splits import Splits, read_splits
 from strokeseg.storage.files import file_sha256, read_csv, read_json, told_as, write_csv
 
 Spacing = tuple[float, float, float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strokeseg.leaderboard import DEFAULT, LeaderboardRow, ranked
+from strokeseg.records.leaderboard import DEFAULT, LeaderboardRow, ranked
 
 
 def gain_over_default(rows: Sequence[LeaderboardRow]) -> str:

@@ -10,9 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from strokeseg.config import Record, Sequences, SliceSize, SpacingMm, TrialConfig, parse_record
 from strokeseg.errors import UserError
-from strokeseg.learning.ensemble_record import EnsembleRecord
+from strokeseg.records.config import (
+    Record,
+    Sequences,
+    SliceSize,
+    SpacingMm,
+    TrialConfig,
+    parse_record,
+)
+from strokeseg.records.ensemble import EnsembleRecord
 
 METADATA_KEY = "strokeseg"
 

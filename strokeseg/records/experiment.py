@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import strokeseg
-from strokeseg.config import ExperimentConfig, load_experiment
 from strokeseg.errors import UserError
+from strokeseg.records.config import ExperimentConfig, load_experiment
 from strokeseg.storage.files import unwritable
 from strokeseg.storage.remote_copy import Mirror, fetched, is_uri, mirror_of
 
-_CHECKOUT = Path(__file__).resolve().parents[1]
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)

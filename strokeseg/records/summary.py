@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strokeseg.config import parse_values
 from strokeseg.errors import UserError
-from strokeseg.experiment import Experiment
 from strokeseg.imaging import metric_names
-from strokeseg.imaging.splits import SIDES
-from strokeseg.learning.ensemble_record import RECORD_NAME
-from strokeseg.phrases import count
-from strokeseg.record_types import ChoiceRecord, Kind, Summary
+from strokeseg.records.config import parse_values
+from strokeseg.records.ensemble import RECORD_NAME
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.phrases import count
+from strokeseg.records.scores import ChoiceRecord, Kind, Summary
+from strokeseg.records.splits import SIDES
 from strokeseg.storage.files import file_sha256, read_csv, read_json, told_as, write_csv
 
 VOTE = "vote"

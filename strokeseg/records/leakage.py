@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from strokeseg.config import Count, Record, Share, TrialConfig
+from strokeseg.records.config import Count, Record, Share, TrialConfig
 from strokeseg.storage.files import write_csv
 
 LEVELS = ("slice", "patient")

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from strokeseg.config import TrialConfig
+from strokeseg.records.config import TrialConfig
 from strokeseg.storage.files import read_csv, told_as, write_csv
 
 # Where a trial's configuration came from, if from no other trial.

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from strokeseg.errors import UserError
-from strokeseg.learning.member_record import MemberRecord, parse_member_record
+from strokeseg.records.member import MemberRecord, parse_member_record
 
 
 def read_member_record(path: Path) -> MemberRecord:

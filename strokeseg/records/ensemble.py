@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from strokeseg.config import NotNegative, Record, Sequences, SpacingMm, parse_record
 from strokeseg.errors import UserError
 from strokeseg.imaging.voting import Ballot
+from strokeseg.records.config import NotNegative, Record, Sequences, SpacingMm, parse_record
 from strokeseg.storage.files import file_sha256, read_json, replacing_folder, write_json
 
 RECORD_NAME = "ensemble.json"

@@ -1,0 +1,1 @@
+"""What one stage writes and the next reads, and where it lies."""
