@@ -23,9 +23,9 @@ from ray import tune
 
 from benchmarks.overhead import SPACE, experiment_in, no_slices, start_ray
 from benchmarks.stand_in import metrics_of
+from strokeseg.compute.allotment import Allotment
 from strokeseg.imaging.slices import AXES
 from strokeseg.records.config import SearchConfig
-from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor
 from strokeseg.tuning.running import _fit
 from strokeseg.tuning.searcher import StudySearcher

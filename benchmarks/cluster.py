@@ -36,9 +36,9 @@ from ray import tune
 from benchmarks.overhead import our_search
 from benchmarks.stand_in import metrics_of
 from strokeseg import cli
-from strokeseg.ray_session import ray_session
+from strokeseg.compute.allotment import allot, cluster_nodes
+from strokeseg.compute.session import ray_session
 from strokeseg.records.experiment import Experiment, open_experiment
-from strokeseg.tuning.allotment import allot, cluster_nodes
 from tests.cluster.hosts import Host, hosts_on_a_switch, missing
 from tests.cluster.on_premise import Cluster, reports
 

@@ -150,7 +150,7 @@ def _ray_data(folder: Path) -> Batches:
     import pyarrow.parquet as pq
     import ray
 
-    from strokeseg.ray_session import ray_session
+    from strokeseg.compute.session import ray_session
 
     parquet = (folder / "parquet").resolve()
     schema = pq.read_schema(next(parquet.rglob("*.parquet")))
@@ -288,11 +288,11 @@ def _ours(folder: Path, *, way: str) -> Batches:
     import ray
     import torch
 
+    from strokeseg.compute.session import ray_session
     from strokeseg.imaging.slice_file import SliceFile
     from strokeseg.imaging.unpacked import unpack
     from strokeseg.learning.slice_set import SliceSet
     from strokeseg.learning.stores import UnpackedSlices
-    from strokeseg.ray_session import ray_session
     from strokeseg.tuning.trial_slices import mapped
 
     files = sorted((folder / "parquet").iterdir())

@@ -36,10 +36,10 @@ from benchmarks.overhead import our_search
 from benchmarks.stand_in import stand_in
 from benchmarks.watching import wrapped
 from strokeseg import cli, prepare
+from strokeseg.compute.allotment import Allotment
+from strokeseg.compute.session import ray_session
 from strokeseg.phantoms.dataset import SPACINGS_MM
 from strokeseg.preparation import steps
-from strokeseg.ray_session import ray_session
-from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.searcher import StudySearcher
 
 EPOCHS = 4

@@ -50,10 +50,10 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.stand_in import metrics_of, stand_in, warm_up
 from benchmarks.watching import wrapped
+from strokeseg.compute.allotment import Allotment
 from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import trials_to_keep
-from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor
 from strokeseg.tuning.running import _fit

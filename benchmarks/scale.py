@@ -54,8 +54,8 @@ from benchmarks.overhead import (
 )
 from benchmarks.stand_in import metrics_of, stand_in, warm_up
 from benchmarks.watching import ray_workers_mb, wrapped
+from strokeseg.compute.allotment import Allotment
 from strokeseg.process.background_timer import watching
-from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.samplers import make_sampler
 from strokeseg.tuning.searcher import StudyScheduler
 from strokeseg.tuning.space_file import load_space

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from strokeseg import cli
+from strokeseg.compute.gpu_share import AUTO
+from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
 from strokeseg.preparation.steps import ensure_prepared
-from strokeseg.ray_session import ray_session
 from strokeseg.records.config import SearchConfig
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.leaderboard import read_leaderboard
@@ -22,7 +23,6 @@ from strokeseg.search_options import (
     weights_folder,
 )
 from strokeseg.tuning.encoders import check_encoders
-from strokeseg.tuning.gpu_share import AUTO
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.space_file import load_space

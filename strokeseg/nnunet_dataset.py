@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from strokeseg.compute.session import ray_session
 from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts.nnunet import DATASET_JSON, SPLITS_JSON
@@ -20,7 +21,6 @@ from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.volume import read_volume, voxels_on, write_map, write_mask
 from strokeseg.preparation.steps import Progress
 from strokeseg.preparation.tasks import spread
-from strokeseg.ray_session import ray_session
 from strokeseg.records.config import ExperimentConfig
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.preparation import Preparation, changed_files, read_preparation

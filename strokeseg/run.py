@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, command: str) -> int:
+    from strokeseg.compute.session import ray_session
     from strokeseg.evaluation.cases import cases_to_score
     from strokeseg.imaging.slices import AXES
     from strokeseg.prepare import prepare_experiment
-    from strokeseg.ray_session import ray_session
     from strokeseg.records.preparation import read_preparation
     from strokeseg.search import print_results
     from strokeseg.tuning.search import Search

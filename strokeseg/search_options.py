@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from strokeseg.compute.gpu_share import AUTO, Auto
 from strokeseg.errors import UserError
 from strokeseg.storage.remote_copy import fetched
-from strokeseg.tuning.gpu_share import AUTO, Auto
 
 if TYPE_CHECKING:
     from strokeseg.records.config import SearchConfig

@@ -190,7 +190,7 @@ from ray import tune
 from strokeseg import cli
 from strokeseg.phantoms.dataset import write_phantoms
 from strokeseg.process.interrupts import lending_interrupts_to_tune
-from strokeseg.ray_session import ray_session
+from strokeseg.compute.session import ray_session
 
 folder = Path(sys.argv[1])
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import strokeseg
+from strokeseg.compute.joining import NodeReport, faults_of, find_cluster
 from strokeseg.errors import UserError
-from strokeseg.joining import NodeReport, faults_of, find_cluster
 from strokeseg.process.temporary_folder import living_folder
 from strokeseg.storage.remote_copy import mirror_of
 
@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 import ray
 from strokeseg import cli
-from strokeseg.ray_session import ray_session
+from strokeseg.compute.session import ray_session
 
 def work():
     storage, data = map(Path, sys.argv[3:5])

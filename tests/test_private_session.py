@@ -15,7 +15,7 @@ SESSION = """
 import sys
 from pathlib import Path
 import ray
-from strokeseg.ray_session import ray_session
+from strokeseg.compute.session import ray_session
 with ray_session(Path(sys.argv[1])):
     print(ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.read()

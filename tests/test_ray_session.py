@@ -27,7 +27,7 @@ import os, signal, sys, time
 from pathlib import Path
 import ray
 from strokeseg import cli
-from strokeseg.ray_session import ray_session
+from strokeseg.compute.session import ray_session
 
 @ray.remote(max_retries=0)
 def crash():

@@ -12,9 +12,9 @@ from strokeseg import cli
 from strokeseg.choosing.candidates import Candidate, Slate, candidate, find_candidates
 from strokeseg.choosing.choice import choose_ensemble
 from strokeseg.choosing.record import Outcome, as_values, sentences
+from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import AXES
-from strokeseg.ray_session import ray_session
 from strokeseg.records.ensemble import RECORD_NAME, EnsembleRecord, write_ensemble
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.leaderboard import LeaderboardRow, best_by_start, read_leaderboard

@@ -11,6 +11,8 @@ from platform import python_version
 import torch
 
 from strokeseg import cli
+from strokeseg.compute.session import ray_session
+from strokeseg.compute.tasks import cpus_a_task
 from strokeseg.errors import UserError
 from strokeseg.evaluation.cases import cases_to_score
 from strokeseg.evaluation.cautions import caution_of
@@ -25,9 +27,7 @@ from strokeseg.evaluation.summarise import (
     methods_of,
     paired_tests,
 )
-from strokeseg.evaluation.tasks import cpus_a_task
 from strokeseg.imaging.metric_names import METRICS, Policy
-from strokeseg.ray_session import ray_session
 from strokeseg.records.ensemble import (
     RECORD_NAME,
     EnsembleRecord,

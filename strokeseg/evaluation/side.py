@@ -13,9 +13,9 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
+from strokeseg.compute.tasks import run_tasks
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.scoring import CaseResult, Job, score_case, uncertainty_name
-from strokeseg.evaluation.tasks import run_tasks
 from strokeseg.imaging.cases import Case, mask_name
 from strokeseg.records.config import Show, parse_values
 from strokeseg.records.experiment import Experiment, code_version

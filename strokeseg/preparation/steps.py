@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import TEST, Case
 from strokeseg.imaging.layouts import finding
@@ -25,7 +26,6 @@ from strokeseg.preparation.leak_audit import (
     refuse_resemblances,
 )
 from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
-from strokeseg.ray_session import ray_session
 from strokeseg.records.config import PhantomConfig, Show
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.preparation import (

@@ -24,11 +24,11 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from strokeseg.compute.allotment import cluster_nodes
 from strokeseg.errors import UserError, listed
 from strokeseg.imaging.slice_file import SliceFile
 from strokeseg.imaging.slice_table import in_one_piece
 from strokeseg.imaging.unpacked import unpacked_bytes
-from strokeseg.tuning.allotment import cluster_nodes
 from strokeseg.tuning.unpacking import disk_here
 
 _log = logging.getLogger(__name__)

@@ -14,6 +14,8 @@ import torch
 from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 from torch import Tensor
 
+from strokeseg.compute.allotment import allot
+from strokeseg.compute.autoscaling import await_node
 from strokeseg.errors import UserError
 from strokeseg.learning.divisions import (
     Division,
@@ -28,8 +30,6 @@ from strokeseg.learning.slice_set import SliceSet
 from strokeseg.learning.training import Training
 from strokeseg.records.config import Show
 from strokeseg.records.leakage import Finding
-from strokeseg.tuning.allotment import allot
-from strokeseg.tuning.autoscaling import await_node
 from strokeseg.tuning.feed import Feed, open_feed
 from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS

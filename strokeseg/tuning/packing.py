@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from strokeseg.tuning.allotment import Node
+from strokeseg.compute.allotment import Node
 from strokeseg.tuning.space import Space
 
 _log = logging.getLogger(__name__)

@@ -13,15 +13,15 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 
+from strokeseg.compute.allotment import Allotment, allot
+from strokeseg.compute.autoscaling import await_node, may_grow
+from strokeseg.compute.gpu_share import AUTO, Auto
 from strokeseg.errors import UserError
 from strokeseg.process.interrupts import lending_interrupts_to_tune
 from strokeseg.records.config import SearchConfig, Show
 from strokeseg.records.experiment import Experiment, trials_in
 from strokeseg.records.leaderboard import trials_to_keep
-from strokeseg.tuning.allotment import Allotment, allot
-from strokeseg.tuning.autoscaling import await_node, may_grow
 from strokeseg.tuning.feed import first_shape, open_feeds
-from strokeseg.tuning.gpu_share import AUTO, Auto
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.monitor import SearchMonitor, StudyMonitor
 from strokeseg.tuning.packing import measured_share

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from strokeseg.compute.gpu_share import Auto
+from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
 from strokeseg.process.child_processes import child_processes
 from strokeseg.process.interrupts import check_interrupt
-from strokeseg.ray_session import ray_session
 from strokeseg.records.config import SearchConfig, Show
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.tuning.encoders import FoundWeights, WantedEncoders, start_finding
-from strokeseg.tuning.gpu_share import Auto
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.running import run_studies
 from strokeseg.tuning.space_file import load_space

@@ -22,6 +22,7 @@ import torch
 from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from strokeseg.compute.gpu_share import AUTO
 from strokeseg.errors import UserError
 from strokeseg.learning.memory import peak_bytes, total_bytes
 from strokeseg.learning.new_training import new_training
@@ -29,7 +30,6 @@ from strokeseg.learning.objective import TrialFailure
 from strokeseg.learning.slice_set import slices_in_memory
 from strokeseg.learning.training import EpochResult, Training
 from strokeseg.records.config import TrialConfig
-from strokeseg.tuning.gpu_share import AUTO
 from strokeseg.tuning.space import Space
 
 _log = logging.getLogger(__name__)

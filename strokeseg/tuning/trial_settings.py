@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from strokeseg.tuning.allotment import Allotment
+from strokeseg.compute.allotment import Allotment
 
 
 @dataclass(frozen=True, kw_only=True)

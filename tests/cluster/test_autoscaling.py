@@ -66,9 +66,9 @@ import optuna, ray
 from ray import tune
 from benchmarks.overhead import our_study
 from benchmarks.stand_in import metrics_of
-from strokeseg.tuning.allotment import cluster_nodes
+from strokeseg.compute.allotment import cluster_nodes
 from strokeseg.errors import UserError
-from strokeseg.tuning.autoscaling import await_node, may_grow
+from strokeseg.compute.autoscaling import await_node, may_grow
 from strokeseg.tuning.running import _allotment, _fit
 
 def stand_in(proposal, *, held, together):

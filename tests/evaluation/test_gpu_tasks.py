@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from strokeseg.compute.tasks import run_tasks
 from strokeseg.errors import UserError
-from strokeseg.evaluation.tasks import run_tasks
 
 # Each case notes its process and its GPU; the third loses its process once.
 SPREAD = """
@@ -17,7 +17,7 @@ import json, os, sys, time
 from pathlib import Path
 
 import ray
-from strokeseg.evaluation.tasks import run_tasks
+from strokeseg.compute.tasks import run_tasks
 
 def work(number, folder):
     begun = time.monotonic()

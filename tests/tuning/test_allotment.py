@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from strokeseg.compute.allotment import Allotment, Node, allot
 from strokeseg.errors import UserError
 from strokeseg.search import main as search
-from strokeseg.tuning.allotment import Allotment, Node, allot
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ import optuna, ray
 from ray import tune
 from benchmarks.overhead import our_study
 from benchmarks.stand_in import metrics_of
-from strokeseg.tuning.allotment import Node, allot
+from strokeseg.compute.allotment import Node, allot
 from strokeseg.tuning.running import _fit
 
 def wait_for(path):

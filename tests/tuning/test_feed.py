@@ -53,7 +53,7 @@ from pathlib import Path
 import numpy as np
 import ray
 from strokeseg.errors import StorageError
-from strokeseg.ray_session import ray_session
+from strokeseg.compute.session import ray_session
 from strokeseg.tuning.feed import open_feed
 from strokeseg.tuning.trial_slices import slices_of
 

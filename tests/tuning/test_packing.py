@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from strokeseg.compute.allotment import Node
 from strokeseg.records.config import TrialConfig
-from strokeseg.tuning.allotment import Node
 from strokeseg.tuning.packing import measured_share
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.tenants import Crowd, best_crowd, greediest

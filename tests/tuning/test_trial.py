@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from strokeseg.compute.allotment import Allotment
 from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 from strokeseg.records.experiment import trial_folder, trial_state, trial_weights
-from strokeseg.tuning.allotment import Allotment
 from strokeseg.tuning.trial import train_trial
 from strokeseg.tuning.trial_settings import TrialSettings
 

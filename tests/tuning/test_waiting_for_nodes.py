@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from strokeseg.tuning.allotment import cluster_nodes
-from strokeseg.tuning.autoscaling import await_node, may_grow
+from strokeseg.compute.allotment import cluster_nodes
+from strokeseg.compute.autoscaling import await_node, may_grow
 
 
 @pytest.mark.usefixtures("local_ray")

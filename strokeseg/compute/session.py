@@ -26,8 +26,8 @@ import ray
 from ray.data import DataContext
 from rich.console import Console
 
+from strokeseg.compute.joining import check_nodes, find_cluster
 from strokeseg.errors import UserError
-from strokeseg.joining import check_nodes, find_cluster
 from strokeseg.process.background_timer import watching
 from strokeseg.process.interrupts import holding_interrupts, stopped_by_now
 from strokeseg.process.temporary_folder import living_folder

@@ -21,9 +21,9 @@ import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import AutoscalingState, GetClusterStatusReply
 
+from strokeseg.compute.allotment import Node, cluster_nodes
 from strokeseg.errors import UserError
 from strokeseg.records.phrases import count
-from strokeseg.tuning.allotment import Node, cluster_nodes
 
 _log = logging.getLogger(__name__)
 

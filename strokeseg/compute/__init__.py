@@ -1,0 +1,1 @@
+"""Ray: sessions, checks before joining a cluster, resources, tasks."""
