@@ -291,8 +291,8 @@ def _ours(folder: Path, *, way: str) -> Batches:
     from strokeseg.compute.session import ray_session
     from strokeseg.imaging.slice_file import SliceFile
     from strokeseg.imaging.unpacked import unpack
-    from strokeseg.learning.slice_set import SliceSet
-    from strokeseg.learning.stores import UnpackedSlices
+    from strokeseg.training.slice_set import SliceSet
+    from strokeseg.training.stores import UnpackedSlices
     from strokeseg.tuning.trial_slices import mapped
 
     files = sorted((folder / "parquet").iterdir())

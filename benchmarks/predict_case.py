@@ -33,12 +33,12 @@ from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts.finding import find_cases
 from strokeseg.imaging.slices import AXES
 from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.inference import predict_batch
-from strokeseg.learning.networks import build_network
 from strokeseg.learning.slicewise import Expert
 from strokeseg.phantoms.dataset import write_phantoms
 from strokeseg.prediction import Tool, predict_case
 from strokeseg.records.ensemble import EnsembleRecord
+from strokeseg.training.inference import predict_batch
+from strokeseg.training.network import build_network
 
 _SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 _LARGE, _QUICK_LARGE = (512, 512, 400), (256, 256, 200)

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.recording import Recording, Step
-from strokeseg.learning.slice_set import SliceSet, slices_in_memory
-from strokeseg.learning.training import EpochResult, Training
 from strokeseg.records.config import TrialConfig
+from strokeseg.training.cuda_graph import Recording, Step
+from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.network import build_network
+from strokeseg.training.slice_set import SliceSet, slices_in_memory
 
 ENCODERS = (("resnet18", 5), ("resnet50", 5), ("tu-tf_efficientnet_lite0", 4))
 SIDES = (96, 240)

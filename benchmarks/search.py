@@ -26,11 +26,11 @@ import yaml
 from strokeseg.imaging.cases import TEST
 from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.prepared import prepare_case
-from strokeseg.learning.checkpoint import load_member
-from strokeseg.learning.inference import predict_volume
 from strokeseg.records.experiment import Experiment, open_experiment, trial_weights
 from strokeseg.records.leaderboard import LeaderboardRow, read_leaderboard
 from strokeseg.records.preparation import read_preparation
+from strokeseg.training.checkpoint import load_member
+from strokeseg.training.inference import predict_volume
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TRIALS, EPOCHS, SLICES = 8, 6, 96

@@ -25,13 +25,13 @@ from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.unpacked import unpack
-from strokeseg.learning.losses import MixedLoss
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.precision import Stepper, reduced_type
-from strokeseg.learning.slice_set import SliceSet, slices_in_memory
-from strokeseg.learning.stores import UnpackedSlices
-from strokeseg.learning.training import Training
 from strokeseg.records.config import TrialConfig
+from strokeseg.training.loop import Training
+from strokeseg.training.loss import MixedLoss
+from strokeseg.training.network import build_network
+from strokeseg.training.precision import Stepper, reduced_type
+from strokeseg.training.slice_set import SliceSet, slices_in_memory
+from strokeseg.training.stores import UnpackedSlices
 
 ENCODERS = (("resnet18", 5), ("tu-tf_efficientnet_lite0", 4))
 CASES, SLICES, SIDE, BATCH, QUICK_SLICES = 4, 64, 96, 16, 16

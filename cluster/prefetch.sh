@@ -42,7 +42,7 @@ import sys
 from pathlib import Path
 
 from strokeseg.errors import UserError
-from strokeseg.tuning.encoders import find_encoders
+from strokeseg.training.encoders import find_encoders
 from strokeseg.tuning.space_file import load_space
 
 folder, *spaces = map(Path, sys.argv[1:])

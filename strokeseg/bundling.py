@@ -18,7 +18,6 @@ import numpy as np
 from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.learning.checkpoint import Member, load_member
 from strokeseg.learning.monai_files import (
     SCHEMA_NAME,
     inference_workflow,
@@ -37,6 +36,7 @@ from strokeseg.records.phrases import count
 from strokeseg.records.preparation import Preparation, changed_files
 from strokeseg.records.scores import Summary
 from strokeseg.records.summary import VOTE, current_summary, read_choice
+from strokeseg.training.checkpoint import Member, load_member
 
 LARGEST_DIFFERENCE = 1e-4
 _LICENCE = """\

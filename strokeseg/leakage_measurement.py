@@ -22,7 +22,7 @@ from strokeseg.search_options import (
     space_path_of,
     weights_folder,
 )
-from strokeseg.tuning.encoders import check_encoders
+from strokeseg.training.encoders import check_encoders
 from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.space_file import load_space

@@ -29,15 +29,15 @@ from tiny_experiment import Place, write_experiment
 import strokeseg.run
 from strokeseg.imaging.slices import AXES
 from strokeseg.learning.bundle import write_bundle
-from strokeseg.learning.checkpoint import load_member, save_member
-from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.process.temporary_folder import living_folder
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.records.member import MemberRecord
-from strokeseg.tuning.encoders import check_encoders
+from strokeseg.training.checkpoint import load_member, save_member
+from strokeseg.training.encoders import check_encoders
+from strokeseg.training.network import build_network
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.space_file import load_space
 

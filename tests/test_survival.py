@@ -28,9 +28,9 @@ from tiny_experiment import Place, write_experiment
 import strokeseg.prepare
 from strokeseg.compute.allotment import Allotment
 from strokeseg.imaging.slice_table import table_to_arrays
-from strokeseg.learning.slice_set import slices_in_memory
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.preparation import read_preparation
+from strokeseg.training.slice_set import slices_in_memory
 from strokeseg.tuning.journal import open_journal
 from strokeseg.tuning.trial import TrialSettings, train_trial
 

@@ -22,7 +22,6 @@ from strokeseg.choosing.scores import Evidence, gather_evidence
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.sparse_map import pack, read_sparse_map
-from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.ensemble import ask_all
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.preparation.tasks import prepare_as_configured, spread
@@ -30,6 +29,7 @@ from strokeseg.records.config import ExperimentConfig, Show
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.preparation import Preparation, changed_files
 from strokeseg.storage.files import file_sha256, read_json, values_sha256, write_json
+from strokeseg.training.checkpoint import load_member
 
 # A case is read and prepared on the CPU for as long as several networks take on a GPU.
 _GPU_SHARE = 0.25

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from strokeseg.learning.objective import score_slices
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training
+from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.slice_set import SliceSet
+from strokeseg.training.validation import score_slices
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,9 +19,9 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim
 
-from strokeseg.learning.checkpoint import Member
 from strokeseg.learning.onnx_experts import IMAGE, PROBABILITY
 from strokeseg.records.member import METADATA_KEY
+from strokeseg.training.checkpoint import Member
 
 # None of these may be 0 or 1, which export would take for constants.
 _EXAMPLE = (2, 64, 96)

@@ -11,10 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from strokeseg.errors import UserError
-from strokeseg.learning.checkpoint import Member, load_member
 from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.inference import predict_batch
-from strokeseg.learning.precision import reduced_type
 from strokeseg.learning.slicewise import Expert
 from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,
@@ -24,6 +21,9 @@ from strokeseg.records.ensemble import (
 )
 from strokeseg.records.member import check_fits
 from strokeseg.storage.files import file_sha256
+from strokeseg.training.checkpoint import Member, load_member
+from strokeseg.training.inference import predict_batch
+from strokeseg.training.precision import reduced_type
 
 
 def load_ensemble(

@@ -24,12 +24,12 @@ from strokeseg.learning.divisions import (
     divide_by_slice,
     measure,
 )
-from strokeseg.learning.new_training import new_training
-from strokeseg.learning.objective import TrialFailure
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import Training
 from strokeseg.records.config import Show
 from strokeseg.records.leakage import Finding
+from strokeseg.training.loop import Training
+from strokeseg.training.setup import new_training
+from strokeseg.training.slice_set import SliceSet
+from strokeseg.training.validation import TrialFailure
 from strokeseg.tuning.feed import Feed, open_feed
 from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS

@@ -21,7 +21,7 @@ from strokeseg.process.interrupts import check_interrupt
 from strokeseg.records.config import SearchConfig, Show
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
-from strokeseg.tuning.encoders import FoundWeights, WantedEncoders, start_finding
+from strokeseg.training.encoders import FoundWeights, WantedEncoders, start_finding
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.running import run_studies
 from strokeseg.tuning.space_file import load_space

@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from strokeseg.records.config import Record, TrialConfig
 from strokeseg.records.leaderboard import DEFAULT, FIRST_POINT
-from strokeseg.tuning.encoders import WantedEncoders
+from strokeseg.training.encoders import WantedEncoders
 
 Value: TypeAlias = bool | int | float | str
 

@@ -23,7 +23,7 @@ from strokeseg.records.config import SearchConfig
 from strokeseg.records.experiment import Experiment
 from strokeseg.storage.files import write_json
 from strokeseg.storage.lease import leased
-from strokeseg.tuning.encoders import FoundWeights
+from strokeseg.training.encoders import FoundWeights
 from strokeseg.tuning.entries import check_study
 from strokeseg.tuning.inheritance import inherit
 from strokeseg.tuning.journal import mend_journal, open_journal, read_study, told_as_journal

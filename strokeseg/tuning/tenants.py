@@ -24,12 +24,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from strokeseg.compute.gpu_share import AUTO
 from strokeseg.errors import UserError
-from strokeseg.learning.memory import peak_bytes, total_bytes
-from strokeseg.learning.new_training import new_training
-from strokeseg.learning.objective import TrialFailure
-from strokeseg.learning.slice_set import slices_in_memory
-from strokeseg.learning.training import EpochResult, Training
 from strokeseg.records.config import TrialConfig
+from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.memory import peak_bytes, total_bytes
+from strokeseg.training.setup import new_training
+from strokeseg.training.slice_set import slices_in_memory
+from strokeseg.training.validation import TrialFailure
 from strokeseg.tuning.space import Space
 
 _log = logging.getLogger(__name__)

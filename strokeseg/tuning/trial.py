@@ -22,14 +22,6 @@ from safetensors.torch import load
 
 from strokeseg.errors import DeviceError, StorageError, UserError
 from strokeseg.imaging.slices import pixel_mm
-from strokeseg.learning.checkpoint import load_state, save_member, save_state
-from strokeseg.learning.new_training import new_training
-from strokeseg.learning.objective import TrialFailure
-from strokeseg.learning.pictures import draw_picture
-from strokeseg.learning.precision import compute_deterministically
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training
-from strokeseg.learning.weights import EncoderWeights
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.experiment import (
     trial_picture_events,
@@ -38,7 +30,15 @@ from strokeseg.records.experiment import (
 )
 from strokeseg.records.member import MemberRecord
 from strokeseg.storage.files import storage_fault
-from strokeseg.tuning.encoders import FoundWeights
+from strokeseg.training.checkpoint import load_state, save_member, save_state
+from strokeseg.training.encoders import FoundWeights
+from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.pictures import draw_picture
+from strokeseg.training.precision import compute_deterministically
+from strokeseg.training.pretrained import EncoderWeights
+from strokeseg.training.setup import new_training
+from strokeseg.training.slice_set import SliceSet
+from strokeseg.training.validation import TrialFailure
 from strokeseg.tuning.feed import Feed
 from strokeseg.tuning.gpus import leave_broken_gpu, take_gpu
 from strokeseg.tuning.picture_events import replace_pictures

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, ObjectLostError
 
 from strokeseg.imaging.slice_table import table_to_arrays
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.stores import MappedSlices, Store
+from strokeseg.training.slice_set import SliceSet
+from strokeseg.training.stores import MappedSlices, Store
 from strokeseg.tuning.feed import Feed
 from strokeseg.tuning.unpacking import unpacked_here
 

@@ -28,7 +28,7 @@ from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.unpacked import unpack, unpacked_bytes
 
 if TYPE_CHECKING:
-    from strokeseg.learning.stores import UnpackedSlices
+    from strokeseg.training.stores import UnpackedSlices
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def unpacked_here(
         StorageError: When the disk has no room, or the actor is lost again and again.
     """
     # A driver asks for disks only, and needs no PyTorch for that.
-    from strokeseg.learning.stores import UnpackedSlices  # noqa: PLC0415
+    from strokeseg.training.stores import UnpackedSlices  # noqa: PLC0415
 
     for _ in range(_TRIES):
         try:

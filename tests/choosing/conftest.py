@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.checkpoint import MemberRecord, save_member
-from strokeseg.learning.networks import build_network
 from strokeseg.prepare import prepare_experiment
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.experiment import Experiment, open_experiment, trial_weights
 from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.records.preparation import read_preparation
+from strokeseg.training.checkpoint import MemberRecord, save_member
+from strokeseg.training.network import build_network
 
 SEQUENCES = ("DWI", "FLAIR")
 FOLDS, TRIALS = 2, 2

@@ -19,12 +19,12 @@ from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.sparse_map import pack
-from strokeseg.learning.checkpoint import load_member
 from strokeseg.learning.slicewise import predict_volume
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.records.preparation import Preparation, read_preparation
+from strokeseg.training.checkpoint import load_member
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -22,9 +22,9 @@ from strokeseg import prepare
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import AXES
 from strokeseg.learning.bundle import open_bundle
-from strokeseg.learning.checkpoint import load_state
 from strokeseg.records.experiment import Experiment, open_experiment, trial_state
 from strokeseg.records.leaderboard import read_leaderboard
+from strokeseg.training.checkpoint import load_state
 
 _NODES = ("head", "first", "second")
 _PATIENCE_SECONDS = 400.0

@@ -12,14 +12,14 @@ from tiny_experiment import Place, write_experiment
 
 import strokeseg.evaluate
 import strokeseg.prepare
-from strokeseg.learning.checkpoint import MemberRecord, save_member
-from strokeseg.learning.networks import build_network
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.preparation import read_preparation
 from strokeseg.records.scores import Kind
 from strokeseg.records.summary import METRICS, ScoreRow
+from strokeseg.training.checkpoint import MemberRecord, save_member
+from strokeseg.training.network import build_network
 
 AXES = ("axial", "coronal", "sagittal")
 

@@ -19,13 +19,13 @@ import strokeseg.prepare
 import strokeseg.promote
 import strokeseg.report
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.checkpoint import save_member
-from strokeseg.learning.networks import build_network
 from strokeseg.records.experiment import Experiment, open_experiment, trial_weights
 from strokeseg.records.leaderboard import write_leaderboard
 from strokeseg.records.member import MemberRecord
 from strokeseg.records.preparation import read_preparation
 from strokeseg.search_options import prepared_slices
+from strokeseg.training.checkpoint import save_member
+from strokeseg.training.network import build_network
 from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import open_study
 

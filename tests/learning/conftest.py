@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from strokeseg.learning.checkpoint import load_member, save_member
-from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_export import onnx_bytes
-from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.records.member import MemberRecord
+from strokeseg.training.checkpoint import load_member, save_member
+from strokeseg.training.network import build_network
+from strokeseg.training.slice_set import SliceSet, slices_in_memory
 
 SEQUENCES = ("DWI", "FLAIR")
 SMALL = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)

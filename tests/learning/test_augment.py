@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from strokeseg.learning.augment import augment, bend_intensities, blur, draw_bias_field
-from strokeseg.learning.draws import Draws
+from strokeseg.training.augmentation import augment, bend_intensities, blur, draw_bias_field
+from strokeseg.training.draws import Draws
 
 
 def _batch(count: int = 4, height: int = 32, width: int = 48) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from strokeseg.errors import UserError
-from strokeseg.learning.checkpoint import (
+from strokeseg.records.member import MemberRecord
+from strokeseg.records.member_header import read_member_record
+from strokeseg.training.checkpoint import (
     load_member,
     load_state,
     save_member,
     save_state,
 )
-from strokeseg.learning.networks import build_network
-from strokeseg.records.member import MemberRecord
-from strokeseg.records.member_header import read_member_record
+from strokeseg.training.network import build_network
 
 
 @pytest.fixture

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from strokeseg.learning.deformation import (
+from strokeseg.training.deformation import (
     affine_of,
     deform,
     draw_deformation,
     draw_displacement,
     look_up,
 )
-from strokeseg.learning.draws import Draws
-from strokeseg.learning.smooth_field import control_shape, smooth_field
+from strokeseg.training.draws import Draws
+from strokeseg.training.smooth_field import control_shape, smooth_field
 
 
 def _draws(count: int, seed: int = 0) -> Draws:

@@ -17,11 +17,11 @@ from strokeseg.learning.divisions import (
     measure,
     shuffle_within,
 )
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.objective import dice_by_case, score_slices
-from strokeseg.learning.slice_set import SliceSet, slices_in_memory
-from strokeseg.learning.training import EpochResult, Training
 from strokeseg.records.config import TrialConfig
+from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.network import build_network
+from strokeseg.training.slice_set import SliceSet, slices_in_memory
+from strokeseg.training.validation import dice_by_case, score_slices
 
 CPU = torch.device("cpu")
 MEMORISING = TrialConfig(

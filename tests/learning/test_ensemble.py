@@ -12,14 +12,14 @@ import pytest
 
 from strokeseg.errors import UserError
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.learning.checkpoint import save_member
 from strokeseg.learning.ensemble import Ensemble, ask_all, segment
-from strokeseg.learning.networks import build_network
 from strokeseg.learning.torch_experts import load_ensemble
 from strokeseg.records.ensemble import EnsembleRecord, Rule, write_ensemble
 from strokeseg.records.member import MemberRecord
 from strokeseg.records.member_header import read_member_record
 from strokeseg.storage.files import file_sha256, read_json, write_json
+from strokeseg.training.checkpoint import save_member
+from strokeseg.training.network import build_network
 
 _SEQUENCES = ("DWI", "FLAIR")
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from strokeseg.learning.augment import augment
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.recording import Recording
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training
 from strokeseg.records.config import TrialConfig
+from strokeseg.training.augmentation import augment
+from strokeseg.training.cuda_graph import Recording
+from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.network import build_network
+from strokeseg.training.slice_set import SliceSet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from strokeseg.learning.losses import MixedLoss
+from strokeseg.training.loss import MixedLoss
 
 # Probabilities 1/2 and 3/4 where the truth is 1 and 0: a logit of 0, and one of log 3.
 _LOGITS = torch.tensor([0.0, math.log(3)]).view(1, 1, 1, 2)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from strokeseg.errors import UserError
-from strokeseg.learning.networks import build_network, check_encoder
+from strokeseg.training.network import build_network, check_encoder
 
 _OTHERS = (
     "resnet34",

@@ -17,8 +17,6 @@ from onnx import TensorProto, helper
 
 from strokeseg.errors import UserError
 from strokeseg.learning.bundle import open_bundle, write_bundle
-from strokeseg.learning.checkpoint import Member, load_member
-from strokeseg.learning.networks import build_network
 from strokeseg.learning.onnx_experts import load_onnx_experts, onnx_expert
 from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.learning.onnx_file import check_onnx
@@ -26,6 +24,8 @@ from strokeseg.learning.runtimes import choose_runtime
 from strokeseg.learning.torch_experts import load_ensemble, torch_expert
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.member import MemberRecord
+from strokeseg.training.checkpoint import Member, load_member
+from strokeseg.training.network import build_network
 
 _AXIAL = "axial-0.safetensors"
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.pictures import (
+from strokeseg.records.config import TrialConfig
+from strokeseg.training.loop import Training
+from strokeseg.training.network import build_network
+from strokeseg.training.pictures import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
     SeenSlice,
@@ -17,9 +19,7 @@ from strokeseg.learning.pictures import (
     outlines,
     telling_slices,
 )
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import Training
-from strokeseg.records.config import TrialConfig
+from strokeseg.training.slice_set import SliceSet
 
 
 @pytest.mark.parametrize(

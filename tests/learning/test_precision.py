@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from strokeseg.learning.checkpoint import load_state, save_state
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.precision import Stepper, cpu_flags, reduced_type
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import EpochResult, Training
 from strokeseg.records.config import TrialConfig
+from strokeseg.training.checkpoint import load_state, save_state
+from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.network import build_network
+from strokeseg.training.precision import Stepper, cpu_flags, reduced_type
+from strokeseg.training.slice_set import SliceSet
 
 CONFIG = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
 CPU = torch.device("cpu")

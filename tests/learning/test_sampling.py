@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from strokeseg.learning.sampling import cut_batches, draw_epoch
+from strokeseg.training.sampling import cut_batches, draw_epoch
 
 _HAS_LESION = np.array([True] * 4 + [False] * 16)
 

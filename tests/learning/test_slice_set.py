@@ -14,8 +14,8 @@ import torch
 from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.slices import hold_brain
 from strokeseg.imaging.unpacked import unpack
-from strokeseg.learning.slice_set import SliceSet, slices_in_memory
-from strokeseg.learning.stores import MappedSlices, UnpackedSlices
+from strokeseg.training.slice_set import SliceSet, slices_in_memory
+from strokeseg.training.stores import MappedSlices, UnpackedSlices
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from strokeseg.imaging import slices
-from strokeseg.learning.checkpoint import Member
-from strokeseg.learning.networks import build_network
 from strokeseg.learning.slicewise import Expert, predict_volume
 from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.records.member import MemberRecord
+from strokeseg.training.checkpoint import Member
+from strokeseg.training.network import build_network
 
 
 def _expert(

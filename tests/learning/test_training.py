@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from strokeseg.errors import UserError
-from strokeseg.learning.checkpoint import load_state, save_state
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.objective import TrialFailure, dice_by_case
-from strokeseg.learning.schedule import rate_factor
-from strokeseg.learning.slice_set import SliceSet, slices_in_memory
-from strokeseg.learning.training import Training
 from strokeseg.records.config import TrialConfig
+from strokeseg.training.checkpoint import load_state, save_state
+from strokeseg.training.loop import Training
+from strokeseg.training.network import build_network
+from strokeseg.training.schedule import rate_factor
+from strokeseg.training.slice_set import SliceSet, slices_in_memory
+from strokeseg.training.validation import TrialFailure, dice_by_case
 
 _CONFIG = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
 

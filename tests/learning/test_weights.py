@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from strokeseg.errors import UserError
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.weights import find_encoder_weights
 from strokeseg.storage.files import file_sha256
+from strokeseg.training.network import build_network
+from strokeseg.training.pretrained import find_encoder_weights
 
 _LITE0 = "tu-tf_efficientnet_lite0"
 

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from strokeseg.imaging.volume import Grid
-from strokeseg.learning.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 from strokeseg.records.summary import ScoreRow
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.pictures import (
@@ -20,6 +19,7 @@ from strokeseg.reporting.pictures import (
     telling_position,
 )
 from strokeseg.reporting.viewer import _small, _sprite
+from strokeseg.training.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 
 
 def rows_of(*dice: float) -> list[ScoreRow]:

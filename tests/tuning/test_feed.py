@@ -24,8 +24,8 @@ import torch
 import strokeseg.prepare
 import strokeseg.search
 from strokeseg.errors import UserError
-from strokeseg.learning.stores import MappedSlices, UnpackedSlices
 from strokeseg.process.temporary_folder import living_folder
+from strokeseg.training.stores import MappedSlices, UnpackedSlices
 from strokeseg.tuning import feed as feed_module
 from strokeseg.tuning.feed import Feed, open_feed
 from strokeseg.tuning.trial_slices import slices_of

@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from strokeseg.errors import UserError
 from strokeseg.records.config import TrialConfig
-from strokeseg.tuning.encoders import check_encoders
+from strokeseg.training.encoders import check_encoders
 from strokeseg.tuning.space import Dimension, Space, enqueue_first, plain
 from strokeseg.tuning.space_file import load_space
 

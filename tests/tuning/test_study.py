@@ -15,7 +15,7 @@ from strokeseg.errors import UserError
 from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.records.experiment import Experiment, trial_weights
 from strokeseg.storage.files import read_json
-from strokeseg.tuning.encoders import find_encoders
+from strokeseg.training.encoders import find_encoders
 from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import PreparedSlices, Study, open_study
 

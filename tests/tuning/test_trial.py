@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from strokeseg.compute.allotment import Allotment
-from strokeseg.learning.slice_set import SliceSet, slices_in_memory
 from strokeseg.records.experiment import trial_folder, trial_state, trial_weights
+from strokeseg.training.slice_set import SliceSet, slices_in_memory
 from strokeseg.tuning.trial import train_trial
 from strokeseg.tuning.trial_settings import TrialSettings
 

@@ -73,7 +73,7 @@ def find_encoders(wanted: WantedEncoders) -> list[FoundWeights]:
     """
     from safetensors.torch import save  # noqa: PLC0415
 
-    from strokeseg.learning.weights import find_encoder_weights  # noqa: PLC0415
+    from strokeseg.training.pretrained import find_encoder_weights  # noqa: PLC0415
 
     check_encoders(wanted)
     found = [find_encoder_weights(name, wanted.weights_dir) for name in wanted.pretrained]
@@ -91,7 +91,7 @@ def check_encoders(wanted: WantedEncoders) -> None:
     Raises:
         UserError: With every fault at once.
     """
-    from strokeseg.learning.networks import check_encoder  # noqa: PLC0415
+    from strokeseg.training.network import check_encoder  # noqa: PLC0415
 
     faults = []
     for encoder in wanted.encoders:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from strokeseg.learning.networks import build_network
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.learning.training import Training
 from strokeseg.records.config import TrialConfig
+from strokeseg.training.loop import Training
+from strokeseg.training.network import build_network
+from strokeseg.training.slice_set import SliceSet
 
 
 def new_training(

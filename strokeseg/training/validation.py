@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from strokeseg.learning.inference import predict_batch
-from strokeseg.learning.precision import reduced_type
-from strokeseg.learning.slice_set import SliceSet
+from strokeseg.training.inference import predict_batch
+from strokeseg.training.precision import reduced_type
+from strokeseg.training.slice_set import SliceSet
 
 THRESHOLD = 0.5
 _BATCH = 32

@@ -19,8 +19,8 @@ from kornia.geometry.transform import get_affine_matrix2d, warp_grid
 from torch import Tensor
 from torch.nn import functional
 
-from strokeseg.learning.draws import Draws
-from strokeseg.learning.smooth_field import control_shape, smooth_field
+from strokeseg.training.draws import Draws
+from strokeseg.training.smooth_field import control_shape, smooth_field
 
 # Full extents, at strength 1.
 _ROTATION_DEGREES = 15.0

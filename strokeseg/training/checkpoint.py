@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from strokeseg.errors import UserError
-from strokeseg.learning.networks import build_network
 from strokeseg.records.member import METADATA_KEY, MemberRecord, parse_member_record
 from strokeseg.storage.files import replacing_file, unwritable
+from strokeseg.training.network import build_network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

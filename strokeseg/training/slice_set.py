@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strokeseg.imaging.slices import hold_brain
-from strokeseg.learning.stores import MappedSlices, Store, hold
+from strokeseg.training.stores import MappedSlices, Store, hold
 
 _BATCHES_AHEAD = 8
 

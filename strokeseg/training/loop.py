@@ -26,11 +26,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from strokeseg.errors import UserError
-from strokeseg.learning.augment import augment
-from strokeseg.learning.inference import predict_batch
-from strokeseg.learning.losses import MixedLoss
-from strokeseg.learning.memory import memory_gb
-from strokeseg.learning.objective import (
+from strokeseg.records.config import TrialConfig
+from strokeseg.training.augmentation import augment
+from strokeseg.training.cuda_graph import Recording, ready_for_recording, set_rate
+from strokeseg.training.inference import predict_batch
+from strokeseg.training.loss import MixedLoss
+from strokeseg.training.memory import memory_gb
+from strokeseg.training.pictures import SeenSlice, telling_slices
+from strokeseg.training.precision import Stepper, reduced_type
+from strokeseg.training.sampling import cut_batches, draw_epoch
+from strokeseg.training.schedule import rate_factor
+from strokeseg.training.slice_set import SliceSet
+from strokeseg.training.validation import (
     THRESHOLD,
     NotFinite,
     TrialFailure,
@@ -38,13 +45,6 @@ from strokeseg.learning.objective import (
     count_voxels,
     dice_by_case,
 )
-from strokeseg.learning.pictures import SeenSlice, telling_slices
-from strokeseg.learning.precision import Stepper, reduced_type
-from strokeseg.learning.recording import Recording, ready_for_recording, set_rate
-from strokeseg.learning.sampling import cut_batches, draw_epoch
-from strokeseg.learning.schedule import rate_factor
-from strokeseg.learning.slice_set import SliceSet
-from strokeseg.records.config import TrialConfig
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from strokeseg.learning.precision import autocast
+from strokeseg.training.precision import autocast
 
 
 def predict_batch(network: nn.Module, images: Tensor, reduced: torch.dtype | None = None) -> Tensor:

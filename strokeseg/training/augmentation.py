@@ -13,9 +13,9 @@ import torch
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
-from strokeseg.learning.deformation import deform, draw_deformation
-from strokeseg.learning.draws import Draws
-from strokeseg.learning.smooth_field import control_shape, smooth_field
+from strokeseg.training.deformation import deform, draw_deformation
+from strokeseg.training.draws import Draws
+from strokeseg.training.smooth_field import control_shape, smooth_field
 
 # Full extents, at strength 1.
 _BLURRED = 0.4

@@ -1,0 +1,1 @@
+"""PyTorch: networks, losses, data on the device, the training loop."""
