@@ -29,13 +29,13 @@ from torch import nn
 
 from benchmarks.part import Options, run_alone, tell, timed
 from benchmarks.results import Comparison, Figure, PartResult
+from strokeseg.ensemble.prediction import Tool, predict_case
+from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.vote import Ensemble
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts.finding import find_cases
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.slicewise import Expert
 from strokeseg.phantoms.dataset import write_phantoms
-from strokeseg.prediction import Tool, predict_case
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.training.inference import predict_batch
 from strokeseg.training.network import build_network

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from strokeseg.ensemble.onnx_predictor import onnx_expert, onnx_name
+from strokeseg.ensemble.slicewise import predict_volume
+from strokeseg.ensemble.torch_predictor import torch_expert
 from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
@@ -24,10 +27,7 @@ from strokeseg.learning.monai_files import (
     metadata,
     metadata_schema,
 )
-from strokeseg.learning.onnx_experts import onnx_expert, onnx_name
 from strokeseg.learning.onnx_export import onnx_bytes
-from strokeseg.learning.slicewise import predict_volume
-from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.model_card import described_data, model_card
 from strokeseg.records.config import Show
 from strokeseg.records.ensemble import MEMBERS_FOLDER, EnsembleRecord

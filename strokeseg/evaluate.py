@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
-from strokeseg.devices import add_device_option, device_of
+from strokeseg.ensemble.devices import add_device_option, device_of
 from strokeseg.errors import UserError
 from strokeseg.imaging.metric_names import POLICIES
 from strokeseg.records.splits import SIDES

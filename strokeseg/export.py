@@ -72,7 +72,7 @@ def export(experiment: Experiment, path: Path) -> None:
             disagree, or the bundle cannot be written.
     """
     from strokeseg.bundling import accompanying_files, export_members, parity_cases
-    from strokeseg.learning.bundle import check_place, exported_record, write_bundle
+    from strokeseg.ensemble.bundle import check_place, exported_record, write_bundle
     from strokeseg.records.preparation import read_preparation
 
     check_place(path)

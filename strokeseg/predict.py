@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
-from strokeseg.devices import add_device_option
+from strokeseg.ensemble.devices import add_device_option
+from strokeseg.ensemble.runtimes import RUNTIMES
 from strokeseg.imaging.layouts.finding import AUTO, LAYOUTS
-from strokeseg.learning.runtimes import RUNTIMES
 from strokeseg.storage.remote_copy import fetched, is_uri, mirror_of
 
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _at_places(options: argparse.Namespace) -> int:
     """Work on paths, whatever of the places are URIs."""
-    from strokeseg.segmentation import segment_cases
+    from strokeseg.ensemble.segmentation import segment_cases
 
     options.bundle = fetched(options.bundle, "--bundle")
     options.input = fetched(options.input, "--input")

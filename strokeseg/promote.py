@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from strokeseg import cli
-from strokeseg.devices import add_device_option, device_of
+from strokeseg.ensemble.devices import add_device_option, device_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from strokeseg import cli
-from strokeseg.devices import add_device_option, device_of
+from strokeseg.ensemble.devices import add_device_option, device_of
 from strokeseg.evaluate import add_side_option
 from strokeseg.search_options import add_search_options, prepared_slices, search_settings
 

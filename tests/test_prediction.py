@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from strokeseg.ensemble.prediction import Tool, find_done, find_segmented, predict_case
+from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.vote import Ensemble
 from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.derivatives import files_of
-from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.slicewise import Expert
-from strokeseg.prediction import Tool, find_done, find_segmented, predict_case
 from strokeseg.records.ensemble import EnsembleRecord
 
 SHAPE = (24, 28, 20)

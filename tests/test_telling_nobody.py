@@ -33,7 +33,7 @@ def _python(imports: str, home: Path) -> str:
 
 
 def test_onnx_runtime_begins_no_session_of_telemetry(tmp_path: Path) -> None:
-    assert _python("import strokeseg.learning.onnx_experts", tmp_path) == "1 0"
+    assert _python("import strokeseg.ensemble.onnx_predictor", tmp_path) == "1 0"
     assert sorted(path.name for path in tmp_path.rglob("*")) == []
 
 

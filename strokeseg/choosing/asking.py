@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from strokeseg.choosing.candidates import Candidate, refuse_test
 from strokeseg.choosing.scores import Evidence, gather_evidence
+from strokeseg.ensemble.torch_predictor import torch_expert
+from strokeseg.ensemble.vote import ask_all
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.sparse_map import pack, read_sparse_map
-from strokeseg.learning.ensemble import ask_all
-from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.preparation.tasks import prepare_as_configured, spread
 from strokeseg.records.config import ExperimentConfig, Show
 from strokeseg.records.experiment import Experiment, code_version

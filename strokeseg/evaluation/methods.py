@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from strokeseg.ensemble.slicewise import Expert
 from strokeseg.imaging.voting import Decision
-from strokeseg.learning.slicewise import Expert
 from strokeseg.records.ensemble import EnsembleRecord, MemberNames, Rule
 from strokeseg.records.scores import Kind
 from strokeseg.records.summary import VOTE

@@ -25,6 +25,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.torch_predictor import load_experts
+from strokeseg.ensemble.vote import ask_all
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.methods import judge, members_to_ask
 from strokeseg.imaging.cases import Case, derivative_name, mask_name
@@ -33,9 +36,6 @@ from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.uncertainty import disagreement
 from strokeseg.imaging.volume import write_map, write_mask
-from strokeseg.learning.ensemble import ask_all
-from strokeseg.learning.slicewise import Expert
-from strokeseg.learning.torch_experts import load_experts
 from strokeseg.records.config import ExperimentConfig
 from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,

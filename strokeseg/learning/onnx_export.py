@@ -19,7 +19,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim
 
-from strokeseg.learning.onnx_experts import IMAGE, PROBABILITY
+from strokeseg.ensemble.onnx_predictor import IMAGE, PROBABILITY
 from strokeseg.records.member import METADATA_KEY
 from strokeseg.training.checkpoint import Member
 

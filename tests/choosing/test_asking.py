@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from strokeseg.choosing.asking import collect_evidence
 from strokeseg.choosing.candidates import Slate, find_candidates, unseen_cases
 from strokeseg.choosing.scores import Evidence
+from strokeseg.ensemble.slicewise import predict_volume
+from strokeseg.ensemble.torch_predictor import torch_expert
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import prepare_case
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.sparse_map import pack
-from strokeseg.learning.slicewise import predict_volume
-from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.records.preparation import Preparation, read_preparation

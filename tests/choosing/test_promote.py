@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import strokeseg.promote
+from strokeseg.ensemble.torch_predictor import load_ensemble
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.torch_experts import load_ensemble
 from strokeseg.records.ensemble import RECORD_NAME, read_ensemble_record
 from strokeseg.records.experiment import Experiment, trial_weights
 

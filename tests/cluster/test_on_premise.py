@@ -19,9 +19,9 @@ from on_premise import Cluster, reports
 from tiny_experiment import write_experiment
 
 from strokeseg import prepare
+from strokeseg.ensemble.bundle import open_bundle
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.bundle import open_bundle
 from strokeseg.records.experiment import Experiment, open_experiment, trial_state
 from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.training.checkpoint import load_state

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import strokeseg.evaluate
+from strokeseg.ensemble.torch_predictor import load_ensemble
+from strokeseg.ensemble.vote import segment
 from strokeseg.evaluation.cautions import caution_of
 from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.prepared import prepare_case
-from strokeseg.learning.ensemble import segment
-from strokeseg.learning.torch_experts import load_ensemble
 from strokeseg.records.ensemble import RECORD_NAME, read_ensemble_record
 from strokeseg.records.preparation import read_preparation
 from strokeseg.records.summary import current_summary, read_scores

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from strokeseg.ensemble.slicewise import Expert
 from strokeseg.evaluation.methods import judge, members_to_ask, votes_of
-from strokeseg.learning.slicewise import Expert
 from strokeseg.records.ensemble import EnsembleRecord
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import strokeseg.choosing.asking
 import strokeseg.choosing.promotion
+import strokeseg.ensemble.segmentation
 import strokeseg.evaluate
 import strokeseg.evaluation.ensemble
 import strokeseg.evaluation.rivals
@@ -27,11 +28,10 @@ import strokeseg.promote
 import strokeseg.records.experiment
 import strokeseg.report
 import strokeseg.search
-import strokeseg.segmentation
 import strokeseg.tuning.search
 from strokeseg.cli import run_command
+from strokeseg.ensemble.bundle import open_bundle
 from strokeseg.imaging.slice_file import SliceFile
-from strokeseg.learning.bundle import open_bundle
 
 
 class RayAskedForError(Exception):
@@ -65,7 +65,7 @@ def stay_in_this_process() -> None:
     strokeseg.tuning.search.ray_session = _no_ray
     # It asks git, which takes longer than most files.
     for module in (
-        *(strokeseg.segmentation, strokeseg.choosing.promotion, strokeseg.choosing.asking),
+        *(strokeseg.ensemble.segmentation, strokeseg.choosing.promotion, strokeseg.choosing.asking),
         *(strokeseg.tuning.search, strokeseg.evaluation.ensemble, strokeseg.preparation.steps),
         *(strokeseg.evaluation.side, strokeseg.evaluation.rivals),
     ):
@@ -164,11 +164,11 @@ def _main(main: Callable[[Sequence[str]], int], *options: object) -> int:
 def _predict(bench: Path, *source: object, output: Path | None = None) -> int:
     bundle = ("--bundle", bench / "bundle.zip")
     place = ("--output", bench / "out" if output is None else output, "--device", "cpu")
-    strokeseg.segmentation.open_bundle = _open_once
+    strokeseg.ensemble.segmentation.open_bundle = _open_once
     try:
         return _main(strokeseg.predict.main, *bundle, *place, *source)
     finally:
-        strokeseg.segmentation.open_bundle = open_bundle
+        strokeseg.ensemble.segmentation.open_bundle = open_bundle
 
 
 def _open(bench: Path, runtime: str) -> int:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from strokeseg.ensemble.bundle import check_place, open_bundle, write_bundle
+from strokeseg.ensemble.torch_predictor import load_ensemble
+from strokeseg.ensemble.vote import Ensemble
 from strokeseg.errors import UserError
-from strokeseg.learning.bundle import check_place, open_bundle, write_bundle
-from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.torch_experts import load_ensemble
 from strokeseg.storage.files import file_sha256, read_json, write_json
 
 _EXTRA: dict[str, str | bytes] = {"LICENSE": "free", "docs/README.md": b"# Toy\n"}

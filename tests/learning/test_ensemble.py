@@ -10,10 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from strokeseg.ensemble.torch_predictor import load_ensemble
+from strokeseg.ensemble.vote import Ensemble, ask_all, segment
 from strokeseg.errors import UserError
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.learning.ensemble import Ensemble, ask_all, segment
-from strokeseg.learning.torch_experts import load_ensemble
 from strokeseg.records.ensemble import EnsembleRecord, Rule, write_ensemble
 from strokeseg.records.member import MemberRecord
 from strokeseg.records.member_header import read_member_record

@@ -15,13 +15,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from strokeseg.ensemble.bundle import open_bundle, write_bundle
+from strokeseg.ensemble.onnx_file import check_onnx
+from strokeseg.ensemble.onnx_predictor import load_onnx_experts, onnx_expert
+from strokeseg.ensemble.runtimes import choose_runtime
+from strokeseg.ensemble.torch_predictor import load_ensemble, torch_expert
 from strokeseg.errors import UserError
-from strokeseg.learning.bundle import open_bundle, write_bundle
-from strokeseg.learning.onnx_experts import load_onnx_experts, onnx_expert
 from strokeseg.learning.onnx_export import onnx_bytes
-from strokeseg.learning.onnx_file import check_onnx
-from strokeseg.learning.runtimes import choose_runtime
-from strokeseg.learning.torch_experts import load_ensemble, torch_expert
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.member import MemberRecord
 from strokeseg.training.checkpoint import Member, load_member
@@ -227,11 +227,12 @@ BLOCKED = ("torch", "ray", "segmentation_models_pytorch", "timm", "pyarrow", "pa
 for name in BLOCKED:
     sys.modules[name] = None
 from pathlib import Path
-from strokeseg import cli, devices
+from strokeseg import cli
+from strokeseg.ensemble import devices
 from strokeseg.imaging.prepared import prepare_case
-from strokeseg.learning.bundle import open_bundle
-from strokeseg.learning.runtimes import choose_runtime
-from strokeseg.learning.ensemble import segment
+from strokeseg.ensemble.bundle import open_bundle
+from strokeseg.ensemble.runtimes import choose_runtime
+from strokeseg.ensemble.vote import segment
 import strokeseg.predict
 bundle, images = Path(sys.argv[1]), json.loads(sys.argv[2])
 ensemble = open_bundle(bundle)

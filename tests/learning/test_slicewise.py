@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from strokeseg.ensemble.slicewise import Expert, predict_volume
+from strokeseg.ensemble.torch_predictor import torch_expert
 from strokeseg.imaging import slices
-from strokeseg.learning.slicewise import Expert, predict_volume
-from strokeseg.learning.torch_experts import torch_expert
 from strokeseg.records.member import MemberRecord
 from strokeseg.training.checkpoint import Member
 from strokeseg.training.network import build_network

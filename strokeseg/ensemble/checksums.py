@@ -11,8 +11,8 @@ from typing import IO, Annotated, Any, Literal
 
 from pydantic import Field
 
+from strokeseg.ensemble.archive import Entry, blocks, damaged, is_safe
 from strokeseg.errors import UserError, listed, shown
-from strokeseg.learning.archive import Entry, blocks, damaged, is_safe
 from strokeseg.records.config import Record, parse_record
 from strokeseg.storage.files import unwritable
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.vote import Ensemble
 from strokeseg.errors import UserError
-from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.slicewise import Expert
 from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from strokeseg import cli
+from strokeseg.ensemble.bundle import bundle_sha256, open_bundle
+from strokeseg.ensemble.prediction import Finding, Tool, find_done, find_segmented, predict_case
+from strokeseg.ensemble.runtimes import choose_runtime
 from strokeseg.errors import CaseError, UserError, printable
 from strokeseg.imaging.cases import Case, bids_name
 from strokeseg.imaging.derivatives import describe_dataset, refuse_scans
 from strokeseg.imaging.layouts.finding import find_cases
 from strokeseg.imaging.layouts.named_files import name_case
-from strokeseg.learning.bundle import bundle_sha256, open_bundle
-from strokeseg.learning.runtimes import choose_runtime
-from strokeseg.prediction import Finding, Tool, find_done, find_segmented, predict_case
 from strokeseg.records.experiment import code_version
 from strokeseg.storage.files import unwritable, write_csv
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from strokeseg.ensemble.slicewise import Expert, predict_volume
 from strokeseg.imaging.prepared import PreparedCase
 from strokeseg.imaging.voting import Decision
-from strokeseg.learning.slicewise import Expert, predict_volume
 from strokeseg.records.ensemble import EnsembleRecord
 
 

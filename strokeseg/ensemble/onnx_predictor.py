@@ -10,9 +10,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_state
 
+from strokeseg.ensemble.onnx_file import check_onnx
+from strokeseg.ensemble.slicewise import Expert
 from strokeseg.errors import UserError
-from strokeseg.learning.onnx_file import check_onnx
-from strokeseg.learning.slicewise import Expert
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.member import check_fits, parse_member_record
 

@@ -25,9 +25,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from strokeseg.errors import UserError
-from strokeseg.learning.archive import is_safe, open_entries, write_folder, write_zip
-from strokeseg.learning.checksums import (
+from strokeseg.ensemble.archive import is_safe, open_entries, write_folder, write_zip
+from strokeseg.ensemble.checksums import (
     CHECKSUMS,
     check_content,
     check_names,
@@ -35,9 +34,10 @@ from strokeseg.learning.checksums import (
     checksums_sha256,
     read_checksums,
 )
-from strokeseg.learning.ensemble import Ensemble
-from strokeseg.learning.runtimes import Runtime, choose_runtime
-from strokeseg.learning.slicewise import Expert
+from strokeseg.ensemble.runtimes import Runtime, choose_runtime
+from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.vote import Ensemble
+from strokeseg.errors import UserError
 from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,
@@ -168,10 +168,10 @@ def _load_experts(
 ) -> tuple[Expert, ...]:
     # Each runtime is imported where it is used, since the other may not be installed.
     if runtime == "onnx":
-        from strokeseg.learning.onnx_experts import load_onnx_experts  # noqa: PLC0415
+        from strokeseg.ensemble.onnx_predictor import load_onnx_experts  # noqa: PLC0415
 
         return load_onnx_experts(folder, record, device)
-    from strokeseg.learning.torch_experts import find_device, load_experts  # noqa: PLC0415
+    from strokeseg.ensemble.torch_predictor import find_device, load_experts  # noqa: PLC0415
 
     return load_experts(folder, record, record.members, find_device(device))
 

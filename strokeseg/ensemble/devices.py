@@ -25,6 +25,6 @@ def device_of(options: argparse.Namespace) -> torch.device:
         UserError: When a GPU is asked for and torch finds none.
     """
     # `predict` has this option too, and must be able to do without torch.
-    from strokeseg.learning.torch_experts import find_device  # noqa: PLC0415
+    from strokeseg.ensemble.torch_predictor import find_device  # noqa: PLC0415
 
     return find_device(options.device)

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
+from strokeseg.ensemble.vote import Ensemble, segment
 from strokeseg.errors import CaseError, UserError, shown
 from strokeseg.imaging.cases import Case, is_case_name, natural_name_order
 from strokeseg.imaging.derivatives import CaseFiles, files_of, mask_sidecar
@@ -29,7 +30,6 @@ from strokeseg.imaging.quality_picture import write_quality_picture
 from strokeseg.imaging.uncertainty import disagreement
 from strokeseg.imaging.volume import write_map, write_mask
 from strokeseg.imaging.voting import Decision
-from strokeseg.learning.ensemble import Ensemble, segment
 from strokeseg.records.config import NotNegative, parse_values
 from strokeseg.storage.files import file_sha256, read_json, write_json
 

@@ -1,0 +1,1 @@
+"""Members as predictors, how they vote, and the bundle that holds them."""
