@@ -16,15 +16,15 @@ from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.records.leakage import LeakageRow, means, sentences, write_leakage
 from strokeseg.records.preparation import Preparation
-from strokeseg.search_options import (
+from strokeseg.training.encoders import check_encoders
+from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
+from strokeseg.tuning.leakage_tasks import do_runs
+from strokeseg.tuning.options import (
     budget_of,
     prepared_slices,
     space_path_of,
     weights_folder,
 )
-from strokeseg.training.encoders import check_encoders
-from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
-from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.space_file import load_space
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from strokeseg import cli
 from strokeseg.ensemble.devices import add_device_option, device_of
 from strokeseg.evaluate import add_side_option
-from strokeseg.search_options import add_search_options, prepared_slices, search_settings
+from strokeseg.tuning.options import add_search_options, prepared_slices, search_settings
 
 if TYPE_CHECKING:
     from strokeseg.records.experiment import Experiment

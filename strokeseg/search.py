@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 from strokeseg import cli
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import AXES
-from strokeseg.search_options import (
+from strokeseg.tuning.options import (
     add_search_options,
     positive,
     prepared_slices,

@@ -23,9 +23,9 @@ from strokeseg.records.experiment import Experiment, open_experiment, trial_weig
 from strokeseg.records.leaderboard import write_leaderboard
 from strokeseg.records.member import MemberRecord
 from strokeseg.records.preparation import read_preparation
-from strokeseg.search_options import prepared_slices
 from strokeseg.training.checkpoint import save_member
 from strokeseg.training.network import build_network
+from strokeseg.tuning.options import prepared_slices
 from strokeseg.tuning.space_file import load_space
 from strokeseg.tuning.study import open_study
 
