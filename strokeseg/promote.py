@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from strokeseg.choosing.promotion import promote
+    from strokeseg.selection.promotion import promote
 
     experiment = cli.experiment_of(options)
     with cli.logging_to(experiment.log_folder / "promote.log"):

@@ -77,11 +77,11 @@ def _work(options: argparse.Namespace, command: str) -> int:
 
 def _conclude(experiment: Experiment, options: argparse.Namespace, command: str) -> Summary:
     """Do all that comes after the search, which had no use for PyTorch."""
-    from strokeseg.choosing.promotion import promote
     from strokeseg.evaluation.ensemble import evaluate
     from strokeseg.export import export
     from strokeseg.records.summary import current_summary
     from strokeseg.report import report
+    from strokeseg.selection.promotion import promote
 
     device = device_of(options)
     promote(experiment, device)

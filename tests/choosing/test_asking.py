@@ -11,9 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from strokeseg.choosing.asking import collect_evidence
-from strokeseg.choosing.candidates import Slate, find_candidates, unseen_cases
-from strokeseg.choosing.scores import Evidence
 from strokeseg.ensemble.slicewise import predict_volume
 from strokeseg.ensemble.torch_predictor import torch_expert
 from strokeseg.errors import UserError
@@ -24,6 +21,9 @@ from strokeseg.imaging.sparse_map import pack
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.records.preparation import Preparation, read_preparation
+from strokeseg.selection.asking import collect_evidence
+from strokeseg.selection.candidates import Slate, find_candidates, unseen_cases
+from strokeseg.selection.scores import Evidence
 from strokeseg.training.checkpoint import load_member
 
 pytestmark = pytest.mark.usefixtures("local_ray")

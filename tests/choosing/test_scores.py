@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from strokeseg.choosing.scores import Choice, Evidence, PatientScores, dice_of, gather_evidence
 from strokeseg.imaging.metrics import score_masks
 from strokeseg.imaging.sparse_map import pack
 from strokeseg.records.ensemble import Rule
+from strokeseg.selection.scores import Choice, Evidence, PatientScores, dice_of, gather_evidence
 
 SPACING_MM = (1.0, 2.0, 3.0)
 MEMBERS = (("axial", "a"), ("axial", "b"), ("coronal", "c"), ("sagittal", "d"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from strokeseg.choosing.significance import best_option, smallest_p
+from strokeseg.selection.significance import best_option, smallest_p
 
 
 def test_p_of_one_option_counts_the_flips_of_signs() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from strokeseg.choosing.options import STEPS, best_of_each_axis
-from strokeseg.choosing.scores import Choice, Evidence, PatientScores, gather_evidence
-from strokeseg.choosing.steps import leave_each_out, take_steps
 from strokeseg.imaging.slices import AXES
 from strokeseg.imaging.sparse_map import pack
 from strokeseg.records.ensemble import Rule
+from strokeseg.selection.options import STEPS, best_of_each_axis
+from strokeseg.selection.scores import Choice, Evidence, PatientScores, gather_evidence
+from strokeseg.selection.steps import leave_each_out, take_steps
 
 ONE_EACH = {axis: (f"{axis}-0",) for axis in AXES}
 TWO_EACH = {axis: (f"{axis}-0", f"{axis}-1") for axis in AXES}

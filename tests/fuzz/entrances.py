@@ -13,8 +13,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import strokeseg.choosing.asking
-import strokeseg.choosing.promotion
 import strokeseg.ensemble.segmentation
 import strokeseg.evaluate
 import strokeseg.evaluation.ensemble
@@ -28,6 +26,8 @@ import strokeseg.promote
 import strokeseg.records.experiment
 import strokeseg.report
 import strokeseg.search
+import strokeseg.selection.asking
+import strokeseg.selection.promotion
 import strokeseg.tuning.search
 from strokeseg.cli import run_command
 from strokeseg.ensemble.bundle import open_bundle
@@ -56,7 +56,7 @@ def _each(work: Any, arguments: Mapping[str, tuple[Any, ...]], **_: object) -> I
 def stay_in_this_process() -> None:
     for module in (
         *(strokeseg.preparation.steps, strokeseg.evaluation.ensemble),
-        strokeseg.choosing.promotion,
+        strokeseg.selection.promotion,
     ):
         module.ray_session = lambda *_: nullcontext()
     strokeseg.preparation.steps.spread = _one_by_one
@@ -65,7 +65,11 @@ def stay_in_this_process() -> None:
     strokeseg.tuning.search.ray_session = _no_ray
     # It asks git, which takes longer than most files.
     for module in (
-        *(strokeseg.ensemble.segmentation, strokeseg.choosing.promotion, strokeseg.choosing.asking),
+        *(
+            strokeseg.ensemble.segmentation,
+            strokeseg.selection.promotion,
+            strokeseg.selection.asking,
+        ),
         *(strokeseg.tuning.search, strokeseg.evaluation.ensemble, strokeseg.preparation.steps),
         *(strokeseg.evaluation.side, strokeseg.evaluation.rivals),
     ):

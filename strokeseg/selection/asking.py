@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from strokeseg.choosing.candidates import Candidate, refuse_test
-from strokeseg.choosing.scores import Evidence, gather_evidence
 from strokeseg.ensemble.torch_predictor import torch_expert
 from strokeseg.ensemble.vote import ask_all
 from strokeseg.errors import UserError
@@ -28,6 +26,8 @@ from strokeseg.preparation.tasks import prepare_as_configured, spread
 from strokeseg.records.config import ExperimentConfig, Show
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.preparation import Preparation, changed_files
+from strokeseg.selection.candidates import Candidate, refuse_test
+from strokeseg.selection.scores import Evidence, gather_evidence
 from strokeseg.storage.files import file_sha256, read_json, values_sha256, write_json
 from strokeseg.training.checkpoint import load_member
 

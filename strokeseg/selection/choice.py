@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from strokeseg.choosing.asking import collect_evidence
-from strokeseg.choosing.candidates import Slate, unseen_cases
-from strokeseg.choosing.options import best_of_each_axis
-from strokeseg.choosing.record import Outcome
-from strokeseg.choosing.scores import LOWEST_THRESHOLD, Choice, PatientScores
-from strokeseg.choosing.steps import leave_each_out, take_steps
 from strokeseg.records.config import Show
 from strokeseg.records.ensemble import Rule
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.preparation import Preparation
+from strokeseg.selection.asking import collect_evidence
+from strokeseg.selection.candidates import Slate, unseen_cases
+from strokeseg.selection.options import best_of_each_axis
+from strokeseg.selection.record import Outcome
+from strokeseg.selection.scores import LOWEST_THRESHOLD, Choice, PatientScores
+from strokeseg.selection.steps import leave_each_out, take_steps
 
 
 def choose_ensemble(

@@ -16,9 +16,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from strokeseg.choosing.options import STEPS, Candidates, Option
-from strokeseg.choosing.scores import Choice, PatientScores
-from strokeseg.choosing.significance import SIGNIFICANT_P, best_option, smallest_p
+from strokeseg.selection.options import STEPS, Candidates, Option
+from strokeseg.selection.scores import Choice, PatientScores
+from strokeseg.selection.significance import SIGNIFICANT_P, best_option, smallest_p
 
 Method: TypeAlias = Literal["guard", "best"]
 

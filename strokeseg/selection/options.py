@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from strokeseg.choosing.scores import LOWEST_THRESHOLD, Choice
 from strokeseg.imaging.voting import Within
+from strokeseg.selection.scores import LOWEST_THRESHOLD, Choice
 
 # By axis, the names of its candidates, best first.
 Candidates = Mapping[str, Sequence[str]]

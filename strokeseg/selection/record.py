@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strokeseg.choosing.scores import Choice
-from strokeseg.choosing.significance import SIGNIFICANT_P, smallest_p
-from strokeseg.choosing.steps import LeftOut, Step
 from strokeseg.records.phrases import count
+from strokeseg.selection.scores import Choice
+from strokeseg.selection.significance import SIGNIFICANT_P, smallest_p
+from strokeseg.selection.steps import LeftOut, Step
 
 TEST = (
     "paired sign-flip test over patients of the best option's mean gain, by the maximum over all "

@@ -9,9 +9,6 @@ from typing import Any
 import torch
 
 from strokeseg import cli
-from strokeseg.choosing.candidates import Candidate, Slate, candidate, find_candidates
-from strokeseg.choosing.choice import choose_ensemble
-from strokeseg.choosing.record import Outcome, as_values, sentences
 from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import AXES
@@ -20,6 +17,9 @@ from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.leaderboard import LeaderboardRow, best_by_start, read_leaderboard
 from strokeseg.records.phrases import STEP_COLUMNS, count, step_rows
 from strokeseg.records.preparation import Preparation, read_preparation
+from strokeseg.selection.candidates import Candidate, Slate, candidate, find_candidates
+from strokeseg.selection.choice import choose_ensemble
+from strokeseg.selection.record import Outcome, as_values, sentences
 
 _STARTS = {"pretrained": True, "scratch": False}
 Boards = Mapping[str, Sequence[LeaderboardRow]]
