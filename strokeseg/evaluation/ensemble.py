@@ -14,12 +14,12 @@ from strokeseg import cli
 from strokeseg.compute.session import ray_session
 from strokeseg.compute.tasks import cpus_a_task
 from strokeseg.errors import UserError
+from strokeseg.evaluation.baselines import check_rivals, score_rivals
 from strokeseg.evaluation.cases import cases_to_score
 from strokeseg.evaluation.cautions import caution_of
 from strokeseg.evaluation.methods import members_to_ask, votes_of
-from strokeseg.evaluation.rivals import check_rivals, score_rivals
 from strokeseg.evaluation.scoring import Job
-from strokeseg.evaluation.side import score_side
+from strokeseg.evaluation.subset import score_side
 from strokeseg.evaluation.summarise import (
     BOOTSTRAP,
     by_size,

@@ -15,9 +15,9 @@ from typing import Any
 
 import strokeseg.ensemble.segmentation
 import strokeseg.evaluate
+import strokeseg.evaluation.baselines
 import strokeseg.evaluation.ensemble
-import strokeseg.evaluation.rivals
-import strokeseg.evaluation.side
+import strokeseg.evaluation.subset
 import strokeseg.export
 import strokeseg.predict
 import strokeseg.preparation.steps
@@ -60,7 +60,7 @@ def stay_in_this_process() -> None:
     ):
         module.ray_session = lambda *_: nullcontext()
     strokeseg.preparation.steps.spread = _one_by_one
-    strokeseg.evaluation.side.run_tasks = strokeseg.evaluation.rivals.run_tasks = _each
+    strokeseg.evaluation.subset.run_tasks = strokeseg.evaluation.baselines.run_tasks = _each
     strokeseg.evaluation.ensemble.cpus_a_task = lambda _: 1
     strokeseg.tuning.search.ray_session = _no_ray
     # It asks git, which takes longer than most files.
@@ -71,7 +71,7 @@ def stay_in_this_process() -> None:
             strokeseg.selection.asking,
         ),
         *(strokeseg.tuning.search, strokeseg.evaluation.ensemble, strokeseg.preparation.steps),
-        *(strokeseg.evaluation.side, strokeseg.evaluation.rivals),
+        *(strokeseg.evaluation.subset, strokeseg.evaluation.baselines),
     ):
         module.code_version = lambda: "1"
 

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from strokeseg.compute.tasks import run_tasks
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.scoring import Job, scores_of
-from strokeseg.evaluation.side import hashes_of, row_of
+from strokeseg.evaluation.subset import hashes_of, row_of
 from strokeseg.imaging.cases import Case, bids_name, is_case_name
 from strokeseg.imaging.metric_names import Policy
 from strokeseg.imaging.scan import LesionLabels, read_lesion
