@@ -71,8 +71,8 @@ def export(experiment: Experiment, path: Path) -> None:
         UserError: When nothing is promoted, no validation case can be read, the runtimes
             disagree, or the bundle cannot be written.
     """
-    from strokeseg.bundling import accompanying_files, export_members, parity_cases
     from strokeseg.ensemble.bundle import check_place, exported_record, write_bundle
+    from strokeseg.exporting.bundling import accompanying_files, export_members, parity_cases
     from strokeseg.records.preparation import read_preparation
 
     check_place(path)
@@ -97,7 +97,7 @@ def export(experiment: Experiment, path: Path) -> None:
 
 
 def _export_nnunet(experiment: Experiment, number: int) -> None:
-    from strokeseg.nnunet_dataset import write_nnunet_dataset
+    from strokeseg.exporting.nnunet_dataset import write_nnunet_dataset
 
     with cli.logging_to(experiment.log_folder / "export.log"):
         folder = write_nnunet_dataset(experiment, number, cli.progress)

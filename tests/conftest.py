@@ -28,8 +28,8 @@ from tiny_experiment import Place, write_experiment
 
 import strokeseg.run
 from strokeseg.ensemble.bundle import write_bundle
+from strokeseg.exporting.onnx_export import onnx_bytes
 from strokeseg.imaging.slices import AXES
-from strokeseg.learning.onnx_export import onnx_bytes
 from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.process.temporary_folder import living_folder
 from strokeseg.records.config import TrialConfig

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from strokeseg.exporting.model_card import model_card
 from strokeseg.imaging.cases import Case
-from strokeseg.model_card import model_card
 from strokeseg.records.config import ExperimentConfig
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.experiment import Experiment

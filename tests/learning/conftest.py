@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from strokeseg.learning.onnx_export import onnx_bytes
+from strokeseg.exporting.onnx_export import onnx_bytes
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.records.member import MemberRecord

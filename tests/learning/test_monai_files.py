@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from monai.bundle import verify_metadata
 
-from strokeseg.learning.monai_files import metadata, metadata_schema
+from strokeseg.exporting.monai_files import metadata, metadata_schema
 from strokeseg.records.ensemble import EnsembleRecord
 
 

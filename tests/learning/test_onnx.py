@@ -21,7 +21,7 @@ from strokeseg.ensemble.onnx_predictor import load_onnx_experts, onnx_expert
 from strokeseg.ensemble.runtimes import choose_runtime
 from strokeseg.ensemble.torch_predictor import load_ensemble, torch_expert
 from strokeseg.errors import UserError
-from strokeseg.learning.onnx_export import onnx_bytes
+from strokeseg.exporting.onnx_export import onnx_bytes
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.member import MemberRecord
 from strokeseg.training.checkpoint import Member, load_member

@@ -19,16 +19,16 @@ from strokeseg.ensemble.onnx_predictor import onnx_expert, onnx_name
 from strokeseg.ensemble.slicewise import predict_volume
 from strokeseg.ensemble.torch_predictor import torch_expert
 from strokeseg.errors import CaseError, UserError
-from strokeseg.imaging.cases import Case
-from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.learning.monai_files import (
+from strokeseg.exporting.model_card import described_data, model_card
+from strokeseg.exporting.monai_files import (
     SCHEMA_NAME,
     inference_workflow,
     metadata,
     metadata_schema,
 )
-from strokeseg.learning.onnx_export import onnx_bytes
-from strokeseg.model_card import described_data, model_card
+from strokeseg.exporting.onnx_export import onnx_bytes
+from strokeseg.imaging.cases import Case
+from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.records.config import Show
 from strokeseg.records.ensemble import MEMBERS_FOLDER, EnsembleRecord
 from strokeseg.records.experiment import Experiment

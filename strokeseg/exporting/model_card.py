@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from strokeseg.exporting.monai_files import SCHEMA_NAME
 from strokeseg.imaging.cases import TEST
 from strokeseg.imaging.metric_names import METRICS
-from strokeseg.learning.monai_files import SCHEMA_NAME
 from strokeseg.markdown import markdown_table
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.experiment import Experiment

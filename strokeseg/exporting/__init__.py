@@ -1,0 +1,1 @@
+"""What leaves the house: ONNX, MONAI Bundle, model card, nnU-Net data set."""
