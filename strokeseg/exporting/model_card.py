@@ -11,13 +11,13 @@ from typing import Any
 from strokeseg.exporting.monai_files import SCHEMA_NAME
 from strokeseg.imaging.cases import TEST
 from strokeseg.imaging.metric_names import METRICS
-from strokeseg.markdown import markdown_table
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.phrases import STEP_COLUMNS, count, step_rows
 from strokeseg.records.preparation import Preparation
 from strokeseg.records.scores import Summary
 from strokeseg.records.summary import VOTE, few_patients_notes
+from strokeseg.reporting.markdown_text import markdown_table
 
 _CARD_METRICS = (
     *("dice", "sensitivity", "precision", "hd95_mm", "assd_mm"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strokeseg.markdown import markdown_table, plain
 from strokeseg.records.summary import interval_text
 from strokeseg.reporting import tables, wording
 from strokeseg.reporting.findings import Findings
+from strokeseg.reporting.markdown_text import markdown_table, plain
 from strokeseg.reporting.tables import Table
 
 
