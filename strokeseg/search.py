@@ -101,7 +101,7 @@ def _work(options: argparse.Namespace) -> int:
 
     axes = list(dict.fromkeys(options.axis))
     if options.measure_leakage:
-        from strokeseg.leakage_measurement import measure_leakage
+        from strokeseg.leakage.measurement import measure_leakage
 
         return max([measure_leakage(axis, options) for axis in axes])
     experiment = cli.experiment_of(options)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from strokeseg.learning.divisions import (
+from strokeseg.leakage.divisions import (
     Division,
     LeakageScore,
     divide_by_patient,

@@ -13,11 +13,7 @@ import pytest
 
 from strokeseg.errors import UserError
 from strokeseg.imaging.slice_table import slices_to_table
-from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig, TrialConfig
-from strokeseg.records.experiment import Experiment
-from strokeseg.records.leaderboard import LeaderboardRow
-from strokeseg.records.leakage import Finding, means
-from strokeseg.tuning.leakage import (
+from strokeseg.leakage.runs import (
     Configuration,
     FindingStore,
     Pool,
@@ -25,7 +21,11 @@ from strokeseg.tuning.leakage import (
     choose_configurations,
     plan_runs,
 )
-from strokeseg.tuning.leakage_tasks import do_runs
+from strokeseg.leakage.tasks import do_runs
+from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig, TrialConfig
+from strokeseg.records.experiment import Experiment
+from strokeseg.records.leaderboard import LeaderboardRow
+from strokeseg.records.leakage import Finding, means
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.space_file import load_space
 

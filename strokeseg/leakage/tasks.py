@@ -17,13 +17,14 @@ from torch import Tensor
 from strokeseg.compute.allotment import allot
 from strokeseg.compute.autoscaling import await_node
 from strokeseg.errors import UserError
-from strokeseg.learning.divisions import (
+from strokeseg.leakage.divisions import (
     Division,
     LeakageScore,
     divide_by_patient,
     divide_by_slice,
     measure,
 )
+from strokeseg.leakage.runs import Configuration, FindingStore, Pool, Run
 from strokeseg.records.config import Show
 from strokeseg.records.leakage import Finding
 from strokeseg.training.loop import Training
@@ -31,7 +32,6 @@ from strokeseg.training.setup import new_training
 from strokeseg.training.slice_set import SliceSet
 from strokeseg.training.validation import TrialFailure
 from strokeseg.tuning.feed import Feed, open_feed
-from strokeseg.tuning.leakage import Configuration, FindingStore, Pool, Run
 from strokeseg.tuning.searcher import RETRIES_OF_A_LOST_PROCESS
 from strokeseg.tuning.trial_slices import slices_of
 

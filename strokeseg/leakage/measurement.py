@@ -10,6 +10,8 @@ from strokeseg import cli
 from strokeseg.compute.gpu_share import AUTO
 from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
+from strokeseg.leakage.runs import FindingStore, Pool, Run, choose_configurations, plan_runs
+from strokeseg.leakage.tasks import do_runs
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.records.config import SearchConfig
 from strokeseg.records.experiment import Experiment, code_version
@@ -17,8 +19,6 @@ from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.records.leakage import LeakageRow, means, sentences, write_leakage
 from strokeseg.records.preparation import Preparation
 from strokeseg.training.encoders import check_encoders
-from strokeseg.tuning.leakage import FindingStore, Pool, Run, choose_configurations, plan_runs
-from strokeseg.tuning.leakage_tasks import do_runs
 from strokeseg.tuning.options import (
     budget_of,
     prepared_slices,

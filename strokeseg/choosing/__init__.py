@@ -1,1 +1,0 @@
-"""Choosing the ensemble: which candidates vote, and how, by the validation patients alone."""

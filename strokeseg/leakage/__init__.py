@@ -1,0 +1,1 @@
+"""What a split by slice would have printed."""
