@@ -115,6 +115,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 _SHARED = {"finished", "victim"}
 
+pytest_plugins = ["toy_members"]
+
 Main = Callable[[Sequence[str]], int]
 Launch = Callable[..., Outcome]
 

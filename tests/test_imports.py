@@ -164,7 +164,8 @@ except SystemExit as ending: assert not ending.code
 
 def test_records_do_not_wait_for_torch_or_ray() -> None:
     found = imported_by(
-        "import strokeseg.records.config, strokeseg.records.experiment\nimport strokeseg.records.leaderboard"
+        "import strokeseg.records.config, strokeseg.records.experiment\n"
+        "import strokeseg.records.leaderboard"
     )
     assert not found & (HEAVY - {"pydantic"})
 

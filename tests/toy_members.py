@@ -1,4 +1,4 @@
-"""Toy slices and members that the tests of this layer share."""
+"""Fixtures: toy slices, members and ensembles for the tests of several folders."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ SEQUENCES = ("DWI", "FLAIR")
 SMALL = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute with one thread, which gives equal numbers and is faster on toys."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -313,7 +313,7 @@ def test_the_exit_code_is_that_of_sigterm_where_it_came_in_code_that_exec_ran(
     done = subprocess.run(
         [sys.executable, "-m", "command"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=60,

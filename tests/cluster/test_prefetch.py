@@ -20,7 +20,7 @@ import pytest
 import segmentation_models_pytorch as smp
 from safetensors.torch import save
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 ENCODERS = ("resnet18", "tu-tf_efficientnet_lite0")
 SPACE = """\
 parameters:

@@ -13,7 +13,7 @@ from strokeseg.records.config import load_experiment
 from strokeseg.records.experiment import open_experiment
 from strokeseg.tuning.space import Space
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
 SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
 # A shell script's head is checked like theirs.

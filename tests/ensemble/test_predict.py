@@ -20,7 +20,7 @@ from strokeseg.imaging.layouts.siss import find_siss_cases
 from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.storage.files import read_csv
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 SUFFIXES = {"T1": "anat/{}_T1w", "T2": "anat/{}_T2w", "DWI": "dwi/{}_dwi", "FLAIR": "anat/{}_FLAIR"}
 
