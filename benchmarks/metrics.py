@@ -48,7 +48,7 @@ def run(options: Options) -> PartResult:
         files = {name: _save(pair, Path(place) / f"{name}.npz") for name, pair in pairs.items()}
         for _ in range(options.times(3)):
             for name, file in files.items():
-                told = {method: _ask(method, file, options) for method in METHODS}
+                told = {method: _run_method(method, file, options) for method in METHODS}
                 _check_same(name, told)
                 for method, of in told.items():
                     seconds[name, method].append(of["cpu_seconds"])
@@ -102,7 +102,7 @@ def _save(pair: Pair, file: Path) -> Path:
     return file
 
 
-def _ask(method: str, file: Path, options: Options) -> dict[str, Any]:
+def _run_method(method: str, file: Path, options: Options) -> dict[str, Any]:
     python = sys.executable if method == OURS else str(peer_python(options.peers))
     command = [python, "-m", "benchmarks.metric_methods", method, str(file)]
     done = timed(command, options, {"PYTHONPATH": str(CHECKOUT)})

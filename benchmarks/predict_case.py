@@ -30,7 +30,7 @@ from torch import nn
 from benchmarks.part import Options, run_alone, tell, timed
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.ensemble.prediction import Tool, predict_case
-from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.slicewise import Predictor
 from strokeseg.ensemble.vote import Ensemble
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts.finding import find_cases
@@ -42,7 +42,7 @@ from strokeseg.training.network import build_network
 
 _SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 _LARGE, _QUICK_LARGE = (512, 512, 400), (256, 256, 200)
-_SHARE_ASKED, _GB_ASKED = 0.85, 16.0
+_SHARE_GOAL, _GB_GOAL = 0.85, 16.0
 _CHILD = "--large-case"
 
 
@@ -68,18 +68,18 @@ def run(options: Options) -> PartResult:
         comparisons=(
             Comparison(
                 what="share of time inside the networks",
-                other=f"the {_SHARE_ASKED:.0%} asked for",
+                other=f"the goal of {_SHARE_GOAL:.0%}",
                 unit="",
                 ours=tuple(shares),
-                theirs=(_SHARE_ASKED,) * len(shares),
+                theirs=(_SHARE_GOAL,) * len(shares),
                 less_is_better=False,
             ),
             Comparison(
                 what=f"largest resident set, {' x '.join(sides)} voxels",
-                other=f"{_GB_ASKED:g} GB",
+                other=f"{_GB_GOAL:g} GB",
                 unit="GB",
                 ours=(large["gigabytes"],),
-                theirs=(_GB_ASKED,),
+                theirs=(_GB_GOAL,),
                 less_is_better=True,
             ),
         ),
@@ -94,34 +94,37 @@ def _time_case(case: Case, output: Path) -> tuple[float, float]:
     """Segment a case and return the seconds of all of it and of those in the networks."""
     inside = 0.0
 
-    def counted(ask: Callable[..., NDArray[np.float32]]) -> Callable[..., NDArray[np.float32]]:
-        def asked(slices: NDArray[np.float32]) -> NDArray[np.float32]:
+    def counted(predict: Callable[..., NDArray[np.float32]]) -> Callable[..., NDArray[np.float32]]:
+        def timed(slices: NDArray[np.float32]) -> NDArray[np.float32]:
             nonlocal inside
             start = time.perf_counter()
-            found = ask(slices)
+            found = predict(slices)
             inside += time.perf_counter() - start
             return found
 
-        return asked
+        return timed
 
     networks = {
         axis: build_network(encoder="resnet18", encoder_depth=3, channels=4).eval() for axis in AXES
     }
     tool = _tool(networks)
-    experts = tuple(replace(expert, ask=counted(expert.ask)) for expert in tool.ensemble.experts)
-    tool = replace(tool, ensemble=replace(tool.ensemble, experts=experts))
+    predictors = tuple(
+        replace(predictor, predict=counted(predictor.predict))
+        for predictor in tool.ensemble.predictors
+    )
+    tool = replace(tool, ensemble=replace(tool.ensemble, predictors=predictors))
     start = time.perf_counter()
     predict_case(tool, case, output)
     return time.perf_counter() - start, inside
 
 
 def _tool(networks: Mapping[str, nn.Module]) -> Tool:
-    def expert(axis: str, network: nn.Module) -> Expert:
-        return Expert(
+    def predictor(axis: str, network: nn.Module) -> Predictor:
+        return Predictor(
             name=f"{axis}-0000",
             axis=axis,
             slice_size=None,
-            ask=lambda slices: predict_batch(network, torch.from_numpy(slices))[:, 0].numpy(),
+            predict=lambda slices: predict_batch(network, torch.from_numpy(slices))[:, 0].numpy(),
         )
 
     record = EnsembleRecord(
@@ -131,9 +134,9 @@ def _tool(networks: Mapping[str, nn.Module]) -> Tool:
         preparation_hash="none",
         code_version="none",
     )
-    experts = tuple(expert(axis, network) for axis, network in networks.items())
+    predictors = tuple(predictor(axis, network) for axis, network in networks.items())
     return Tool(
-        ensemble=Ensemble(experts=experts, record=record),
+        ensemble=Ensemble(predictors=predictors, record=record),
         bundle=Path("measured.zip"),
         bundle_sha256="none",
         runtime="torch",

@@ -1,6 +1,6 @@
 """Write the ensemble as one bundle: a .zip that holds all that `predict` needs.
 
-Its members lie in it twice, for PyTorch and for onnxruntime; both are asked about validation
+Its members lie in it twice, for PyTorch and for onnxruntime; both predict validation
 cases first, and must agree.
 
 With `--to nnunet` it writes no ensemble but the experiment's cases and splits, as a raw data set

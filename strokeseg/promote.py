@@ -8,8 +8,8 @@ and the table says what each of them brought. The test set is not looked at. Whe
 tried both, the best pretrained trials and the best from scratch are kept beside the ensemble, so
 that `evaluate` can compare the two.
 
-Every candidate is asked once of every validation case, in parallel with Ray; what they said is
-kept, so that the same command goes on after an interruption.
+Every candidate predicts every validation case once, in parallel with Ray. The predictions are kept,
+so that the same command goes on after an interruption.
 
     strokeseg promote --experiment siss-like
 """

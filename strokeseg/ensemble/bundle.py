@@ -35,7 +35,7 @@ from strokeseg.ensemble.checksums import (
     read_checksums,
 )
 from strokeseg.ensemble.runtimes import Runtime, choose_runtime
-from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.slicewise import Predictor
 from strokeseg.ensemble.vote import Ensemble
 from strokeseg.errors import UserError
 from strokeseg.records.ensemble import (
@@ -143,12 +143,12 @@ def open_bundle(path: Path, runtime: Runtime | None = None, device: str | None =
             check_content(path, name, entries[name], checksum, copy)
         try:
             record = read_ensemble_record(Path(private) / _RECORD)
-            experts = _load_experts(Path(private) / _MODELS, record, runtime, device)
+            predictors = _load_predictors(Path(private) / _MODELS, record, runtime, device)
         except UserError as error:
             # The temporary place means nothing to the user.
             message = str(error).removeprefix(private + os.sep)
             raise UserError(message if "--device" in message else f"{path}: {message}") from None
-    return Ensemble(experts=experts, record=record)
+    return Ensemble(predictors=predictors, record=record)
 
 
 def bundle_sha256(path: Path) -> str:
@@ -163,17 +163,17 @@ def bundle_sha256(path: Path) -> str:
         return checksums_sha256(path, entries)
 
 
-def _load_experts(
+def _load_predictors(
     folder: Path, record: EnsembleRecord, runtime: Runtime, device: str | None
-) -> tuple[Expert, ...]:
+) -> tuple[Predictor, ...]:
     # Each runtime is imported where it is used, since the other may not be installed.
     if runtime == "onnx":
-        from strokeseg.ensemble.onnx_predictor import load_onnx_experts  # noqa: PLC0415
+        from strokeseg.ensemble.onnx_predictor import load_onnx_predictors  # noqa: PLC0415
 
-        return load_onnx_experts(folder, record, device)
-    from strokeseg.ensemble.torch_predictor import find_device, load_experts  # noqa: PLC0415
+        return load_onnx_predictors(folder, record, device)
+    from strokeseg.ensemble.torch_predictor import find_device, load_predictors  # noqa: PLC0415
 
-    return load_experts(folder, record, record.members, find_device(device))
+    return load_predictors(folder, record, record.members, find_device(device))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Members asked with onnxruntime, in an environment that has no PyTorch."""
+"""Predictors that compute with onnxruntime, in an environment that has no PyTorch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_state
 
 from strokeseg.ensemble.onnx_file import check_onnx
-from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.slicewise import Predictor
 from strokeseg.errors import UserError
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.member import check_fits, parse_member_record
@@ -36,9 +36,9 @@ def onnx_name(member: str) -> str:
     return member.removesuffix(".safetensors") + ".onnx"
 
 
-def load_onnx_experts(
+def load_onnx_predictors(
     folder: Path, record: EnsembleRecord, device: str | None = "cpu"
-) -> tuple[Expert, ...]:
+) -> tuple[Predictor, ...]:
     """Load an ensemble's members, axis by axis, from the folder that holds their ONNX files.
 
     Args:
@@ -58,40 +58,40 @@ def load_onnx_experts(
     )
 
 
-def onnx_expert(
+def read_onnx_predictor(
     path: Path, content: bytes, axis: str, record: EnsembleRecord, device: str | None = "cpu"
-) -> Expert:
-    """Return the member that an ONNX file's content holds as an expert.
+) -> Predictor:
+    """Return the member that an ONNX file's content holds as a predictor.
 
     Args:
         path: What messages call the file.
         content: The whole file.
         axis: The axis for which the ensemble has it.
         record: The ensemble's.
-        device: As for `load_onnx_experts`.
+        device: As for `load_onnx_predictors`.
 
     Raises:
-        UserError: As for `load_onnx_experts`.
+        UserError: As for `load_onnx_predictors`.
     """
-    return _expert(path, content, record, axis, _providers(device))
+    return _predictor(path, content, record, axis, _providers(device))
 
 
-def _load(path: Path, record: EnsembleRecord, axis: str, providers: list[str]) -> Expert:
+def _load(path: Path, record: EnsembleRecord, axis: str, providers: list[str]) -> Predictor:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: is no readable member ({error.strerror})") from None
-    return _expert(path, content, record, axis, providers)
+    return _predictor(path, content, record, axis, providers)
 
 
-def _expert(
+def _predictor(
     path: Path, content: bytes, record: EnsembleRecord, axis: str, providers: list[str]
-) -> Expert:
+) -> Predictor:
     session = _session(path, content, providers)
     member = parse_member_record(path, session.get_modelmeta().custom_metadata_map)
     check_fits(path, member, record, axis)
 
-    def ask(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
         (found,) = session.run([PROBABILITY], {IMAGE: images})
         expected = (len(images), 1, *images.shape[2:])
         if found.shape != expected or found.dtype != np.float32:
@@ -104,7 +104,7 @@ def _expert(
         probability: NDArray[np.float32] = found[:, 0] * brain
         return probability
 
-    return Expert(name=path.stem, axis=axis, slice_size=member.slice_size, ask=ask)
+    return Predictor(name=path.stem, axis=axis, slice_size=member.slice_size, predict=predict)
 
 
 def _session(path: Path, content: bytes, providers: list[str]) -> Any:

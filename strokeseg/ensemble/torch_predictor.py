@@ -1,4 +1,4 @@
-"""Members asked with PyTorch."""
+"""Predictors that compute with PyTorch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.slicewise import Predictor
 from strokeseg.ensemble.vote import Ensemble
 from strokeseg.errors import UserError
 from strokeseg.records.ensemble import (
@@ -46,16 +46,16 @@ def load_ensemble(
         raise UserError(f"{folder}: has no comparison {comparison!r}, known are {known}")
     chosen = record.members if comparison is None else record.comparison[comparison]
     return Ensemble(
-        experts=load_experts(folder / MEMBERS_FOLDER, record, chosen, device), record=record
+        predictors=load_predictors(folder / MEMBERS_FOLDER, record, chosen, device), record=record
     )
 
 
-def load_experts(
+def load_predictors(
     folder: Path,
     record: EnsembleRecord,
     chosen: Mapping[Any, tuple[str, ...]],
     device: torch.device | str = "cpu",
-) -> tuple[Expert, ...]:
+) -> tuple[Predictor, ...]:
     """Load members, axis by axis, from the folder that holds their files.
 
     Raises:
@@ -65,12 +65,12 @@ def load_experts(
     names = [(axis, name) for axis, of_axis in chosen.items() for name in of_axis]
     for _, name in names:
         _check_unchanged(folder / name, record)
-    experts = []
+    predictors = []
     for axis, name in names:
         member = load_member(folder / name)
         check_fits(folder / name, member.record, record, axis)
-        experts.append(torch_expert(name.removesuffix(".safetensors"), member, device))
-    return tuple(experts)
+        predictors.append(as_predictor(name.removesuffix(".safetensors"), member, device))
+    return tuple(predictors)
 
 
 def find_device(name: str | None) -> torch.device:
@@ -85,8 +85,8 @@ def find_device(name: str | None) -> torch.device:
     return torch.device(name or ("cuda" if available else "cpu"))
 
 
-def torch_expert(name: str, member: Member, device: torch.device | str = "cpu") -> Expert:
-    """Return a member as an expert.
+def as_predictor(name: str, member: Member, device: torch.device | str = "cpu") -> Predictor:
+    """Return a member as a predictor.
 
     Args:
         name: The member's, as scores and files call it.
@@ -101,13 +101,13 @@ def torch_expert(name: str, member: Member, device: torch.device | str = "cpu") 
     # A bundle shall give one mask on every CPU, whether or not it can compute in 16 bits.
     reduced = None if device.type == "cpu" else reduced_type(device, network)
 
-    def ask(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
         tensor = torch.from_numpy(images).to(device)
         found: NDArray[np.float32] = predict_batch(network, tensor, reduced)[:, 0].cpu().numpy()
         return found
 
     record = member.record
-    return Expert(name=name, axis=record.axis, slice_size=record.slice_size, ask=ask)
+    return Predictor(name=name, axis=record.axis, slice_size=record.slice_size, predict=predict)
 
 
 def _check_unchanged(path: Path, record: EnsembleRecord) -> None:

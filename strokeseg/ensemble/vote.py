@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strokeseg.ensemble.slicewise import Expert, predict_volume
+from strokeseg.ensemble.slicewise import Predictor, predict_volume
 from strokeseg.imaging.prepared import PreparedCase
 from strokeseg.imaging.voting import Decision
 from strokeseg.records.ensemble import EnsembleRecord
@@ -20,9 +20,9 @@ from strokeseg.records.ensemble import EnsembleRecord
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ensemble:
-    """Members that can be asked, in the order of the record, and the record."""
+    """The members' predictors, in the order of the record, and the record."""
 
-    experts: tuple[Expert, ...]
+    predictors: tuple[Predictor, ...]
     record: EnsembleRecord
 
 
@@ -43,15 +43,15 @@ def segment(ensemble: Ensemble, prepared: PreparedCase) -> Decision:
             f"got {len(prepared.images)} channels"
         )
     ballot = ensemble.record.rule.ballot()
-    for expert, probability in ask_all(ensemble.experts, prepared):
-        ballot.add(expert.axis, probability)
+    for predictor, probability in predict_members(ensemble.predictors, prepared):
+        ballot.add(predictor.axis, probability)
     return ballot.decide(prepared.native_grid.spacing_mm)
 
 
-def ask_all(
-    experts: Sequence[Expert], prepared: PreparedCase
-) -> Iterator[tuple[Expert, NDArray[np.float32]]]:
-    """Ask members of one case, one after another.
+def predict_members(
+    predictors: Sequence[Predictor], prepared: PreparedCase
+) -> Iterator[tuple[Predictor, NDArray[np.float32]]]:
+    """Compute the maps of one case, one member after another.
 
     Yields:
         Each member and its map: the probability of lesion on the case's native grid, (X, Y, Z)
@@ -60,5 +60,5 @@ def ask_all(
     Raises:
         ValueError: When probabilities are not finite.
     """
-    for expert in experts:
-        yield expert, prepared.restore(predict_volume(expert, prepared.images))
+    for predictor in predictors:
+        yield predictor, prepared.restore(predict_volume(predictor, prepared.images))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strokeseg.evaluation.methods import members_to_ask
+from strokeseg.evaluation.methods import all_members
 from strokeseg.records.ensemble import MEMBERS_FOLDER, EnsembleRecord
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.member_header import read_member_record
@@ -19,7 +19,7 @@ def caution_of(experiment: Experiment, record: EnsembleRecord, on: str) -> str |
     if on == "test":
         return None
     fold = experiment.config.splits.validation_fold
-    files = [name for names in members_to_ask(record).values() for name in names]
+    files = [name for names in all_members(record).values() for name in names]
     folder = experiment.ensemble_folder / MEMBERS_FOLDER
     trained = sum(read_member_record(folder / name).fold != fold for name in files)
     if trained:

@@ -17,7 +17,7 @@ from strokeseg.errors import UserError
 from strokeseg.evaluation.baselines import check_rivals, score_rivals
 from strokeseg.evaluation.cases import cases_to_score
 from strokeseg.evaluation.cautions import caution_of
-from strokeseg.evaluation.methods import members_to_ask, votes_of
+from strokeseg.evaluation.methods import all_members, votes_of
 from strokeseg.evaluation.scoring import Job
 from strokeseg.evaluation.subset import score_side
 from strokeseg.evaluation.summarise import (
@@ -179,7 +179,7 @@ def _read_record(experiment: Experiment, preparation: Preparation) -> EnsembleRe
 def _own_methods(record: EnsembleRecord) -> list[str]:
     members = [
         name.removesuffix(".safetensors")
-        for names in members_to_ask(record).values()
+        for names in all_members(record).values()
         for name in names
     ]
     return [*members, *record.members, *(vote.method for vote in votes_of(record))]

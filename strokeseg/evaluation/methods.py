@@ -1,4 +1,4 @@
-"""The methods that an ensemble is evaluated by, all from one round of asking its members.
+"""The methods that an ensemble is evaluated by, all from one prediction by each member.
 
 Each member is a method of its own; the other methods are *votes*: a rule and the members that
 it counts. The axes come out of the ensemble's own vote.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.slicewise import Predictor
 from strokeseg.imaging.voting import Decision
 from strokeseg.records.ensemble import EnsembleRecord, MemberNames, Rule
 from strokeseg.records.scores import Kind
@@ -72,7 +72,7 @@ def votes_of(record: EnsembleRecord) -> list[Vote]:
     ]
 
 
-def members_to_ask(record: EnsembleRecord) -> dict[str, tuple[str, ...]]:
+def all_members(record: EnsembleRecord) -> dict[str, tuple[str, ...]]:
     """Return the file names of all members by axis, those of comparisons included, each once."""
     names: dict[str, dict[str, None]] = {}
     for members in (record.members, *record.comparison.values()):
@@ -83,7 +83,7 @@ def members_to_ask(record: EnsembleRecord) -> dict[str, tuple[str, ...]]:
 
 def judge(
     record: EnsembleRecord,
-    maps: Iterable[tuple[Expert, NDArray[np.float32]]],
+    maps: Iterable[tuple[Predictor, NDArray[np.float32]]],
     spacing_mm: tuple[float, float, float],
 ) -> Judged:
     """Count each member's map, as it comes, in every vote that wants it.
@@ -98,11 +98,11 @@ def judge(
     ballots = {vote.members: vote.rule.ballot() for vote in reversed(votes)}
     own: dict[str, NDArray[np.uint8]] = {}
     threshold = np.float32(record.rule.threshold)
-    for expert, probability in maps:
-        own[expert.name] = (probability >= threshold).astype(np.uint8)
+    for predictor, probability in maps:
+        own[predictor.name] = (probability >= threshold).astype(np.uint8)
         for members, ballot in ballots.items():
-            if expert.name in members:
-                ballot.add(expert.axis, probability)
+            if predictor.name in members:
+                ballot.add(predictor.axis, probability)
     decisions = {members: ballot.decide(spacing_mm) for members, ballot in ballots.items()}
     decision = decisions[votes[0].members]
     voted = {VOTE: decision.mask}

@@ -1,4 +1,4 @@
-"""One case, scored: read and prepared once, every member asked once.
+"""One case, scored: read and prepared once, predicted once by every member.
 
 *Disagreement* is what `imaging.uncertainty` calls so, between the axes of the ensemble. It is
 looked at in two ways: its mean over the voxels that any axis calls lesion should tell a hard
@@ -25,11 +25,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from strokeseg.ensemble.slicewise import Expert
-from strokeseg.ensemble.torch_predictor import load_experts
-from strokeseg.ensemble.vote import ask_all
+from strokeseg.ensemble.slicewise import Predictor
+from strokeseg.ensemble.torch_predictor import load_predictors
+from strokeseg.ensemble.vote import predict_members
 from strokeseg.errors import CaseError, UserError
-from strokeseg.evaluation.methods import judge, members_to_ask
+from strokeseg.evaluation.methods import all_members, judge
 from strokeseg.imaging.cases import Case, derivative_name, mask_name
 from strokeseg.imaging.metric_names import Policy
 from strokeseg.imaging.metrics import score_masks
@@ -104,7 +104,7 @@ def score_case(job: Job, case: Case) -> CaseResult | UserError:
 
 
 def _score(job: Job, case: Case) -> CaseResult:
-    record, experts = _ensemble(job.ensemble_folder, job.ensemble_sha256, job.device)
+    record, predictors = _ensemble(job.ensemble_folder, job.ensemble_sha256, job.device)
     prepared = prepare_case(
         case.images,
         sequences=record.sequences,
@@ -116,7 +116,7 @@ def _score(job: Job, case: Case) -> CaseResult:
     truth, grid = prepared.native_mask, prepared.native_grid
     if truth is None:
         raise CaseError(f"case {case.name} has no lesion mask to be scored against")
-    judged = judge(record, ask_all(experts, prepared), grid.spacing_mm)
+    judged = judge(record, predict_members(predictors, prepared), grid.spacing_mm)
     decision = judged.decision
     for method, kind in judged.kinds.items():
         if kind == "axis" or judged.masks[method] is decision.mask:
@@ -187,11 +187,13 @@ def area_under_roc(values: NDArray[np.float32], positive: NDArray[np.bool_]) -> 
 
 
 @lru_cache(maxsize=1)
-def _ensemble(folder: Path, sha256: str, device: str) -> tuple[EnsembleRecord, tuple[Expert, ...]]:
+def _ensemble(
+    folder: Path, sha256: str, device: str
+) -> tuple[EnsembleRecord, tuple[Predictor, ...]]:
     """Load what all tasks of a worker's process share; the hash tells when it is another."""
     record = read_ensemble_record(folder / RECORD_NAME)
-    experts = load_experts(folder / MEMBERS_FOLDER, record, members_to_ask(record), device)
-    return record, experts
+    predictors = load_predictors(folder / MEMBERS_FOLDER, record, all_members(record), device)
+    return record, predictors
 
 
 def _scores(

@@ -1,7 +1,7 @@
 """What a bundle needs beyond the ensemble: its members as ONNX, and the proof that they are.
 
-*Parity* is the largest difference, in probability, between a member asked with PyTorch and the
-same one asked with onnxruntime, over whole cases of the validation patients.
+*Parity* is the largest difference, in probability, between a member computed with PyTorch and the
+same one computed with onnxruntime, over whole cases of the validation patients.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from strokeseg.ensemble.onnx_predictor import onnx_expert, onnx_name
+from strokeseg.ensemble.onnx_predictor import onnx_name, read_onnx_predictor
 from strokeseg.ensemble.slicewise import predict_volume
-from strokeseg.ensemble.torch_predictor import torch_expert
+from strokeseg.ensemble.torch_predictor import as_predictor
 from strokeseg.errors import CaseError, UserError
 from strokeseg.exporting.model_card import described_data, model_card
 from strokeseg.exporting.monai_files import (
@@ -202,8 +202,8 @@ def _difference(
     record: EnsembleRecord,
     cases: Sequence[PreparedCase],
 ) -> float:
-    ours = torch_expert(name, member)
-    theirs = onnx_expert(Path(onnx_name(name)), content, axis, record)
+    ours = as_predictor(name, member)
+    theirs = read_onnx_predictor(Path(onnx_name(name)), content, axis, record)
     largest = max(
         float(np.abs(predict_volume(ours, case.images) - predict_volume(theirs, case.images)).max())
         for case in cases

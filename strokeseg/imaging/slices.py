@@ -150,7 +150,7 @@ def _window(outer: Size, inner: Size) -> tuple[Any, ...]:
 def hold_brain(images: NDArray[np.float16]) -> NDArray[np.bool_]:
     """Tell the slices that hold brain from those of nothing but zeros.
 
-    A slice without brain is lesion-free without asking a network.
+    A slice without brain is lesion-free without a prediction.
 
     Args:
         images: (N, C, H, W) float16, 0 outside the brain.

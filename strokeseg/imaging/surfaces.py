@@ -105,7 +105,7 @@ class _Border:
 
 
 def _border(mask: NDArray[np.bool_]) -> _Border:
-    # Masks are sparse: to ask the neighbours of their voxels is faster than to erode the volume.
+    # Masks are sparse: comparing the neighbours of their voxels is faster than eroding the volume.
     padded = np.pad(np.ascontiguousarray(mask), 1)
     flat = padded.ravel()
     voxels = np.flatnonzero(flat)

@@ -1,9 +1,9 @@
 """The trials that may become part of the ensemble, and their files.
 
-A candidate of a k-fold search has one member a fold, others one in all. A member may be asked
-only of the patients of the fold that scored it: all others trained it. So on a validation
-patient a candidate speaks with one member, the one that has not seen this patient, while in the
-ensemble all its members vote.
+A candidate of a k-fold search has one member a fold, others one in all. A member may predict
+only the patients of the fold that scored it: it was trained on all others. So a candidate predicts
+a validation patient with one member, the one that has not seen this patient, while in the ensemble
+all its members vote.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def candidate(
 
 
 def unseen_cases(preparation: Preparation, candidates: Sequence[Candidate]) -> list[Case]:
-    """Return the cases on which every candidate can be asked: nobody was trained on them.
+    """Return the cases that every candidate can predict: none was trained on them.
 
     Raises:
         UserError: When there is no such case, or one of them is a locked test case.

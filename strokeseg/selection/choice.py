@@ -8,9 +8,9 @@ from strokeseg.records.config import Show
 from strokeseg.records.ensemble import Rule
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.preparation import Preparation
-from strokeseg.selection.asking import collect_evidence
 from strokeseg.selection.candidates import Slate, unseen_cases
 from strokeseg.selection.options import best_of_each_axis
+from strokeseg.selection.out_of_fold import collect_evidence
 from strokeseg.selection.record import Outcome
 from strokeseg.selection.scores import LOWEST_THRESHOLD, Choice, PatientScores
 from strokeseg.selection.steps import leave_each_out, take_steps
@@ -30,11 +30,11 @@ def choose_ensemble(
         experiment: Whose ensemble.
         preparation: The experiment's.
         slate: Among whom to choose.
-        device: Where to ask the candidates.
-        show: Told of every case that they were asked about.
+        device: Where to compute the predictions.
+        show: Called after every predicted case.
 
     Raises:
-        UserError: When the candidates cannot be asked; by `vote` they are not.
+        UserError: When a prediction cannot be computed; `vote` needs none.
     """
     settings = experiment.config.ensemble
     start = Choice(

@@ -30,11 +30,11 @@ def promote(experiment: Experiment, device: torch.device) -> EnsembleRecord:
 
     Args:
         experiment: Whose trials.
-        device: Where to ask the candidates.
+        device: Where to compute the predictions.
 
     Raises:
         UserError: When an axis was not searched, has no complete trial, was searched on
-            other data than are prepared now, or the candidates cannot be asked.
+            other data than are prepared now, or a prediction cannot be computed.
     """
     preparation = read_preparation(experiment)
     boards = {axis: _read_board(experiment, axis) for axis in AXES}
@@ -75,7 +75,7 @@ def _choose(
         return choose_ensemble(experiment, preparation, slate, device=device, show=lambda *_: None)
     with (
         ray_session(experiment.folder, experiment.data_path),
-        cli.progress("Asking candidates, by case") as show,
+        cli.progress("Computing predictions, by case") as show,
     ):
         return choose_ensemble(experiment, preparation, slate, device=device, show=show)
 

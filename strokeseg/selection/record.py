@@ -41,7 +41,7 @@ class Outcome:
         dice_start: Mean 3D Dice of `start` over them.
         dice_chosen: That of `chosen`.
         left_out: The same with each patient left out in turn.
-        k_fold: Whether members were asked about their own folds only.
+        k_fold: Whether members predicted only the folds that they had not seen.
     """
 
     method: str

@@ -47,7 +47,7 @@ def score_slices(
 ) -> dict[str, float]:
     """Return the 3D Dice of every case, its voxels counted over those of its slices given.
 
-    Slices without brain are taken for lesion-free without asking the network.
+    Slices without brain are taken for lesion-free without a prediction.
 
     Args:
         network: Logits (B, 1, H, W) of slices (B, C, H, W), on `device`; in evaluation mode
@@ -91,8 +91,8 @@ def count_voxels(
     # What was met, what was predicted, and how many batches were broken.
     counts = torch.zeros((2, len(slices)), dtype=torch.int64)
     broken = torch.zeros(1, dtype=torch.int64, device=device)
-    asked = np.flatnonzero(slices.holds_brain)
-    plan = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
+    with_brain = np.flatnonzero(slices.holds_brain)
+    plan = [with_brain[start : start + _BATCH] for start in range(0, len(with_brain), _BATCH)]
     network.eval()
     found: list[torch.Tensor] = []
     for images, masks in slices.batches(plan, device):
@@ -104,7 +104,7 @@ def count_voxels(
             torch.stack([(lesion & (masks > 0)).sum(dim=(1, 2, 3)), lesion.sum(dim=(1, 2, 3))])
         )
     if found:
-        counts[:, torch.from_numpy(asked)] = torch.cat(found, dim=1).cpu()
+        counts[:, torch.from_numpy(with_brain)] = torch.cat(found, dim=1).cpu()
     if int(broken):
         raise NotFinite(where)
     overlap, predicted = counts.numpy()

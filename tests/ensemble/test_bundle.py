@@ -49,9 +49,9 @@ def test_a_bundle_gives_the_ensemble_back(bundle: Path, ensemble_folder: Path) -
     opened, original = open_bundle(bundle, "torch", "cpu"), load_ensemble(ensemble_folder)
     assert opened.record == original.record.model_copy(update={"comparison": {}})
     images = np.random.default_rng(0).normal(size=(2, 2, 32, 64)).astype(np.float32)
-    for given, expert in zip(opened.experts, original.experts, strict=True):
-        assert (given.name, given.axis) == (expert.name, expert.axis)
-        np.testing.assert_array_equal(given.ask(images), expert.ask(images))
+    for given, predictor in zip(opened.predictors, original.predictors, strict=True):
+        assert (given.name, given.axis) == (predictor.name, predictor.axis)
+        np.testing.assert_array_equal(given.predict(images), predictor.predict(images))
 
 
 def test_a_bundle_takes_the_place_of_a_bundle_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from strokeseg.ensemble.torch_predictor import load_ensemble
-from strokeseg.ensemble.vote import Ensemble, ask_all, segment
+from strokeseg.ensemble.vote import Ensemble, predict_members, segment
 from strokeseg.errors import UserError
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.records.ensemble import EnsembleRecord, Rule, write_ensemble
@@ -43,7 +43,9 @@ def test_a_case_is_segmented_on_its_native_grid(
 ) -> None:
     ensemble = load_ensemble(ensemble_folder)
     decision = segment(ensemble, prepared)
-    maps = {expert.axis: map_ for expert, map_ in ask_all(ensemble.experts, prepared)}
+    maps = {
+        predictor.axis: map_ for predictor, map_ in predict_members(ensemble.predictors, prepared)
+    }
     assert maps.keys() == {"axial", "coronal", "sagittal"}
     for axis, probability in maps.items():
         assert probability.shape == (30, 40, 12)
@@ -55,9 +57,9 @@ def test_a_case_is_segmented_on_its_native_grid(
     np.testing.assert_array_equal(decision.mask, (votes >= 2).astype(np.uint8))
 
 
-def test_experts_bear_the_names_of_their_files(ensemble_folder: Path) -> None:
-    experts = load_ensemble(ensemble_folder).experts
-    assert [expert.name for expert in experts] == ["axial-0", "coronal-1", "sagittal-2"]
+def test_predictors_bear_the_names_of_their_files(ensemble_folder: Path) -> None:
+    predictors = load_ensemble(ensemble_folder).predictors
+    assert [predictor.name for predictor in predictors] == ["axial-0", "coronal-1", "sagittal-2"]
 
 
 def test_members_of_an_axis_decide_by_the_rule_of_the_record(
@@ -82,7 +84,7 @@ def test_members_of_an_axis_decide_by_the_rule_of_the_record(
         write_ensemble(tmp_path / within, record, files)
         ensemble = load_ensemble(tmp_path / within)
         masks[within] = segment(ensemble, prepared).mask
-    first, second = (map_ for _, map_ in ask_all(ensemble.experts, prepared))
+    first, second = (map_ for _, map_ in predict_members(ensemble.predictors, prepared))
     np.testing.assert_array_equal(masks["mean"], (first + second) / 2 >= np.float32(0.4))
     # Of two members both must say lesion, since a tie is lesion-free.
     both = (first >= np.float32(0.4)) & (second >= np.float32(0.4))
@@ -95,12 +97,12 @@ def test_a_case_with_other_sequences_is_refused(
     ensemble = load_ensemble(ensemble_folder)
     record = ensemble.record.model_copy(update={"sequences": ("DWI",)})
     with pytest.raises(ValueError, match="got 2 channels"):
-        segment(Ensemble(experts=ensemble.experts, record=record), prepared)
+        segment(Ensemble(predictors=ensemble.predictors, record=record), prepared)
 
 
 def test_comparisons_load_by_name(ensemble_folder: Path) -> None:
     scratch = load_ensemble(ensemble_folder, "scratch")
-    assert [expert.name for expert in scratch.experts] == ["axial-0"]
+    assert [predictor.name for predictor in scratch.predictors] == ["axial-0"]
     with pytest.raises(UserError, match="no comparison 'other', known are scratch"):
         load_ensemble(ensemble_folder, "other")
 

@@ -17,9 +17,9 @@ from onnx import TensorProto, helper
 
 from strokeseg.ensemble.bundle import open_bundle, write_bundle
 from strokeseg.ensemble.onnx_file import check_onnx
-from strokeseg.ensemble.onnx_predictor import load_onnx_experts, onnx_expert
+from strokeseg.ensemble.onnx_predictor import load_onnx_predictors, read_onnx_predictor
 from strokeseg.ensemble.runtimes import choose_runtime
-from strokeseg.ensemble.torch_predictor import load_ensemble, torch_expert
+from strokeseg.ensemble.torch_predictor import as_predictor, load_ensemble
 from strokeseg.errors import UserError
 from strokeseg.exporting.onnx_export import onnx_bytes
 from strokeseg.records.ensemble import EnsembleRecord
@@ -53,13 +53,15 @@ def test_onnxruntime_gives_the_maps_of_torch_at_every_size(
     ensemble_folder: Path, onnx_files: dict[str, bytes], shape: tuple[int, int, int]
 ) -> None:
     images = _slices(*shape)
-    ours = load_ensemble(ensemble_folder).experts[0].ask(images)
-    expert = onnx_expert(Path("axial-0.onnx"), onnx_files[_AXIAL], "axial", _record(_AXIAL))
-    theirs = expert.ask(images)
+    ours = load_ensemble(ensemble_folder).predictors[0].predict(images)
+    predictor = read_onnx_predictor(
+        Path("axial-0.onnx"), onnx_files[_AXIAL], "axial", _record(_AXIAL)
+    )
+    theirs = predictor.predict(images)
     assert theirs.dtype == np.float32
     np.testing.assert_allclose(theirs, ours, atol=2e-5)
     assert (theirs[:, : shape[1] // 2] == 0).all()
-    assert expert.name == "axial-0"
+    assert predictor.name == "axial-0"
 
 
 def test_networks_whose_padding_depends_on_the_size_export_too(
@@ -69,13 +71,15 @@ def test_networks_whose_padding_depends_on_the_size_export_too(
         encoder="tu-tf_efficientnet_lite0", encoder_depth=3, channels=2, seed=1
     ).eval()
     member = Member(network=network, record=member_record(slice_size=(64, 64)))
-    expert = onnx_expert(Path("axial-0.onnx"), onnx_bytes(member), "axial", _record(_AXIAL))
+    predictor = read_onnx_predictor(
+        Path("axial-0.onnx"), onnx_bytes(member), "axial", _record(_AXIAL)
+    )
     for height, width in [(32, 32), (64, 160)]:
         images = _slices(2, height, width)
         np.testing.assert_allclose(
-            expert.ask(images), torch_expert("member", member).ask(images), atol=1e-4
+            predictor.predict(images), as_predictor("member", member).predict(images), atol=1e-4
         )
-    assert expert.slice_size == (64, 64)
+    assert predictor.slice_size == (64, 64)
 
 
 def test_networks_of_one_architecture_keep_their_own_weights(
@@ -86,9 +90,11 @@ def test_networks_of_one_architecture_keep_their_own_weights(
     for seed in (1, 2):
         network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=seed)
         member = Member(network=network.eval(), record=member_record())
-        expert = onnx_expert(Path("axial-0.onnx"), onnx_bytes(member), "axial", _record(_AXIAL))
-        maps.append(expert.ask(images))
-        ours = torch_expert("member", member).ask(images)
+        predictor = read_onnx_predictor(
+            Path("axial-0.onnx"), onnx_bytes(member), "axial", _record(_AXIAL)
+        )
+        maps.append(predictor.predict(images))
+        ours = as_predictor("member", member).predict(images)
         np.testing.assert_allclose(maps[-1], ours, atol=2e-5)
     assert np.abs(maps[0] - maps[1]).max() > 100 * 2e-5
 
@@ -194,7 +200,7 @@ def test_members_that_are_none_or_do_not_fit_are_refused(
 ) -> None:
     record, path = _record(_AXIAL), tmp_path / "axial-0.onnx"
     with pytest.raises(UserError, match="no readable member"):
-        load_onnx_experts(tmp_path, record)
+        load_onnx_predictors(tmp_path, record)
     for content, words in [
         (b"", "onnxruntime cannot load it"),
         (_model().SerializeToString(), "it holds no record"),
@@ -204,12 +210,12 @@ def test_members_that_are_none_or_do_not_fit_are_refused(
     ]:
         path.write_bytes(content)
         with pytest.raises(UserError, match=words) as caught:
-            load_onnx_experts(tmp_path, record)
+            load_onnx_predictors(tmp_path, record)
         assert "\n" not in str(caught.value)
     content = _signed(_model(), member_record().model_dump_json())
-    wrong = onnx_expert(path, content, "axial", record)
+    wrong = read_onnx_predictor(path, content, "axial", record)
     with pytest.raises(UserError, match=r"must give float32 of shape \(1, 1, 32, 32\)"):
-        wrong.ask(_slices(1, 32, 32))
+        wrong.predict(_slices(1, 32, 32))
 
 
 @pytest.mark.skipif(
@@ -217,7 +223,7 @@ def test_members_that_are_none_or_do_not_fit_are_refused(
 )
 def test_a_gpu_that_onnxruntime_does_not_find_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--device cuda: onnxruntime finds no GPU"):
-        load_onnx_experts(tmp_path, _record(_AXIAL), "cuda")
+        load_onnx_predictors(tmp_path, _record(_AXIAL), "cuda")
 
 
 _WITHOUT_TORCH = """
@@ -287,9 +293,9 @@ def test_the_runtime_asked_for_is_taken_and_opens_the_same_members(
     by_torch, by_onnx = open_bundle(bundle, "torch", "cpu"), open_bundle(bundle, "onnx", "cpu")
     assert by_torch.record == by_onnx.record
     images = _slices(2, 64, 64)
-    for first, second in zip(by_torch.experts, by_onnx.experts, strict=True):
+    for first, second in zip(by_torch.predictors, by_onnx.predictors, strict=True):
         assert (first.name, first.axis) == (second.name, second.axis)
-        np.testing.assert_allclose(first.ask(images), second.ask(images), atol=2e-5)
+        np.testing.assert_allclose(first.predict(images), second.predict(images), atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One case with an ensemble of real experts that need no network: intensities decide."""
+"""One case with an ensemble of real predictors that need no network: intensities decide."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from strokeseg.ensemble.prediction import Tool, find_done, find_segmented, predict_case
-from strokeseg.ensemble.slicewise import Expert
+from strokeseg.ensemble.slicewise import Predictor
 from strokeseg.ensemble.vote import Ensemble
 from strokeseg.errors import CaseError, UserError
 from strokeseg.imaging.cases import Case
@@ -35,7 +35,7 @@ def see_nothing(slices: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.zeros(slices[:, 1].shape, dtype=np.float32)
 
 
-def tool(*, spacing_mm=None, reference=None, sha256="a" * 64, ask=see_bright) -> Tool:
+def tool(*, spacing_mm=None, reference=None, sha256="a" * 64, predict=see_bright) -> Tool:
     axes = ("axial", "coronal", "sagittal")
     record = EnsembleRecord(
         name="bright",
@@ -45,17 +45,17 @@ def tool(*, spacing_mm=None, reference=None, sha256="a" * 64, ask=see_bright) ->
         preparation_hash="abc",
         code_version="1",
     )
-    experts = tuple(
-        Expert(
+    predictors = tuple(
+        Predictor(
             name=f"{axis}-0000",
             axis=axis,
             slice_size=None,
-            ask=see_nothing if axis == "axial" else ask,
+            predict=see_nothing if axis == "axial" else predict,
         )
         for axis in axes
     )
     return Tool(
-        ensemble=Ensemble(experts=experts, record=record),
+        ensemble=Ensemble(predictors=predictors, record=record),
         bundle=Path("bundle.zip"),
         bundle_sha256=sha256,
         runtime="numpy",

@@ -1,4 +1,4 @@
-"""One member over one volume, asked with PyTorch and by plain functions."""
+"""One member over one volume, computed with PyTorch and by plain functions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from strokeseg.ensemble.slicewise import Expert, predict_volume
-from strokeseg.ensemble.torch_predictor import torch_expert
+from strokeseg.ensemble.slicewise import Predictor, predict_volume
+from strokeseg.ensemble.torch_predictor import as_predictor
 from strokeseg.imaging import slices
 from strokeseg.records.member import MemberRecord
 from strokeseg.training.checkpoint import Member
 from strokeseg.training.network import build_network
 
 
-def _expert(
+def _predictor(
     axis: str,
-    ask: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    predict: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     slice_size: tuple[int, int] | None = None,
-) -> Expert:
-    return Expert(name="plain", axis=axis, slice_size=slice_size, ask=ask)
+) -> Predictor:
+    return Predictor(name="plain", axis=axis, slice_size=slice_size, predict=predict)
 
 
 def _volume() -> np.ndarray:
@@ -40,8 +40,8 @@ def test_a_volume_is_predicted_slice_by_slice(
 ) -> None:
     volume = _volume()
     network = build_network(encoder="resnet18", encoder_depth=3, channels=2).eval()
-    expert = torch_expert("member", Member(network=network, record=member_record(axis)))
-    given = predict_volume(expert, volume, batch_size=5)
+    predictor = as_predictor("member", Member(network=network, record=member_record(axis)))
+    given = predict_volume(predictor, volume, batch_size=5)
     assert given.shape == (20, 36, 24)
     assert given.dtype == np.float32
     by_hand = np.zeros((20, 36, 24), dtype=np.float32)
@@ -65,7 +65,7 @@ def test_a_volume_is_predicted_slice_by_slice(
 
 
 def test_slices_are_padded_to_the_size_of_training_where_they_fit() -> None:
-    def ask(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
         seen.add(images.shape[2:])
         return images[:, 0]
 
@@ -75,25 +75,25 @@ def test_slices_are_padded_to_the_size_of_training_where_they_fit() -> None:
         ((32, 32), (32, 64)),
     ]:
         seen: set[tuple[int, ...]] = set()
-        predict_volume(_expert("axial", ask, slice_size), _volume())
+        predict_volume(_predictor("axial", predict, slice_size), _volume())
         assert seen == {expected}
 
 
 def test_slices_without_brain_are_lesion_free_without_asking() -> None:
-    expert = _expert("sagittal", lambda images: np.full_like(images[:, 0], 0.95))
-    probability = predict_volume(expert, _volume())
+    predictor = _predictor("sagittal", lambda images: np.full_like(images[:, 0], 0.95))
+    probability = predict_volume(predictor, _volume())
     assert (probability[:3] == 0).all()
     assert (probability[3:] > 0.9).all()
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="of plain must be finite"):
-        predict_volume(_expert("axial", lambda images: images[:, 0] * np.nan), _volume())
+        predict_volume(_predictor("axial", lambda images: images[:, 0] * np.nan), _volume())
 
 
 def test_what_is_cut_and_joined_lies_where_it_was() -> None:
     volume = _volume()
     expected = volume[0].astype(np.float16).astype(np.float32)
     for axis in slices.AXES:
-        given = predict_volume(_expert(axis, lambda images: images[:, 0]), volume)
+        given = predict_volume(_predictor(axis, lambda images: images[:, 0]), volume)
         np.testing.assert_array_equal(given, expected)

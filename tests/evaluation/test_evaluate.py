@@ -178,7 +178,7 @@ def test_a_rival_joins_the_tables_and_stays(spare: Any, tmp_path: Path, launch: 
         *(*spare.options, "--predictions", tmp_path / "masks", "--name", "nnunet"),
     )
     assert outcome.code == 0, outcome.err
-    # The networks were not asked again.
+    # No prediction was computed again.
     assert "2 of 2 cases were scored before" in outcome.out
     summary = read_json(spare.experiment.summary_json("test"))
     rival = summary["methods"]["nnunet"]

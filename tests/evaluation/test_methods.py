@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from strokeseg.ensemble.slicewise import Expert
-from strokeseg.evaluation.methods import judge, members_to_ask, votes_of
+from strokeseg.ensemble.slicewise import Predictor
+from strokeseg.evaluation.methods import all_members, judge, votes_of
 from strokeseg.records.ensemble import EnsembleRecord
 
 
@@ -43,10 +43,12 @@ MAPS = {
 }
 
 
-def maps() -> list[tuple[Expert, np.ndarray]]:
+def maps() -> list[tuple[Predictor, np.ndarray]]:
     return [
         (
-            Expert(name=name, axis=name.partition("-")[0], slice_size=None, ask=lambda x: x[:, 0]),
+            Predictor(
+                name=name, axis=name.partition("-")[0], slice_size=None, predict=lambda x: x[:, 0]
+            ),
             np.array(values, dtype=np.float32).reshape(3, 1, 1),
         )
         for name, values in MAPS.items()
@@ -104,7 +106,7 @@ def test_all_votes_keep_the_ensembles_threshold() -> None:
 
 
 def test_every_member_is_asked_once() -> None:
-    assert members_to_ask(record()) == {
+    assert all_members(record()) == {
         "axial": ("axial-0000.safetensors", "axial-0001.safetensors"),
         "coronal": ("coronal-0000.safetensors",),
         "sagittal": ("sagittal-0000.safetensors", "sagittal-0007.safetensors"),

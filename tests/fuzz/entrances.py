@@ -26,7 +26,7 @@ import strokeseg.promote
 import strokeseg.records.experiment
 import strokeseg.report
 import strokeseg.search
-import strokeseg.selection.asking
+import strokeseg.selection.out_of_fold
 import strokeseg.selection.promotion
 import strokeseg.tuning.search
 from strokeseg.cli import run_command
@@ -68,7 +68,7 @@ def stay_in_this_process() -> None:
         *(
             strokeseg.ensemble.segmentation,
             strokeseg.selection.promotion,
-            strokeseg.selection.asking,
+            strokeseg.selection.out_of_fold,
         ),
         *(strokeseg.tuning.search, strokeseg.evaluation.ensemble, strokeseg.preparation.steps),
         *(strokeseg.evaluation.subset, strokeseg.evaluation.baselines),

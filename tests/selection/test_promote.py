@@ -78,8 +78,8 @@ def test_the_best_choice_is_promoted_with_its_rule_and_opens_as_an_ensemble(
     assert choice["dice_chosen"] == pytest.approx(dice)
     assert choice["left_out"]["dice_start"] == pytest.approx(choice["dice_start"])
     assert "k-fold" in choice["caveat"]
-    experts = load_ensemble(experiment.ensemble_folder).experts
-    assert len(experts) == sum(map(len, record.members.values()))
+    predictors = load_ensemble(experiment.ensemble_folder).predictors
+    assert len(predictors) == sum(map(len, record.members.values()))
 
 
 def test_promoting_again_gives_the_same_ensemble(
@@ -98,7 +98,7 @@ def test_promoting_again_gives_the_same_ensemble(
     assert texts[0] == texts[1]
 
 
-def test_vote_asks_nobody(searched: Searched, launch: Callable[..., Any]) -> None:
+def test_vote_computes_no_predictions(searched: Searched, launch: Callable[..., Any]) -> None:
     experiment = searched(ensemble=", choose: vote, members_per_axis: 2, threshold: 0.4")
     outcome = launch_promote(launch, experiment)
     assert outcome.code == 0, outcome.err

@@ -1,8 +1,8 @@
-"""Every candidate asked once of every validation patient, in parallel over the cases.
+"""The out-of-fold predictions: every candidate's map of every validation patient.
 
-A case is one task: it is read and prepared once, and the candidates whose maps are not there
-yet are asked, one after another. The maps stay in a folder, so that an interrupted promotion
-goes on, and another choice costs no network. A map's file is named after all that made it:
+A case is one task: it is read and prepared once, and the maps that are not there yet are computed,
+one candidate after another. The maps stay in a folder, so that an interrupted promotion goes on,
+and another choice needs no prediction. A map's file is named after all that made it:
 the member's bytes, the prepared data and the code; files of other names are *stale*.
 Probabilities below 0.001 are kept as 0.
 """
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from strokeseg.ensemble.torch_predictor import torch_expert
-from strokeseg.ensemble.vote import ask_all
+from strokeseg.ensemble.torch_predictor import as_predictor
+from strokeseg.ensemble.vote import predict_members
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.sparse_map import pack, read_sparse_map
@@ -40,15 +40,15 @@ _FAINTEST = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """A candidate to be asked of the cases of some folds.
+class CandidateMembers:
+    """The members by which a candidate predicts the cases of some folds.
 
     Attributes:
-        candidate: Its name.
+        name: The candidate's name.
         members: By fold, the file of the member that has not seen this fold, and its hash.
     """
 
-    candidate: str
+    name: str
     members: Mapping[int, tuple[Path, str]]
 
 
@@ -62,16 +62,16 @@ def collect_evidence(
     device: torch.device,
     show: Show,
 ) -> list[Evidence]:
-    """Ask what has not been asked yet, in the Ray that this process is connected to.
+    """Compute the predictions that are missing, in the Ray that this process is connected to.
 
     Args:
-        experiment: Whose candidates; their maps go into its `candidates_folder`.
+        experiment: The maps go into its `candidates_folder`.
         preparation: The experiment's.
-        candidates: Whom to ask.
-        cases: Of whom; none of them may have trained a member that is asked about it.
+        candidates: The trials that predict.
+        cases: The cases to predict; no member may have been trained on a case that it predicts.
         lowest_threshold: No choice will have a lower one.
         device: Where to compute.
-        show: Told of every case.
+        show: Called after every case.
 
     Raises:
         UserError: When a case belongs to the test set, has changed since it was prepared, or
@@ -80,10 +80,10 @@ def collect_evidence(
     refuse_test(cases)
     if changed := [path for case in cases for path in changed_files(experiment, case)]:
         raise UserError(f"{', '.join(changed)}: not as it was when the split was drawn; restore it")
-    task = AskTask(
+    task = PredictionTask(
         experiment.config,
         folder=experiment.candidates_folder,
-        questions=[_question(candidate) for candidate in candidates],
+        candidates=[_members(candidate) for candidate in candidates],
         made_of=[preparation.fingerprint, code_version()],
         lowest_threshold=lowest_threshold,
         device=device,
@@ -98,22 +98,22 @@ def collect_evidence(
     return results
 
 
-class AskTask:
-    """Asks every candidate of one case and gathers what choices need of it."""
+class PredictionTask:
+    """Predicts one case with every candidate and gathers what the choices need."""
 
     def __init__(
         self,
         config: ExperimentConfig,
         *,
         folder: Path,
-        questions: Sequence[Question],
+        candidates: Sequence[CandidateMembers],
         made_of: Sequence[str],
         lowest_threshold: float,
         device: torch.device,
     ) -> None:
         self._config = config
         self._folder = folder
-        self._questions = questions
+        self._candidates = candidates
         self._made_of = made_of
         self._lowest_threshold = lowest_threshold
         self._device = device
@@ -128,40 +128,38 @@ class AskTask:
 
     def files(self, case: Case) -> list[Path]:
         """All files that this case has when it is done."""
-        maps = [self._map_file(case, question) for question in self._questions]
+        maps = [self._map_file(case, one) for one in self._candidates]
         return [*maps, self._truth_file(case), self._grid_file(case)]
 
     def _evidence(self, case: Case) -> Evidence:
-        missing = [one for one in self._questions if not self._map_file(case, one).exists()]
+        missing = [one for one in self._candidates if not self._map_file(case, one).exists()]
         if missing or not self._grid_file(case).exists():
-            self._ask(case, missing)
-        maps = {
-            one.candidate: read_sparse_map(self._map_file(case, one)) for one in self._questions
-        }
+            self._predict(case, missing)
+        maps = {one.name: read_sparse_map(self._map_file(case, one)) for one in self._candidates}
         x, y, z = read_json(self._grid_file(case))["spacing_mm"]
         truth: NDArray[np.uint8] = (read_sparse_map(self._truth_file(case)).dense() > 0).astype(
             np.uint8
         )
         return gather_evidence(case.patient, maps, truth, (x, y, z), self._lowest_threshold)
 
-    def _ask(self, case: Case, questions: Iterable[Question]) -> None:
+    def _predict(self, case: Case, candidates: Iterable[CandidateMembers]) -> None:
         prepared = prepare_as_configured(case, self._config)
         if prepared.native_mask is None:
             raise UserError("has lost its lesion mask since it was prepared; restore it")
         pack(prepared.native_mask.astype(np.float32)).save(self._truth_file(case))
         spacing_mm = prepared.native_grid.spacing_mm
         write_json(self._grid_file(case), {"spacing_mm": spacing_mm})
-        for question in questions:
-            path, _ = question.members[_fold(case)]
+        for candidate in candidates:
+            path, _ = candidate.members[_fold(case)]
             # One network at a time: a worker's memory does not grow with the candidates.
-            expert = torch_expert(question.candidate, load_member(path), self._device)
-            ((_, probability),) = ask_all([expert], prepared)
+            predictor = as_predictor(candidate.name, load_member(path), self._device)
+            ((_, probability),) = predict_members([predictor], prepared)
             probability[probability < _FAINTEST] = 0
-            pack(probability).save(self._map_file(case, question))
+            pack(probability).save(self._map_file(case, candidate))
 
-    def _map_file(self, case: Case, question: Question) -> Path:
-        _, sha256 = question.members[_fold(case)]
-        return self._file(case, question.candidate, sha256, ".npz")
+    def _map_file(self, case: Case, candidate: CandidateMembers) -> Path:
+        _, sha256 = candidate.members[_fold(case)]
+        return self._file(case, candidate.name, sha256, ".npz")
 
     def _truth_file(self, case: Case) -> Path:
         return self._file(case, "truth", "", ".npz")
@@ -174,9 +172,9 @@ class AskTask:
         return self._folder / case.name / f"{name}-{key}{ending}"
 
 
-def _question(candidate: Candidate) -> Question:
+def _members(candidate: Candidate) -> CandidateMembers:
     members = {fold: (path, file_sha256(path)) for fold, path in candidate.files.items()}
-    return Question(candidate=candidate.name, members=members)
+    return CandidateMembers(name=candidate.name, members=members)
 
 
 def _fold(case: Case) -> int:

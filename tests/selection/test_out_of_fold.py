@@ -1,4 +1,4 @@
-"""Candidates are asked once, of the right patients, and never of the test's."""
+"""Candidates predict the right patients, once, and never those of the test set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from strokeseg.ensemble.slicewise import predict_volume
-from strokeseg.ensemble.torch_predictor import torch_expert
+from strokeseg.ensemble.torch_predictor import as_predictor
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import prepare_case
@@ -21,8 +21,8 @@ from strokeseg.imaging.sparse_map import pack
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import read_leaderboard
 from strokeseg.records.preparation import Preparation, read_preparation
-from strokeseg.selection.asking import collect_evidence
 from strokeseg.selection.candidates import Slate, find_candidates, unseen_cases
+from strokeseg.selection.out_of_fold import collect_evidence
 from strokeseg.selection.scores import Evidence
 from strokeseg.training.checkpoint import load_member
 
@@ -37,7 +37,7 @@ def slate_of(experiment: Experiment) -> tuple[Preparation, Slate]:
     return preparation, find_candidates(experiment, preparation, boards)
 
 
-def ask(
+def predict(
     experiment: Experiment, preparation: Preparation, slate: Slate, cases: list[Case]
 ) -> list[Evidence]:
     return collect_evidence(
@@ -56,19 +56,19 @@ def files_of(experiment: Experiment) -> dict[Path, int]:
 
 
 def expected_values(experiment: Experiment, case: Case, file: Path) -> NDArray[np.float32]:
-    """What one member says of a case, computed here: its probabilities from 0.1, ascending."""
+    """One member's prediction of a case, computed here: its probabilities from 0.1, ascending."""
     prepared = prepare_case(
         case.images,
         sequences=experiment.config.data.sequences,
         mask=case.mask,
         spacing_mm=experiment.config.preparation.spacing_mm,
     )
-    expert = torch_expert("x", load_member(file))
-    probability = pack(prepared.restore(predict_volume(expert, prepared.images))).dense()
+    predictor = as_predictor("x", load_member(file))
+    probability = pack(prepared.restore(predict_volume(predictor, prepared.images))).dense()
     return np.sort(probability[probability >= 0.1])
 
 
-def test_k_fold_candidates_speak_by_the_member_that_has_not_seen_the_patient(
+def test_k_fold_candidates_predict_with_the_member_that_has_not_seen_the_patient(
     searched: Searched,
 ) -> None:
     experiment = searched(folds=(0, 1), k_fold=True)
@@ -76,7 +76,7 @@ def test_k_fold_candidates_speak_by_the_member_that_has_not_seen_the_patient(
     cases = unseen_cases(preparation, list(slate.candidates.values()))
     # All four patients that are not locked.
     assert sorted(case.fold or "" for case in cases) == ["0", "0", "1", "1"]
-    evidence = ask(experiment, preparation, slate, cases)
+    evidence = predict(experiment, preparation, slate, cases)
     assert [one.patient for one in evidence] == [case.patient for case in cases]
     for case, found in zip(cases, evidence, strict=True):
         for name in ("axial-0000", "sagittal-0001"):
@@ -86,7 +86,7 @@ def test_k_fold_candidates_speak_by_the_member_that_has_not_seen_the_patient(
             np.testing.assert_array_equal(own[own >= 0.1], expected_values(experiment, case, file))
 
 
-def test_candidates_of_one_fold_are_asked_of_its_patients_only(searched: Searched) -> None:
+def test_candidates_of_one_fold_predict_its_patients_only(searched: Searched) -> None:
     experiment = searched(folds=(1,))
     preparation, slate = slate_of(experiment)
     cases = unseen_cases(preparation, list(slate.candidates.values()))
@@ -101,11 +101,11 @@ def test_candidates_that_no_patient_was_left_out_by_are_refused(searched: Search
         unseen_cases(preparation, [stranger, *others])
 
 
-def test_a_second_time_nobody_is_asked_and_what_is_stale_goes(searched: Searched) -> None:
+def test_a_second_run_computes_only_missing_maps_and_removes_stale_ones(searched: Searched) -> None:
     experiment = searched()
     preparation, slate = slate_of(experiment)
     cases = unseen_cases(preparation, list(slate.candidates.values()))
-    first = ask(experiment, preparation, slate, cases)
+    first = predict(experiment, preparation, slate, cases)
     files = files_of(experiment)
     # Two cases; six candidates, the truth and the grid.
     assert len(files) == 2 * (6 + 2)
@@ -113,11 +113,11 @@ def test_a_second_time_nobody_is_asked_and_what_is_stale_goes(searched: Searched
     stale.write_bytes(b"")
     lost = next(path for path in files if path.name.startswith("coronal-0001"))
     lost.unlink()
-    second = ask(experiment, preparation, slate, cases)
+    second = predict(experiment, preparation, slate, cases)
     after = files_of(experiment)
     assert after.keys() == files.keys()
     changed = {path for path in files if after[path] != files[path]}
-    # The case of the lost map was read again, which wrote its truth and grid anew.
+    # The case of the lost map was read again, which wrote its truth and grid again.
     assert {path.parent for path in changed} == {lost.parent}
     assert {path.name.split("-")[0] for path in changed} == {"coronal", "truth", "grid"}
     for one, other in zip(first, second, strict=True):
@@ -132,7 +132,7 @@ def test_test_patients_are_refused(searched: Searched) -> None:
     locked = [preparation.cases[name] for name in preparation.names("test")]
     assert locked
     with pytest.raises(UserError, match="locked test cases, by which no ensemble may be chosen"):
-        ask(experiment, preparation, slate, locked)
+        predict(experiment, preparation, slate, locked)
     assert not experiment.candidates_folder.exists()
 
 
@@ -142,4 +142,4 @@ def test_a_case_that_has_changed_since_the_split_is_refused(searched: Searched) 
     (case, *_) = unseen_cases(preparation, list(slate.candidates.values()))
     moved = replace(case, images={**case.images, "DWI": case.images["FLAIR"]})
     with pytest.raises(UserError, match="not as it was when the split was drawn"):
-        ask(experiment, preparation, slate, [moved])
+        predict(experiment, preparation, slate, [moved])
