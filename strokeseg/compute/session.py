@@ -184,7 +184,7 @@ def _watched(folder: Path) -> Iterator[None]:
 
 
 def _end_without(lost: str, processes: Mapping[str, Popen[bytes]], folder: Path) -> NoReturn:
-    """End at once, as if killed, since Tune would take down running trials as failed."""
+    """End at once, as if killed, since Tune would record running trials as failed."""
     code = processes[lost].returncode
     ending = f"signal {-code}" if code < 0 else f"exit code {code}"
     # Where all processes are sent SIGTERM, Ray's may end before this one has.

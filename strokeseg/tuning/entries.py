@@ -128,8 +128,8 @@ class Entries:
         sampler: Gives the sampler of the trial of a number.
 
     Attributes:
-        running: Trials that this process has started or taken up, and not ended.
-        orphans: Numbers of the trials that have yet to be taken up.
+        running: Trials that this process has started or resumed, and not ended.
+        orphans: Numbers of the trials that have yet to be resumed.
         waiting: Numbers of the trials that are queued.
         next_number: The number of the next trial that is neither.
     """
@@ -176,8 +176,8 @@ class Entries:
             raise RuntimeError(f"trial {number} was due, Optuna started {trial.number}")
         return self._start(trial)
 
-    def take_up(self, number: int) -> tuple[Proposal, FrozenTrial]:
-        """Go on with an orphan; return it, and its entry as it was found."""
+    def resume(self, number: int) -> tuple[Proposal, FrozenTrial]:
+        """Resume an orphan; return it, and its entry as it was found."""
         self._study.sampler = self._sampler(number)
         frozen = self._frozen(number)
         return self._start(self._running(frozen)), frozen
@@ -196,8 +196,8 @@ class Entries:
         return self._start(self._running(self._frozen(-1)))
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:
-        """Take down an epoch."""
-        self._scoring.take_down(self.running[number], result)
+        """Record an epoch."""
+        self._scoring.record(self.running[number], result)
         self._rows[number] = self._read(self._frozen(number))
 
     def is_beaten(self, number: int) -> bool:

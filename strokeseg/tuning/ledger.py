@@ -129,7 +129,7 @@ class Ledger:
             number = self._entries.orphans.pop(0)
             if self._shall_rest(number):
                 continue
-            proposal = self._take_up(number)
+            proposal = self._resume(number)
             if proposal is not None:
                 return proposal
         if self.reached_target() is None and len(self._own()) < self._trials:
@@ -144,7 +144,7 @@ class Ledger:
         return bool(self._entries.running) and not self.is_done() and not self._halted
 
     def report(self, number: int, result: Mapping[str, Any]) -> bool:
-        """Take down an epoch; return whether the trial shall stop here.
+        """Record an epoch; return whether the trial shall stop here.
 
         Args:
             number: The trial.
@@ -239,7 +239,7 @@ class Ledger:
 
     @property
     def orphans(self) -> int:
-        """How many interrupted trials and confirmations have yet to be taken up."""
+        """How many interrupted trials and confirmations have yet to be resumed."""
         return len(self._entries.orphans)
 
     def _shall_rest(self, number: int) -> bool:
@@ -281,9 +281,9 @@ class Ledger:
         seed = self._budget.seed + number
         return make_sampler(self._budget.sampler, seed=seed, trials=self._trials)
 
-    def _take_up(self, number: int) -> Proposal | None:
-        """Return an orphan to go on with, or nothing when only its verdict was missing."""
-        proposal, found = self._entries.take_up(number)
+    def _resume(self, number: int) -> Proposal | None:
+        """Return an orphan to resume, or None when only its verdict was missing."""
+        proposal, found = self._entries.resume(number)
         fresh = proposal.reported_epoch == 0
         earlier = self._twin(number, proposal) if fresh else None
         if repeats_another(found) or (

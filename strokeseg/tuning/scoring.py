@@ -59,7 +59,7 @@ class Scoring(Protocol):
 
     epochs: int
 
-    def take_down(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
+    def record(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
         """Write what an epoch reported into the journal."""
 
     def standing(self, trial: FrozenTrial) -> Standing:
@@ -84,7 +84,7 @@ class FoldScoring:
             min_resource=grace_epochs, max_resource=epochs, reduction_factor=reduction_factor
         )
 
-    def take_down(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
+    def record(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
         """Write an epoch's score and what was spent so far."""
         before = trial.user_attrs.get(_PROGRESS, {})
         best = before.get("best")
@@ -134,7 +134,7 @@ class KFoldScoring:
         self._steps = {case: step for step, case in enumerate(cases)}
         self._pruner = WilcoxonPruner(p_threshold=_WILCOXON_P)
 
-    def take_down(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
+    def record(self, trial: optuna.Trial, result: Mapping[str, Any]) -> None:
         """Write what was spent and, with a fold's last epoch, the Dice of its patients."""
         for case, dice in result.get("case_dice", ()):
             trial.report(dice, self._steps[case])

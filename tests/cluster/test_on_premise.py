@@ -1,4 +1,4 @@
-"""A cluster of three hosts over ssh: launched, searched on, struck, brought home and taken down.
+"""A cluster of three hosts over ssh: launched, searched on, interrupted, brought home and removed.
 
 `pytest -s` shows how long each part took.
 """

@@ -192,13 +192,13 @@ def test_orphans_come_first_under_their_own_number_and_configuration(journal: Pa
     assert trial.user_attrs["config"] == plain(orphans[0][1])
 
 
-def test_epochs_that_are_known_already_are_not_taken_down_again(journal: Path) -> None:
+def test_epochs_that_are_recorded_already_are_not_recorded_again(journal: Path) -> None:
     ledger = opened(journal)
     number, _ = asked(ledger)
     trained(ledger, number, 0.3, 0.4)
     again = opened(journal)
     assert asked(again)[0] == number
-    # A trial that goes on may report what the driver took down before it died.
+    # A trial that goes on may report what the driver recorded before it died.
     assert not reported(again, number, 1, 0.9, 99.0)
     assert not reported(again, number, 2, 0.9, 99.0)
     (row,) = again.rows()
