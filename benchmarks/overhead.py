@@ -280,7 +280,7 @@ def timing_proposals() -> Iterator[list[Proposal]]:
 
 
 def propose(space: Any, trial: Any) -> None:
-    """Let Optuna choose, as OptunaSearch wants it: nothing returned."""
+    """Let Optuna choose, as OptunaSearch wants it: returns None."""
     space.ask(trial)
 
 

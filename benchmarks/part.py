@@ -37,7 +37,7 @@ class Options:
         data: Folder of cases in the layout of ISLES 2015 SISS.
         peers: The peers' environment.
         quick: Whether to measure small sizes, once.
-        repeats: How often to measure both sides; nothing for what the part thinks best.
+        repeats: How often to measure both sides; None for what the part thinks best.
         lock: File to lock around each timed command.
     """
 

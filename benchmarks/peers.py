@@ -67,7 +67,7 @@ def peer_python(folder: Path) -> Path:
 
 
 def missing(folder: Path) -> str | None:
-    """Return one line that says how to make the environment; nothing when it is there."""
+    """Return one line that says how to make the environment; None when it is there."""
     if peer_python(folder).exists():
         return None
     return (
@@ -77,7 +77,7 @@ def missing(folder: Path) -> str | None:
 
 
 def peer_versions(folder: Path) -> dict[str, str]:
-    """Return the peers' versions; nothing without the environment."""
+    """Return the peers' versions; None without the environment."""
     if missing(folder):
         return {}
     command = [str(peer_python(folder)), "-c", _ASK, *_TOLD]

@@ -120,7 +120,7 @@ def number(value: float) -> str:
 
 
 def spread(values: tuple[float, ...]) -> str:
-    """Return the smallest and the largest of some values; nothing for a single one."""
+    """Return the smallest and the largest of some values; None for a single one."""
     return f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else "-"
 
 

@@ -139,7 +139,7 @@ def write_results(path: Path, measured: Mapping[str, Measured]) -> None:
 
 
 def read_results(path: Path) -> dict[str, Measured]:
-    """Read what `write_results` wrote; nothing where there is no such file."""
+    """Read what `write_results` wrote; None where there is no such file."""
     if not path.exists():
         return {}
     parts = json.loads(path.read_text(encoding="utf-8"))

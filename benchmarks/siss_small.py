@@ -33,8 +33,8 @@ def place_experiment(
     Args:
         folder: Where; everything of the experiment lies below it.
         data: Folder of cases in the SISS layout.
-        cases: How many of them; nothing for all.
-        spacing_mm: Isotropic voxel size to resample to; nothing for the cases' own.
+        cases: How many of them; None for all.
+        spacing_mm: Isotropic voxel size to resample to; None for the cases' own.
         search: Settings of the search.
     """
     config = folder / "experiment" / "experiment.yaml"

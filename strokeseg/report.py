@@ -40,7 +40,7 @@ def report(experiment: Experiment, command: str | None = None) -> Path:
 
     Args:
         experiment: Which.
-        command: The command that made the results; nothing where they were several.
+        command: The command that made the results; None where they were several.
 
     Raises:
         UserError: When the experiment is not evaluated yet.

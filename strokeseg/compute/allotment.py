@@ -64,7 +64,7 @@ def allot(nodes: Sequence[Node], trials: int, gpus_per_trial: float | None) -> A
     Args:
         nodes: What the cluster has.
         trials: Trials to run.
-        gpus_per_trial: As asked for, 0 to 1; nothing for one, or for none where there are none.
+        gpus_per_trial: As asked for, 0 to 1; None for one, or for none where there are none.
 
     Raises:
         UserError: When the cluster does not have what a trial asks for.

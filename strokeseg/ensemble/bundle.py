@@ -122,9 +122,9 @@ def open_bundle(path: Path, runtime: Runtime | None = None, device: str | None =
 
     Args:
         path: The .zip or folder.
-        runtime: What shall compute the networks; nothing for PyTorch where it is installed,
+        runtime: What shall compute the networks; None for PyTorch where it is installed,
             else onnxruntime.
-        device: `cpu`, `cuda`, or nothing for the GPU where the runtime finds one.
+        device: `cpu`, `cuda`, or None for the GPU where the runtime finds one.
 
     Raises:
         UserError: When the bundle is missing, damaged or of another format; when it holds

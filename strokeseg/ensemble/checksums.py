@@ -118,7 +118,7 @@ def check_content(
         name: The file's in it.
         entry: Its content.
         checksum: What it must be.
-        copy: Where to write it; nothing not to.
+        copy: Where to write it; None for no copy.
 
     Raises:
         UserError: When it is another, or the copy cannot be written.

@@ -44,7 +44,7 @@ def load_onnx_predictors(
     Args:
         folder: The files are taken as they are: who gives them has checked what they are.
         record: The ensemble's.
-        device: `cpu`, `cuda`, or nothing for the GPU where onnxruntime knows one.
+        device: `cpu`, `cuda`, or None for the GPU where onnxruntime knows one.
 
     Raises:
         UserError: When a file is missing or damaged, points outside itself, or does not fit the

@@ -70,7 +70,7 @@ class Tool:
         bundle_sha256: The hash by which it is known again.
         runtime: The package that computes the networks.
         code_version: Of this program.
-        reference: Sequence onto whose grid the others are resampled; nothing to insist that
+        reference: Sequence onto whose grid the others are resampled; None to insist that
             they share one.
     """
 
@@ -151,7 +151,7 @@ def predict_case(tool: Tool, case: Case, output: Path) -> Finding:
 
 
 def find_done(tool: Tool, case: Case, output: Path) -> Finding | None:
-    """Return what an earlier command found in a case, or nothing when it is not done.
+    """Return what an earlier command found in a case, or None when it is not done.
 
     Raises:
         CaseError: When the case of that name there was made of other files.

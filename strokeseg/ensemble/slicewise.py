@@ -26,7 +26,7 @@ class Predictor:
     Attributes:
         name: The member's file name without its ending.
         axis: The one of `slices.AXES` that it was trained on.
-        slice_size: (H, W) of the slices in training; nothing for the smallest that fits.
+        slice_size: (H, W) of the slices in training; None for the smallest that fits.
         predict: From slices (B, C, H, W) float32 to probabilities (B, H, W) float32, 0 to 1 and 0
             where all channels are 0.
     """

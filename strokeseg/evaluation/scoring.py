@@ -79,9 +79,9 @@ class CaseResult:
 
     Attributes:
         rows: A row a method.
-        mean_disagreement: Over the voxels that any axis calls lesion; nothing where none does.
+        mean_disagreement: Over the voxels that any axis calls lesion; None where none does.
         auroc: With which a brain voxel's disagreement tells the vote's errors from the rest;
-            nothing where all are errors, or none.
+            None where all are errors, or none.
     """
 
     rows: tuple[ScoreRow, ...]
@@ -153,7 +153,7 @@ def uncertainty_name(case: str) -> str:
 def scores_of(
     truth: NDArray[np.generic], mask: NDArray[np.generic], spacing_mm: Spacing, policy: Policy
 ) -> dict[str, float | None]:
-    """Score one mask; metrics that are not defined become nothing.
+    """Score one mask; metrics that are not defined become None.
 
     Args:
         truth: (X, Y, Z) bool or integer, 0 and 1.
@@ -176,7 +176,7 @@ def area_under_roc(values: NDArray[np.float32], positive: NDArray[np.bool_]) -> 
         positive: (N,).
 
     Returns:
-        0 to 1; nothing where all are positive or none is.
+        0 to 1; None where all are positive or none is.
     """
     positives = int(np.count_nonzero(positive))
     negatives = len(positive) - positives

@@ -2,7 +2,7 @@
 
 A *statistic* is `mean`, `median`, `q1`, `q3` (quartiles), `low` and `high` (the interval of the
 mean, see `intervals`) and `cases`, over how many. Values that are not defined are left out; all
-but `cases` are nothing where no value is left, and the interval also with fewer than two
+but `cases` are None where no value is left, and the interval also with fewer than two
 patients. A *test* compares two methods on the cases that both have, patient by patient.
 """
 
@@ -58,7 +58,7 @@ def by_size(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
     """Return the Dice of every method by the volume of the true lesion.
 
     Returns:
-        For every bin that holds a case: `low_ml` and `high_ml` (nothing for the last), `cases`
+        For every bin that holds a case: `low_ml` and `high_ml` (None for the last), `cases`
         and, by method, the mean and interval of `dice`. Cases without a lesion are in the first.
     """
     bins = []
@@ -119,7 +119,7 @@ def disagreement_of(rows: Sequence[ScoreRow], results: Mapping[str, CaseResult])
 
     Returns:
         `spearman`: the rank correlation `rho` between a case's mean disagreement and 1 - Dice,
-        its `p` and over how many `cases`; nothing for fewer than three or where one of the two
+        its `p` and over how many `cases`; None for fewer than three or where one of the two
         is constant. Cases in which no axis finds anything have no disagreement and are left out.
         `voxel`: the `mean_auroc` with which a voxel's disagreement tells errors from the rest,
         0.5 for not at all, over the `cases` where it is defined. `cases`: each with its `case`,

@@ -41,8 +41,8 @@ def model_card(
         experiment: Whose ensemble.
         ensemble: What is exported.
         preparation: Its data.
-        summary: What `evaluate` measured of it; nothing when it did not.
-        choice: What `choice.json` says; nothing when there is none.
+        summary: What `evaluate` measured of it; None when it did not.
+        choice: What `choice.json` says; None when there is none.
         parity: How ONNX was compared with PyTorch, in a sentence.
     """
     parts = [

@@ -37,7 +37,7 @@ class _WriteTask:
         self._folder = folder
 
     def __call__(self, case: Case) -> str:
-        """Return why the case could not be written, or nothing when it was."""
+        """Return why the case could not be written, or None when it was."""
         # What a task raises reaches the driver wrapped beyond recognition.
         try:
             self._write(case)

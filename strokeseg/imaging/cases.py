@@ -31,9 +31,9 @@ class Case:
         name: Unique among the cases; fit to name files.
         patient: Whose scan it is: the unit of splitting.
         images: One file for every sequence that was found.
-        mask: The lesion mask, or nothing.
+        mask: The lesion mask, or None.
         fold: The side of the split that the data prescribe ("0", "1", ... or "test"), or
-            nothing.
+            None.
         faults: What is wrong with the case as far as file names tell: one sentence for
             every sequence or mask that is missing or there more than once.
     """

@@ -39,7 +39,7 @@ class LesionCounts:
 
     @property
     def f1(self) -> float | None:
-        """TP / (TP + (FP + FN) / 2) with TP the true lesions found; nothing without lesions."""
+        """TP / (TP + (FP + FN) / 2) with TP the true lesions found; None without lesions."""
         found = self.true - self.missed
         weight = found + (self.false + self.missed) / 2
         return found / weight if weight else None

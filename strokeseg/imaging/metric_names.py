@@ -16,8 +16,8 @@ class MetricName:
 
     Attributes:
         title: Short name.
-        unit: `mm`, `ml`, or nothing.
-        better: Whether `high` or `low` values are better; nothing where neither is.
+        unit: `mm`, `ml`, or empty.
+        better: Whether `high` or `low` values are better; None where neither is.
         definition: One sentence.
     """
 

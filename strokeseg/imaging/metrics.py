@@ -127,7 +127,7 @@ def score_masks(
     true_count, predicted_count = (int(np.count_nonzero(m)) for m in (true_box, predicted_box))
     hits = int(np.count_nonzero(true_box & predicted_box))
     lesions = count_lesions(true_box, predicted_box)
-    empty = _Empty(policy, nothing=true_count == predicted_count == 0)
+    empty = _Empty(policy, both_empty=true_count == predicted_count == 0)
     missed = (true_count == 0) != (predicted_count == 0)
     distances = (
         surface_distances(true_box, predicted_box, spacing_mm)
@@ -163,19 +163,19 @@ class _Empty:
     """What a policy says where something is divided by 0."""
 
     policy: Policy
-    nothing: bool
+    both_empty: bool
 
     def ratio(self, numerator: int, denominator: int) -> float | None:
         if denominator:
             return numerator / denominator
         if self.policy == "nnunet":
             return None
-        return 1.0 if self.nothing and self.policy == "isles22" else 0.0
+        return 1.0 if self.both_empty and self.policy == "isles22" else 0.0
 
     def distances(self, diagonal_mm: float) -> SurfaceDistances | None:
         if self.policy != "isles22":
             return None
-        distance = 0.0 if self.nothing else diagonal_mm
+        distance = 0.0 if self.both_empty else diagonal_mm
         return SurfaceDistances(
             hd_mm=distance, hd95_mm=distance, assd_mm=distance, mean_of_means_mm=distance
         )

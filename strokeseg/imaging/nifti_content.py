@@ -87,7 +87,7 @@ def _read(path: Path, file: IO[bytes] | gzip.GzipFile) -> bytes:
 
 
 def _promised_bytes(path: Path, content: bytes) -> int:
-    """Return how long the file should be; nothing for a header that cannot be read.
+    """Return how long the file should be; None for a header that cannot be read.
 
     Raises:
         CaseError: When that is no NIfTI file, or of a volume that is too large.

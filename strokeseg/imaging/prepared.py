@@ -42,9 +42,9 @@ class PreparedCase:
         images: (C, X, Y, Z) float32 in RAS+ order, cropped to the brain; every sequence
             has mean 0 and standard deviation 1 inside the brain, as far as it covers it,
             and is 0 elsewhere.
-        mask: (X, Y, Z) uint8, 0 and 1, on the grid of `images`, or nothing.
+        mask: (X, Y, Z) uint8, 0 and 1, on the grid of `images`, or None.
         native_grid: The grid of the reference sequence's file, or of the first sequence's.
-        native_mask: uint8, 0 and 1, on `native_grid`, never resampled, or nothing. What
+        native_mask: uint8, 0 and 1, on `native_grid`, never resampled, or None. What
             evaluation scores against.
         canvas: Grid of the volume that `images` is cropped from.
         crop_start: First voxel (x, y, z) of the crop on the canvas.
@@ -121,7 +121,7 @@ def prepare_case(
         mask: NIfTI file of the lesion's labels; all zero for a case without a lesion.
         lesion_labels: `binary` when the mask must hold 0 and 1 only, `any` when every
             label above 0 is lesion, or the labels that are lesion.
-        reference: Sequence onto whose grid the others are resampled (linearly); nothing to
+        reference: Sequence onto whose grid the others are resampled (linearly); None to
             insist on one grid.
         spacing_mm: Voxel size (x, y, z) in RAS+ order to resample to, images linearly and
             mask to the nearest voxel, when the case's own differs by more than 1 %.

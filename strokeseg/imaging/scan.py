@@ -32,7 +32,7 @@ class Scan:
 
     Attributes:
         images: By sequence, (X, Y, Z) float32 with background 0.
-        lesion: (X, Y, Z) bool on the native grid in RAS+ order, or nothing.
+        lesion: (X, Y, Z) bool on the native grid in RAS+ order, or None.
         native_grid: The grid of the reference sequence's file, or of the first sequence's.
     """
 

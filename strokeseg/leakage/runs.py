@@ -30,7 +30,7 @@ class Configuration:
     Attributes:
         name: Such as `trial 3 (best)`.
         config: The configuration.
-        weights: Its encoder's first weights; nothing for random ones.
+        weights: Its encoder's first weights; None for random ones.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Run:
         seed: Of the shuffle, the first weights and the training.
         validation_cases: The pool's cases that validate at patient level.
         epochs: Epochs to train.
-        slices_per_epoch: Slices an epoch; nothing for all that train.
+        slices_per_epoch: Slices an epoch; None for all that train.
     """
 
     configuration: str

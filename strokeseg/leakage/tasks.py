@@ -54,7 +54,7 @@ def do_runs(
         configurations: All that the runs name.
         pool: The data.
         store: Where findings are kept.
-        gpus_per_run: As asked for; nothing for one, or for none where there are none.
+        gpus_per_run: As asked for; None for one, or for none where there are none.
         show: Called with the epochs done, of how many, and a note.
 
     Returns:
@@ -114,7 +114,7 @@ def _collect(
 
 
 def _next(stream: ray.ObjectRefGenerator) -> int | Finding | str | None:
-    """Return what a stream tells next, or nothing at its end."""
+    """Return what a stream tells next, or None at its end."""
     try:
         told: int | Finding | str = ray.get(next(stream))
     except StopIteration:

@@ -141,7 +141,7 @@ def prepare(
         progress: Gives, for a title, a context manager of a function that shows progress.
 
     Returns:
-        The preparation, a line for every case left out, and the leak audit, or nothing when
+        The preparation, a line for every case left out, and the leak audit, or None when
         it is there already and nothing has changed.
 
     Raises:

@@ -68,7 +68,7 @@ class SliceTask:
         self._notes = {"fingerprint": fingerprint}
 
     def __call__(self, case: Case) -> str:
-        """Return why the case could not be sliced, or nothing when it was."""
+        """Return why the case could not be sliced, or None when it was."""
         # What a task raises reaches the driver wrapped beyond recognition.
         try:
             self._slice(case)

@@ -150,7 +150,7 @@ class SplitConfig(Record):
     Attributes:
         folds: Number of folds for training and validation; a manifest's own folds replace it.
         validation_fold: The fold that scores the trials; the others train them.
-        test_patients: The locked test set by name, or nothing to draw it.
+        test_patients: The locked test set by name, or None to draw it.
         test_share: Share of the patients to draw for the test set when not named.
         seed: Seed of the draw.
         distinct_patients: Pairs of patients whose scans may resemble each other as if they
@@ -178,10 +178,10 @@ class PreparationConfig(Record):
 
     Attributes:
         slice_size: Height and width of every slice in voxels, each a multiple of 32;
-            nothing for the smallest that holds every case, axis by axis.
-        spacing_mm: Voxel size (x, y, z) that every case is resampled to; nothing to keep
+            None for the smallest that holds every case, axis by axis.
+        spacing_mm: Voxel size (x, y, z) that every case is resampled to; None to keep
             the cases' own, which must then agree.
-        reference: Sequence onto whose grid the others are resampled; nothing to insist
+        reference: Sequence onto whose grid the others are resampled; None to insist
             that all of a case's volumes share one grid.
     """
 
@@ -203,8 +203,8 @@ class SearchConfig(Record):
             network of its own, and may stop it between them.
         trials: Number of trials.
         epochs: Epochs of a trial that is never stopped early; with `k-fold`, of each fold.
-        slices_per_epoch: Training slices an epoch; nothing for all there are.
-        grace_epochs: Epochs that every trial gets before it may be stopped; nothing for a
+        slices_per_epoch: Training slices an epoch; None for all there are.
+        grace_epochs: Epochs that every trial gets before it may be stopped; None for a
             ninth of `epochs`, but three at least: the first epochs say nothing.
         reduction_factor: Of the trials at a rung, one in this many goes on.
         confirm_trials: Best trials that run again when all trials are done.

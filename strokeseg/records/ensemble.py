@@ -80,9 +80,9 @@ class EnsembleRecord(Record):
     Attributes:
         name: The experiment's name.
         sequences: Sequences in the order of the networks' channels.
-        spacing_mm: Voxel size (x, y, z) that cases are resampled to, 0.1 to 20; nothing
+        spacing_mm: Voxel size (x, y, z) that cases are resampled to, 0.1 to 20; None
             when they keep their own.
-        reference: Sequence onto whose grid the others are resampled; nothing to insist
+        reference: Sequence onto whose grid the others are resampled; None to insist
             that they share one.
         rule: How the members' probabilities become one mask.
         members: File names by axis. Fewer than three axes are permitted; of two, both

@@ -31,7 +31,7 @@ class LeaderboardRow:
         state: `COMPLETE`, `PRUNED` (stopped early), `FAIL` or `RUNNING`.
         dice: Best mean 3D Dice over the validation patients, if any epoch was reported.
         spread: Standard deviation of the Dice over these patients.
-        best_epoch: Epoch of that score, from 1; nothing where every fold has its own.
+        best_epoch: Epoch of that score, from 1; None where every fold has its own.
         epochs_run: Epochs that were reported.
         seconds: Time spent on these epochs.
         device_hours: Hours of one GPU, or of one CPU thread where there is none.

@@ -36,9 +36,9 @@ class MemberRecord(Record):
         dice: Mean 3D Dice over the validation cases at `epoch`.
         epoch: The epoch of these weights, from 1.
         spacing_mm: Voxel size (x, y, z) that the cases were resampled to, 0.1 to 20;
-            nothing when they kept their own.
+            None when they kept their own.
         slice_size: Height and width of the slices in training, multiples of 32.
-        weights_source: Where the encoder's first weights came from; nothing for random.
+        weights_source: Where the encoder's first weights came from; None for random.
         preparation_hash: Of the prepared data.
         code_version: Of strokeseg.
     """

@@ -79,7 +79,7 @@ def draw_splits(
     Args:
         lesion_ml: Lesion volume of every patient in ml, all of their cases together.
         folds: Number of folds.
-        test_patients: The test set by name, or nothing to draw it.
+        test_patients: The test set by name, or None to draw it.
         test_share: Share of the patients to draw for the test set, 0 to below 1; at least
             one patient unless it is 0.
         seed: Equal seeds and volumes give equal splits.

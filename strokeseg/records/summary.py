@@ -46,7 +46,7 @@ class ScoreRow:
         patient: Whose case it is.
         method: What made the mask.
         kind: Of the method.
-        values: By name of the metric; nothing where the metric is not defined.
+        values: By name of the metric; None where the metric is not defined.
     """
 
     case: str
@@ -62,7 +62,7 @@ def ensemble_hash(experiment: Experiment) -> str:
 
 
 def current_summary(experiment: Experiment, sides: tuple[str, ...] = SIDES) -> Summary | None:
-    """Return the first current summary among the sides, or nothing when there is none."""
+    """Return the first current summary among the sides, or None when there is none."""
     for side in sides:
         path = experiment.summary_json(side)
         if path.exists():
@@ -86,7 +86,7 @@ def read_summary(path: Path) -> Summary:
 
 
 def read_choice(experiment: Experiment) -> dict[str, Any] | None:
-    """Return what `choice.json` says, or nothing when there is none.
+    """Return what `choice.json` says, or None when there is none.
 
     Raises:
         UserError: When it is damaged.
@@ -136,7 +136,7 @@ def _number(cell: str) -> float | None:
 
 
 def few_patients_notes(patients: int) -> list[str]:
-    """Say what intervals over so few patients are worth; nothing where there are enough.
+    """Say what intervals over so few patients are worth; None where there are enough.
 
     Source: Hesterberg, What teachers should know about the bootstrap, The American Statistician
     69 (2015).
@@ -153,7 +153,7 @@ def interval_text(statistic: Mapping[str, Any], digits: int = 3) -> str:
     """Return a mean and its interval as text: `0.612 (0.520 to 0.701)`.
 
     Args:
-        statistic: With `mean`, `low` and `high`; a mean of no case at all is nothing, and so are
+        statistic: With `mean`, `low` and `high`; a mean of no case at all is None, and so are
             both ends of an interval from fewer than two patients.
         digits: After the decimal point.
     """

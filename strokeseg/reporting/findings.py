@@ -36,7 +36,7 @@ class Findings:
         boards: The leaderboards' rows by axis, best first.
         importances: Of the parameters by axis; an axis of too few trials is left out.
         ensemble: What was promoted.
-        choice: How it was chosen, as `promote` wrote it; nothing where that is not known.
+        choice: How it was chosen, as `promote` wrote it; None where that is not known.
         summary: What `evaluate` wrote.
         scores: A row a case and method.
         command: The command that made these results.

@@ -29,7 +29,7 @@ def tag(name: str, /, *children: str, **attributes: Attribute) -> Html:
         name: Of the element.
         children: Markup, taken as it is, or strings, which are escaped.
         attributes: By name, with `_` for `-` and after a Python keyword; numbers are written
-            with two decimals at most, True as the bare name, False and nothing not at all.
+            with two decimals at most, True as the bare name, False and None not at all.
     """
     start = f"<{name}{''.join(_attribute(key, value) for key, value in attributes.items())}>"
     return Html(start if name in _VOID else f"{start}{join(children)}</{name}>")

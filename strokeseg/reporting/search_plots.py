@@ -74,7 +74,7 @@ def parallel_coordinates(axis: str, rows: Sequence[LeaderboardRow]) -> Html | No
     """Show every scored trial as a line through its parameters to its score, the best on top.
 
     Returns:
-        The plot; nothing with fewer than two trials, or none of whose parameters differ.
+        The plot; None with fewer than two trials, or none of whose parameters differ.
     """
     scored = sorted(
         (row for row in rows if row.confirms is None and row.dice is not None),

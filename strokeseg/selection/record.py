@@ -35,7 +35,7 @@ class Outcome:
         method: `guard`, `best` or `vote`.
         start: The vote as it starts.
         chosen: What is promoted.
-        steps: What was tried; nothing by `vote`.
+        steps: What was tried; empty by `vote`.
         patients: Number of validation patients that decided.
         cases: Number of their cases.
         dice_start: Mean 3D Dice of `start` over them.

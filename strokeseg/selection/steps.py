@@ -78,7 +78,7 @@ def take_steps(
         start: Where the first step starts.
         candidates: Among which to choose.
         method: When a step is taken.
-        patients: Positions of the patients that decide; nothing for all.
+        patients: Positions of the patients that decide; None for all.
 
     Returns:
         What is chosen in the end, and each step that had anything to try.
@@ -128,7 +128,7 @@ def leave_each_out(
     """Repeat the steps without each patient and score what comes out on that patient alone.
 
     Returns:
-        The means over the patients; nothing for one patient alone, or where the others are too
+        The means over the patients; None for one patient alone, or where the others are too
         few to bear out a step whatever they say.
     """
     count = len(scores.patients)

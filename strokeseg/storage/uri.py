@@ -76,7 +76,7 @@ class Storage:
             self.delete(PROBE)
 
     def find(self, key: str) -> Found | None:
-        """Return what is known of a file, or nothing where it is none."""
+        """Return what is known of a file, or None where it is none."""
         info = self._files.get_file_info(self._place(key))
         return _found(info) if info.type is fs.FileType.File else None
 

@@ -18,7 +18,7 @@ def predict_batch(network: nn.Module, images: Tensor, reduced: torch.dtype | Non
     Args:
         network: In evaluation mode, on the images' device.
         images: (B, C, H, W) float32.
-        reduced: The 16-bit type to compute in; nothing for float32.
+        reduced: The 16-bit type to compute in; None for float32.
 
     Returns:
         (B, 1, H, W) float32, 0 to 1.

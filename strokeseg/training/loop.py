@@ -106,11 +106,11 @@ class Training:
             validation: All slices of the cases that score the trial.
             config: The trial's configuration.
             epochs: Epochs of the whole schedule.
-            slices_per_epoch: Slices an epoch draws; nothing for as many as hold brain.
+            slices_per_epoch: Slices an epoch draws; None for as many as hold brain.
             device: Where to train.
             seed: The trial's seed.
             mirror: Whether augmentation may reverse slices along H (see `augment`).
-            precision: The type to compute in, float32 or one of 16 bits; nothing for the one that
+            precision: The type to compute in, float32 or one of 16 bits; None for the one that
                 the device is fastest in.
 
         Raises:

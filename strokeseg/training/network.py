@@ -63,7 +63,7 @@ def build_network(
         encoder: The encoder's name.
         encoder_depth: Number of stages, 3 to 5.
         channels: Number of sequences.
-        encoder_weights: The whole three-channel encoder by smp's keys; nothing for random
+        encoder_weights: The whole three-channel encoder by smp's keys; None for random
             numbers. The first convolution's red, green and blue go in turn to the
             channels, scaled by 3 / channels: the fourth sequence gets red's. A single
             channel gets their sum.

@@ -34,7 +34,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def reduced_type(device: torch.device, network: nn.Module) -> torch.dtype | None:
-    """Return the 16-bit type that a device trains a network fast in, or nothing for float32."""
+    """Return the 16-bit type that a device trains a network fast in, or None for float32."""
     if device.type == "cpu":
         # Convolutions by group, as EfficientNets have them, gain nothing on a CPU.
         grouped = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
@@ -65,7 +65,7 @@ class Stepper:
     Args:
         optimiser: Its parameters are what is learned.
         device: Where they are.
-        kind: The reduced type, or nothing for full precision.
+        kind: The reduced type, or None for full precision.
     """
 
     def __init__(

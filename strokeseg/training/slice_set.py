@@ -33,7 +33,7 @@ class SliceSet:
         cases: (N,) names of the slices' cases.
         lesion_voxels: (N,) int64, lesion voxels of each slice.
         holds_brain: (N,) bool, whether a slice holds anything but background.
-        rows: (N,) int64, each slice's row in the store; nothing for all rows in order.
+        rows: (N,) int64, each slice's row in the store; None for all rows in order.
     """
 
     store: Store

@@ -80,7 +80,7 @@ def count_voxels(
         slices: N slices.
         device: Where to compute.
         where: When this is, for the failure's message.
-        reduced: The 16-bit type to compute in; nothing for float32.
+        reduced: The 16-bit type to compute in; None for float32.
 
     Returns:
         Both (N,), 0 for slices without brain.

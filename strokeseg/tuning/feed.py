@@ -51,7 +51,7 @@ class Feed:
         counts: Slices of each file.
         shape: Channels, height and width of every slice.
         facts: Of an Arrow table with `case`, `lesion_voxels` and `brain_voxels` of every slice.
-        blocks: Of Arrow tables with all slices; nothing where nodes unpack the files.
+        blocks: Of Arrow tables with all slices; None where nodes unpack the files.
         on_gpu: Whether trials hold all slices on their GPU.
     """
 
@@ -187,7 +187,7 @@ def _on_every_node(ask: Callable[[], T]) -> list[T]:
 
 
 def _shared_memory() -> tuple[int, int]:
-    """All bytes of this node's shared memory, and those that are free; nothing but on Linux."""
+    """All bytes of this node's shared memory, and those that are free; 0 except on Linux."""
     if not _SHARED_MEMORY.is_dir():
         return 0, 0
     usage = shutil.disk_usage(_SHARED_MEMORY)

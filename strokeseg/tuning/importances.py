@@ -94,7 +94,7 @@ def importances_of(trials: Sequence[FrozenTrial]) -> dict[str, float]:
         trials: Complete ones. A larger value is better.
 
     Returns:
-        By parameter; those that took one value only are left out. Nothing when the best
+        By parameter; those that took one value only are left out. Empty when the best
         trials do not differ from the others.
     """
     values = {trial.value for trial in trials}

@@ -64,7 +64,7 @@ def mend_journal(path: Path) -> None:
 
 
 def read_study(path: Path, name: str) -> optuna.Study | None:
-    """Return a study of a journal, or nothing when the journal does not hold it."""
+    """Return a study of a journal, or None when the journal does not hold it."""
     storage = open_journal(path)
     if name not in optuna.get_all_study_names(storage):
         return None

@@ -122,7 +122,7 @@ class Ledger:
         return trials_done and not self.to_confirm()
 
     def ask(self) -> Proposal | None:
-        """Return the next trial to run, or nothing: for now, or for good (see `is_done`)."""
+        """Return the next trial to run, or None: for now, or for good (see `is_done`)."""
         if self._halted or self.out_of_time() is not None or self.hopeless() is not None:
             return None
         while self._entries.orphans:
@@ -311,7 +311,7 @@ class Ledger:
         return {number: count for number, count in lacking.items() if count > 0}
 
     def _propose_confirmation(self) -> Proposal | None:
-        """Return a further run of one of the best trials, or nothing when all are asked for."""
+        """Return a further run of one of the best trials, or None when all are asked for."""
         rows = self._entries.rows()
         running = Counter(row.confirms for row in rows if not _has_ended(row))
         for number, lacking in self._unconfirmed().items():

@@ -25,7 +25,7 @@ def measured_share(
         shape: Channels, height and width of the slices.
 
     Returns:
-        1, 1/2, 1/4 or 1/8; nothing where there are no GPUs.
+        1, 1/2, 1/4 or 1/8; None where there are no GPUs.
 
     Raises:
         UserError: When no whole GPU is free to measure on.

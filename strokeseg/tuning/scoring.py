@@ -40,7 +40,7 @@ class Standing:
     Attributes:
         dice: Its score so far, if there is one.
         spread: Standard deviation of the Dice over the patients behind the score.
-        best_epoch: Epoch of the score, from 1; nothing where every fold has its own.
+        best_epoch: Epoch of the score, from 1; None where every fold has its own.
         epochs: Epochs reported.
         seconds: Time spent on them.
         device_hours: Hours of one GPU, or of one CPU thread where there is none, spent on them.

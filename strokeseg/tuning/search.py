@@ -142,7 +142,7 @@ class Search:
             return {axis: ledger.rows() for axis, ledger in ledgers.items()}
 
     def _start_ray(self) -> None:
-        # Nothing where it runs already.
+        # Changes nothing where it runs already.
         self._session.enter_context(ray_session(self._experiment.folder))
 
     def _start_finding(self, axis: str) -> Future[list[FoundWeights]]:

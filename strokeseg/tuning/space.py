@@ -117,9 +117,9 @@ class Space(Record):
         return self.ask(optuna.trial.FixedTrial(dict(self.default_point())))
 
     def parameters_of(self, config: TrialConfig) -> dict[str, Value] | None:
-        """Return what this space would have to propose for a configuration, or nothing.
+        """Return what this space would have to propose for a configuration, or None.
 
-        Nothing means that the configuration is no point of this space.
+        None means that the configuration is no point of this space.
         """
         wanted = plain(config)
         for name, field in TrialConfig.model_fields.items():

@@ -171,7 +171,7 @@ def _held(experiment: Experiment, axis: str) -> Iterator[None]:
 
 
 def _begun(journal: Path, axis: str) -> optuna.Study | None:
-    """Return the study that is there, or nothing: one without a trial of its own is none."""
+    """Return the study that is there, or None: one without a trial of its own is none."""
     if not journal.exists():
         return None
     study = read_study(journal, axis)

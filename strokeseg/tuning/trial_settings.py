@@ -14,10 +14,10 @@ class TrialSettings:
     Attributes:
         axis: The study's axis.
         epochs: Epochs of a trial that is never stopped early.
-        slices_per_epoch: Training slices an epoch; nothing for all there are.
+        slices_per_epoch: Training slices an epoch; None for all there are.
         seed: The study's seed.
         folds: The cases of each fold.
-        validation_fold: The fold that scores trials, the others train; nothing for k-fold
+        validation_fold: The fold that scores trials, the others train; None for k-fold
             scoring, one fold after the other.
         trials_folder: Where trials leave their files; every node sees it.
         tensorboard_folder: Where they leave their pictures; every node sees it.

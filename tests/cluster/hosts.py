@@ -75,7 +75,7 @@ while :; do sleep 3600 & wait $!; done
 
 
 def missing() -> str:
-    """Say why hosts cannot be made here, or nothing when they can."""
+    """Say why hosts cannot be made here, or None when they can."""
     if os.geteuid() != 0:
         return "needs root, to make namespaces"
     if lacking := [program for program in _PROGRAMS if shutil.which(program) is None]:

@@ -17,7 +17,7 @@ class Input:
     """Files to try.
 
     Attributes:
-        files: Content by name; nothing for a file that is missing.
+        files: Content by name; None for a file that is missing.
         note: What was done to them.
     """
 

@@ -60,7 +60,7 @@ class Victim:
         return self._benches[name]
 
     def take(self, entrance: str, bench: Bench, given: Input) -> str | None:
-        """Let an entrance take an input; return its fault, or nothing."""
+        """Let an entrance take an input; return its fault, or None."""
         process = self._running()
         bench.lay(given)
         try:
@@ -150,7 +150,7 @@ class Victim:
 
 
 def _fault_of_refusal(bench: Bench, answer: Mapping[str, Any]) -> str | None:
-    """What is wrong with how a command refused an input, or nothing."""
+    """What is wrong with how a command refused an input, or None."""
     lines = [line for line in answer["err"].splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(("error: ", "failed: "))]
     if answer["code"] not in (_SOME_FAILED, _MENDABLE) or not told:

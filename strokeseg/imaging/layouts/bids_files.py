@@ -61,7 +61,7 @@ class Session:
 
 
 def parse_name(path: Path) -> BidsFile | None:
-    """Read the entities of a NIfTI file's name; nothing when it does not follow BIDS."""
+    """Read the entities of a NIfTI file's name; None when it does not follow BIDS."""
     *pairs, suffix = stem_of(path).split("_")
     entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
     if not is_nifti(path) or "sub" not in entities or len(entities) < len(pairs):
