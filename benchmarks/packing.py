@@ -1,8 +1,8 @@
 """How many trials should share a GPU: what `--gpus-per-trial auto` measures, printed.
 
-For each encoder, tenants train side by side on one GPU, 1, 2, 4 and 8 of them as far as its memory
-goes; slices a second of all together, and how many times one tenant's that is. Without a GPU the
-same runs on CPUs, one a tenant, where it only shows that it works.
+For each encoder, trials train side by side on one GPU, 1, 2, 4 and 8 of them as far as its memory
+goes; slices a second of all together, and how many times one trial's that is. Without a GPU the
+same runs on CPUs, one a trial, where it only shows that it works.
 
 python -m benchmarks.packing
 python -m benchmarks.packing --side 240 --batch 32
@@ -16,8 +16,8 @@ import psutil
 import ray
 import torch
 
+from strokeseg.tuning.gpu_sharing import best_trial_count, measure_sharing
 from strokeseg.tuning.space import Dimension, Space
-from strokeseg.tuning.tenants import best_crowd, measure_tenants
 
 ENCODERS = ("resnet18", "resnet34", "resnet50", "efficientnet-b0")
 
@@ -44,16 +44,15 @@ def main() -> None:
             first=(),
         )
         shape = (4, options.side, options.side)
-        need, crowds = measure_tenants([space], shape, min(8, cpus), device=device)
-        alone = crowds[0].slices_per_second
+        memory, throughputs = measure_sharing([space], shape, min(8, cpus), device=device)
+        alone = throughputs[0].slices_per_second
         print(
-            f"{encoder}: {need.tenant_bytes / 1e9:.1f} GB a tenant;",
+            f"{encoder}: {memory.trial_bytes / 1e9:.1f} GB a trial;",
             ", ".join(
-                f"{crowd.tenants}: {crowd.slices_per_second:.0f}/s "
-                f"({crowd.slices_per_second / alone:.2f})"
-                for crowd in crowds
+                f"{one.trials}: {one.slices_per_second:.0f}/s ({one.slices_per_second / alone:.2f})"
+                for one in throughputs
             ),
-            f"-> 1/{best_crowd(crowds)} of a GPU a trial",
+            f"-> 1/{best_trial_count(throughputs)} of a GPU a trial",
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""How many trials share a GPU: measured on one, before the first trial (`tenants`)."""
+"""How many trials share a GPU: measured on one, before the first trial (`gpu_sharing`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from strokeseg.tuning.space import Space
 
 _log = logging.getLogger(__name__)
 
-_MOST_TENANTS = 8
+_MOST_TRIALS = 8
 
 
 def measured_share(
@@ -36,20 +36,20 @@ def measured_share(
     gpus = sum(int(node.gpus) for node in with_gpus)
     # Every trial needs a CPU, wherever it runs.
     cpus = min(node.cpus // int(node.gpus) for node in with_gpus)
-    most = min(_MOST_TENANTS, cpus, trials // gpus)
+    most = min(_MOST_TRIALS, cpus, trials // gpus)
     if most < 2:
         _log.info("packing: %d trials on %d GPUs with %d CPUs each: one a GPU", trials, gpus, cpus)
         return 1.0
     # PyTorch, where there is a GPU to measure on.
-    from strokeseg.tuning.tenants import best_crowd, measure_tenants  # noqa: PLC0415
+    from strokeseg.tuning.gpu_sharing import best_trial_count, measure_sharing  # noqa: PLC0415
 
-    need, crowds = measure_tenants(spaces, shape, most, device="cuda")
-    best = best_crowd(crowds)
+    memory, throughputs = measure_sharing(spaces, shape, most, device="cuda")
+    best = best_trial_count(throughputs)
     _log.info(
-        "packing: the greediest trial takes %.1f of %.1f GB; %s: %g GPUs a trial",
-        need.tenant_bytes / 1e9,
-        need.device_bytes / 1e9,
-        ", ".join(f"{crowd.tenants} do {crowd.slices_per_second:.0f} slices/s" for crowd in crowds),
+        "packing: the largest trial takes %.1f of %.1f GB; %s: %g GPUs a trial",
+        memory.trial_bytes / 1e9,
+        memory.device_bytes / 1e9,
+        ", ".join(f"{one.trials} do {one.slices_per_second:.0f} slices/s" for one in throughputs),
         1 / best,
     )
     return 1 / best

@@ -12,9 +12,9 @@ import pytest
 
 from strokeseg.compute.allotment import Node
 from strokeseg.records.config import TrialConfig
+from strokeseg.tuning.gpu_sharing import Throughput, best_trial_count, largest_configurations
 from strokeseg.tuning.packing import measured_share
 from strokeseg.tuning.space import Space
-from strokeseg.tuning.tenants import Crowd, best_crowd, greediest
 
 SHAPE = (4, 32, 32)
 BASE = Path(__file__).resolve().parents[2] / "search_spaces" / "axial.yaml"
@@ -23,24 +23,24 @@ BASE = Path(__file__).resolve().parents[2] / "search_spaces" / "axial.yaml"
 MEASURE = """
 import json, time
 import ray
-from strokeseg.tuning import tenants
+from strokeseg.tuning import gpu_sharing
 from strokeseg.tuning.space import Dimension, Space
 
 ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
-tenants._SECONDS = 0.5
-tenants._WORTH = 0.0
+gpu_sharing._SECONDS = 0.5
+gpu_sharing._WORTH = 0.0
 space = Space(dimensions={
     "encoder": Dimension(choices=("resnet18",)),
     "encoder_depth": Dimension(value=3),
     "batch_size": Dimension(choices=(2, 4)),
 }, first=())
-need, crowds = tenants.measure_tenants([space], (4, 32, 32), 2, device="cpu")
+memory, throughputs = gpu_sharing.measure_sharing([space], (4, 32, 32), 2, device="cpu")
 end = time.monotonic() + 30
 while (free := ray.available_resources()).get("GPU") != 1 and time.monotonic() < end:
     time.sleep(0.1)
 print(json.dumps({
-    "tenant": need.tenant_bytes, "device": need.device_bytes, "gpus": free.get("GPU"),
-    "crowds": [[crowd.tenants, crowd.slices_per_second] for crowd in crowds],
+    "trial": memory.trial_bytes, "device": memory.device_bytes, "gpus": free.get("GPU"),
+    "throughputs": [[one.trials, one.slices_per_second] for one in throughputs],
 }))
 """
 
@@ -55,9 +55,9 @@ print(json.dumps({
         pytest.param([100, 90, 300], 1, id="a gain behind a loss is noise"),
     ],
 )
-def test_tenants_are_doubled_for_as_long_as_that_pays(rates: list[float], best: int) -> None:
-    crowds = [Crowd(tenants=2**n, slices_per_second=rate) for n, rate in enumerate(rates)]
-    assert best_crowd(crowds) == best
+def test_trials_are_doubled_for_as_long_as_that_pays(rates: list[float], best: int) -> None:
+    throughputs = [Throughput(trials=2**n, slices_per_second=rate) for n, rate in enumerate(rates)]
+    assert best_trial_count(throughputs) == best
 
 
 @pytest.mark.parametrize(
@@ -74,27 +74,27 @@ def test_nothing_is_measured_where_nothing_can_be_shared(
     assert measured_share(nodes, [shipped_space(BASE)], trials, SHAPE) == share
 
 
-def test_the_greediest_points_are_the_deepest_with_the_largest_batches(
+def test_the_largest_configurations_are_the_deepest_with_the_largest_batches(
     shipped_space: Callable[[Path], Space],
 ) -> None:
     space = shipped_space(BASE)
-    points = greediest([space])
+    points = largest_configurations([space])
     assert [point.encoder for point in points] == list(space.dimensions["encoder"].extremes)
     assert {(point.encoder_depth, point.batch_size) for point in points} == {(5, 32)}
 
 
 def test_a_space_without_an_encoder_has_the_usual_one() -> None:
-    assert greediest([Space(dimensions={}, first=())]) == [TrialConfig()]
+    assert largest_configurations([Space(dimensions={}, first=())]) == [TrialConfig()]
 
 
-def test_tenants_train_side_by_side_on_one_gpu_and_leave_it() -> None:
+def test_trials_train_side_by_side_on_one_gpu_and_leave_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert [tenants for tenants, _ in found["crowds"]] == [1, 2]
-    assert all(rate > 0 for _, rate in found["crowds"])
+    assert [trials for trials, _ in found["throughputs"]] == [1, 2]
+    assert all(rate > 0 for _, rate in found["throughputs"])
     # A process that has imported torch has 100 MB at the very least.
-    assert 100e6 < found["tenant"] < found["device"]
+    assert 100e6 < found["trial"] < found["device"]
     assert found["gpus"] == 1.0

@@ -1,10 +1,9 @@
-"""What trials do that share a GPU, measured on one.
+"""The throughput of trials that share a GPU, measured on one.
 
-A small network does not fill a large GPU. A *tenant* is a process that trains on a share of a GPU
-as a trial does, on slices of noise. First one tenant trains each encoder of the space for a
-moment, at its greatest depth and batch size: as many trials fit a GPU as leave room for the
-greediest of them. Then 1, 2, 4 … tenants train the space's default configuration side by side,
-for as long as doubling them pays.
+A small network does not fill a large GPU. Here a *trial* is an actor that trains on a share of a
+GPU, on slices of noise. First one trains each encoder of the space for a moment, at its greatest
+depth and batch size: as many trials fit a GPU as leave room for the largest of them. Then 1, 2,
+4 … trials train the space's default configuration side by side, for as long as doubling them pays.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from strokeseg.tuning.space import Space
 
 _log = logging.getLogger(__name__)
 
-# Twice the tenants must do a tenth more work, or the trials only take longer.
+# Twice the trials must do a tenth more work, or the trials only take longer.
 _WORTH = 1.1
 # Slices may lie on the GPU as well (`feed`), and memory breaks into pieces.
 _TRAINING_SHARE = 0.6
@@ -45,49 +44,49 @@ _PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crowd:
-    """What tenants did side by side.
+class Throughput:
+    """What trials reach side by side.
 
     Attributes:
-        tenants: How many.
+        trials: How many share the GPU.
         slices_per_second: Of all together.
     """
 
-    tenants: int
+    trials: int
     slices_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
-    """Bytes of its device that a tenant takes at most, and those that there are."""
+class MemoryUse:
+    """Peak memory of a trial on its device, and the device's memory."""
 
-    tenant_bytes: int
+    trial_bytes: int
     device_bytes: int
 
 
-def best_crowd(crowds: Iterable[Crowd]) -> int:
-    """Return the largest number of tenants up to which each doubling paid.
+def best_trial_count(throughputs: Iterable[Throughput]) -> int:
+    """Return the largest number of trials up to which each doubling paid.
 
     Args:
-        crowds: In order of their number.
+        throughputs: By ascending number of trials.
     """
-    first, *others = crowds
+    first, *others = throughputs
     best = first
-    for crowd in others:
-        if crowd.slices_per_second < _WORTH * best.slices_per_second:
+    for throughput in others:
+        if throughput.slices_per_second < _WORTH * best.slices_per_second:
             break
-        best = crowd
-    return best.tenants
+        best = throughput
+    return best.trials
 
 
-def greediest(spaces: Iterable[Space]) -> list[TrialConfig]:
+def largest_configurations(spaces: Iterable[Space]) -> list[TrialConfig]:
     """Return, for each encoder of each space, the point that needs the most memory."""
     return list(
-        {repr(config): config for space in spaces for config in _greediest_of(space)}.values()
+        {repr(config): config for space in spaces for config in _largest_of(space)}.values()
     )
 
 
-def _greediest_of(space: Space) -> list[TrialConfig]:
+def _largest_of(space: Space) -> list[TrialConfig]:
     largest = {
         name: max(space.dimensions[name].extremes)
         for name in ("encoder_depth", "batch_size")
@@ -98,45 +97,46 @@ def _greediest_of(space: Space) -> list[TrialConfig]:
     return [TrialConfig.model_validate({"encoder": name, **largest}) for name in encoders]
 
 
-def measure_tenants(
+def measure_sharing(
     spaces: Sequence[Space], shape: tuple[int, int, int], most: int, *, device: str
-) -> tuple[Need, list[Crowd]]:
-    """Let tenants train on one GPU of this cluster.
+) -> tuple[MemoryUse, list[Throughput]]:
+    """Let trials train on one GPU of this cluster.
 
     Args:
         spaces: What the trials will try; the first one's default is what they train.
         shape: Channels, height and width of a slice.
-        most: Tenants at most.
+        most: Trials at most.
         device: `cuda`; `cpu` measures the same where Ray only believes that there is a GPU.
 
     Returns:
-        What the greediest needs, and what 1, 2, 4 … tenants did, while doubling them paid.
+        Memory use of the largest configuration, and the throughput of 1, 2, 4 … trials, while
+        doubling them paid.
 
     Raises:
-        UserError: When no whole GPU, with a CPU for each tenant, is free.
+        UserError: When no whole GPU, with a CPU for each trial, is free.
     """
     config = spaces[0].default_config()
     with _one_gpu(most) as place:
         # They start side by side, which takes longer than all that is measured.
-        tenants = [_tenant(place, most, shape, device) for _ in range(most)]
-        need: Need = ray.get(tenants[0].need.remote(greediest(spaces)))
-        fit = int(_TRAINING_SHARE * need.device_bytes / max(1, need.tenant_bytes))
-        crowds: list[Crowd] = []
+        trials = [_trial(place, most, shape, device) for _ in range(most)]
+        memory: MemoryUse = ray.get(trials[0].memory_use.remote(largest_configurations(spaces)))
+        fit = int(_TRAINING_SHARE * memory.device_bytes / max(1, memory.trial_bytes))
+        throughputs: list[Throughput] = []
         number = 1
         while number == 1 or number <= min(most, fit):
-            crowd = tenants[:number]
+            chosen = trials[:number]
             try:
-                ray.get([tenant.begin.remote(config) for tenant in crowd])
-                rates = ray.get([tenant.train.remote(_SECONDS) for tenant in crowd])
+                ray.get([trial.begin.remote(config) for trial in chosen])
+                rates = ray.get([trial.train.remote(_SECONDS) for trial in chosen])
             except TrialFailure as failure:
                 # So many do not fit after all: they train nothing.
                 _log.warning("packing, %d side by side: %s", number, failure)
                 rates = [0.0]
-            crowds.append(Crowd(tenants=number, slices_per_second=sum(rates)))
-            if best_crowd(crowds) < number or not sum(rates):
+            throughputs.append(Throughput(trials=number, slices_per_second=sum(rates)))
+            if best_trial_count(throughputs) < number or not sum(rates):
                 break
             number *= 2
-    return need, crowds
+    return memory, throughputs
 
 
 @contextmanager
@@ -150,21 +150,22 @@ def _one_gpu(cpus: int) -> Iterator[ray.util.placement_group.PlacementGroup]:
             )
         yield place
     finally:
-        # Tenants go with their place.
+        # The actors end with their placement group.
         remove_placement_group(place)
 
 
-def _tenant(
+def _trial(
     place: object, share: int, shape: tuple[int, int, int], device: str
 ) -> ray.actor.ActorHandle:
     strategy = PlacementGroupSchedulingStrategy(
         placement_group=place, placement_group_bundle_index=0
     )
-    kind = ray.remote(_Tenant).options(num_cpus=1, num_gpus=1 / share, scheduling_strategy=strategy)
+    options = {"num_cpus": 1, "num_gpus": 1 / share, "scheduling_strategy": strategy}
+    kind = ray.remote(_TrialActor).options(**options)
     return kind.remote(shape, device)
 
 
-class _Tenant:
+class _TrialActor:
     """A process that trains on noise."""
 
     def __init__(self, shape: tuple[int, int, int], device: str) -> None:
@@ -173,7 +174,7 @@ class _Tenant:
         self._device = torch.device(device)
         self._epochs: Iterator[EpochResult] = iter(())
 
-    def need(self, configs: Sequence[TrialConfig]) -> Need:
+    def memory_use(self, configs: Sequence[TrialConfig]) -> MemoryUse:
         """Train each configuration for an epoch; one that does not fit needs all there is."""
         total = total_bytes(self._device)
         for config in configs:
@@ -181,8 +182,8 @@ class _Tenant:
                 next(self._training(config).run())
             except TrialFailure as failure:
                 _log.warning("%s, alone on a device: %s", config.encoder, failure)
-                return Need(tenant_bytes=total, device_bytes=total)
-        return Need(tenant_bytes=peak_bytes(self._device), device_bytes=total)
+                return MemoryUse(trial_bytes=total, device_bytes=total)
+        return MemoryUse(trial_bytes=peak_bytes(self._device), device_bytes=total)
 
     def begin(self, config: TrialConfig) -> None:
         """Train until all is warm."""
