@@ -66,8 +66,8 @@ def main() -> None:
     options = parser.parse_args()
     batches = METHODS[options.method].batches(options.folder)
     slices, seconds = count_slices(batches, options.seconds)
-    told = {"method": options.method, "slices_per_second": slices / seconds}
-    print(json.dumps({**told, "slices": slices, "seconds": seconds}), flush=True)
+    reported = {"method": options.method, "slices_per_second": slices / seconds}
+    print(json.dumps({**reported, "slices": slices, "seconds": seconds}), flush=True)
     # What a method started ends with its generator.
     batches.close()
 

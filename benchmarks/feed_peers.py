@@ -104,10 +104,10 @@ def slices_per_second(name: str, method: Method, folder: Path, options: Options)
     seconds = str(max(QUICK_SECONDS if options.quick else SECONDS, method.least_seconds))
     command = [python, "-m", "benchmarks.feed_methods", name, str(folder), "--seconds", seconds]
     done = timed(command, options, {"PYTHONPATH": str(CHECKOUT)})
-    told = json.loads(done.output.strip().splitlines()[-1])
-    if told["method"] != name:
-        raise RuntimeError(f"{name} must tell of itself, got {told}")
-    return float(told["slices_per_second"])
+    reported = json.loads(done.output.strip().splitlines()[-1])
+    if reported["method"] != name:
+        raise RuntimeError(f"{name} must tell of itself, got {reported}")
+    return float(reported["slices_per_second"])
 
 
 def _comparisons(speeds: dict[str, list[float]]) -> list[Comparison]:

@@ -124,7 +124,7 @@ def _result(peaks: Peaks, slices_bytes: int) -> PartResult:
             f"{_TRIALS} trials of {_EPOCHS} epochs on siss-like slices ({slices_bytes / 1e9:.2f} "
             "GB of Parquet for three axes), as one command. Peaks of samples twice a second: USS "
             "is a process's own memory, PSS adds its share of what it has in common, RSS all of "
-            "that. Of trials the largest one is told. Together is the sum of the PSS of all "
+            "that. Of trials the largest one is reported. Together is the sum of the PSS of all "
             "processes at one time; the object store is what processes touched of its memory, "
             "by the PSS of its mappings."
         ),

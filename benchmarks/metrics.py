@@ -48,9 +48,9 @@ def run(options: Options) -> PartResult:
         files = {name: _save(pair, Path(place) / f"{name}.npz") for name, pair in pairs.items()}
         for _ in range(options.times(3)):
             for name, file in files.items():
-                told = {method: _run_method(method, file, options) for method in METHODS}
-                _check_same(name, told)
-                for method, of in told.items():
+                reported = {method: _run_method(method, file, options) for method in METHODS}
+                _check_same(name, reported)
+                for method, of in reported.items():
                     seconds[name, method].append(of["cpu_seconds"])
                     tell(f"metrics: {name}: {method} took {of['cpu_seconds']:.3f} s")
     return PartResult(
@@ -106,13 +106,13 @@ def _run_method(method: str, file: Path, options: Options) -> dict[str, Any]:
     python = sys.executable if method == OURS else str(peer_python(options.peers))
     command = [python, "-m", "benchmarks.metric_methods", method, str(file)]
     done = timed(command, options, {"PYTHONPATH": str(CHECKOUT)})
-    told: dict[str, Any] = json.loads(done.output.strip().splitlines()[-1])
-    return told
+    reported: dict[str, Any] = json.loads(done.output.strip().splitlines()[-1])
+    return reported
 
 
-def _check_same(name: str, told: dict[str, dict[str, Any]]) -> None:
+def _check_same(name: str, reported: dict[str, dict[str, Any]]) -> None:
     for score in ("dice", "assd_mm"):
-        ours, theirs = (told[method]["scores"][score] for method in (OURS, THEIRS))
+        ours, theirs = (reported[method]["scores"][score] for method in (OURS, THEIRS))
         if not np.isclose(ours, theirs, rtol=1e-4):
             raise RuntimeError(f"{name}: {score} must be equal, got {ours} and {theirs}")
 

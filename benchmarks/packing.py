@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cpus = psutil.cpu_count() or 1
-    # Where there is no GPU, Ray is told of one.
+    # Where there is no GPU, Ray is given one.
     ray.init(address="local", num_cpus=cpus, num_gpus=1, include_dashboard=False)
     print(f"{device}, slices of 4 x {options.side} x {options.side}, batches of {options.batch}")
     for encoder in options.encoders:

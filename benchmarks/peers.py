@@ -21,8 +21,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DEFAULT_PEERS = CHECKOUT / ".venv-peers"
-_TOLD = ("monai", "nnunetv2", "torch")
-_ASK = (
+_PACKAGES = ("monai", "nnunetv2", "torch")
+_VERSIONS_SCRIPT = (
     "import json, sys; from importlib.metadata import version; "
     "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
 )
@@ -80,9 +80,9 @@ def peer_versions(folder: Path) -> dict[str, str]:
     """Return the peers' versions; None without the environment."""
     if missing(folder):
         return {}
-    command = [str(peer_python(folder)), "-c", _ASK, *_TOLD]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, str] = json.loads(told.stdout)
+    command = [str(peer_python(folder)), "-c", _VERSIONS_SCRIPT, *_PACKAGES]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(answer.stdout)
     return {name if name != "torch" else "torch of the peers": of for name, of in found.items()}
 
 

@@ -57,8 +57,8 @@ def main() -> None:
             print(f"{way}: {median(values):.2f} s a case ({spread})")
             if way != _FIRST:
                 ratio = median(seconds[_FIRST]) / median(values)
-                told = _compare(Path(place) / _FIRST, Path(place) / way)
-                print(f"  {ratio:.2f} times as fast as {_FIRST}; {told}")
+                reported = _compare(Path(place) / _FIRST, Path(place) / way)
+                print(f"  {ratio:.2f} times as fast as {_FIRST}; {reported}")
 
 
 def _count_cases(output: Path) -> int:

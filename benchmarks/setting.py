@@ -21,7 +21,7 @@ def find_setting(peers: Path) -> Setting:
     """Return what this process measures on.
 
     Args:
-        peers: Folder of the peers' environment, whose versions are told if it is there.
+        peers: Folder of the peers' environment, whose versions are recorded if it is there.
     """
     return Setting(
         machine={

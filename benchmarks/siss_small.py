@@ -66,7 +66,7 @@ def our_command(command: str, experiment: Experiment) -> list[str]:
 
 
 def prepare(experiment: Experiment, options: Options) -> None:
-    """Prepare an experiment; its time is not told, but the lock keeps it out of others'."""
+    """Prepare an experiment; its time is not reported, but the lock keeps it out of others'."""
     timed(our_command("prepare", experiment), options)
 
 

@@ -6,8 +6,8 @@ learning and above, `experiment` the commands and `tuning.study`.
 
 import os
 
-# Nobody is told what is computed here, unless somebody asks for it: ONNX Runtime (from 1.29 on)
-# would send its makers names and hashes of models, Ray the size of a cluster.
+# No usage data is sent, unless somebody opts in: ONNX Runtime (from 1.29 on) would send its makers
+# names and hashes of models, Ray the size of a cluster.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

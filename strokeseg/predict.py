@@ -1,8 +1,8 @@
 r"""Segment new cases with a bundle, each on its own grid.
 
 Cases come from a folder in the layout of ISLES 2015 SISS, ISLES'22, BIDS or nnU-Net, which is
-told by the names in it, from a CSV manifest (case and one column a sequence), or as named files
-of one case. What is written are BIDS derivatives: for every case the mask, the probability of
+recognised by the names in it, from a CSV manifest (case and one column a sequence), or as named
+files of one case. What is written are BIDS derivatives: for every case the mask, the probability of
 lesion, the uncertainty (where the axes disagree), a JSON file with the lesion's volume, and a
 picture to check it by; and lesions.csv, a row for every case in the folder.
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--layout",
         choices=(AUTO, *LAYOUTS),
         default=AUTO,
-        help="how the cases lie in it (default: auto, told by names)",
+        help="how the cases lie in it (default: auto, recognised by names)",
     )
     parser.add_argument(
         "--image",

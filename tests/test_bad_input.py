@@ -152,7 +152,7 @@ def test_invalid_cases_stop_prepare_with_a_line_each_and_leave_nothing(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_an_invalid_case_is_told_by_name_file_and_remedy(
+def test_an_invalid_case_is_reported_with_name_file_and_remedy(
     damaged: tuple[Bench, Any], damage: str
 ) -> None:
     bench, outcome = damaged
@@ -303,7 +303,7 @@ def test_an_unknown_key_in_yaml_is_named(bench: Bench, launch: Launch, command: 
     assert not bench.storage.exists()
 
 
-def test_a_misspelt_axis_is_told_the_known_ones(bench: Bench, launch: Launch) -> None:
+def test_a_misspelt_axis_error_names_the_known_ones(bench: Bench, launch: Launch) -> None:
     outcome = launch(strokeseg.search.main, *bench.options, "--axis", "corronal")
     refused(outcome, "--axis", "corronal", *AXES)
     assert not bench.storage.exists()

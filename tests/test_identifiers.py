@@ -112,5 +112,5 @@ def test_a_bundle_names_no_case(results: Results) -> None:
     assert holders(results.bundle, CASE) == []
     assert holders(results.experiment.ensemble_folder, CASE) == []
     with zipfile.ZipFile(results.bundle) as archive:
-        told = json.loads(archive.read("configs/metadata.json"))
-    assert told["strokeseg"]["onnx"]["cases"] >= 1
+        metadata = json.loads(archive.read("configs/metadata.json"))
+    assert metadata["strokeseg"]["onnx"]["cases"] >= 1

@@ -1,4 +1,4 @@
-"""PyTorch's threads are told not to spin for long, unless somebody decides otherwise."""
+"""PyTorch's threads are set not to spin for long, unless somebody decides otherwise."""
 
 from __future__ import annotations
 

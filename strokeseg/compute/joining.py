@@ -1,7 +1,7 @@
 """What must hold before a command joins a Ray cluster that runs already.
 
 An *address* is HOST:PORT of the cluster's head, or `auto` for the cluster that runs on this
-machine. A cluster that cannot be joined is told within seconds, where Ray itself would try for
+machine. A cluster that cannot be joined is reported within seconds, where Ray itself would try for
 minutes. Once joined, one small task on every node tells whether the node runs what this process
 runs, and whether it sees the folders that the command's tasks will write to and read from: what
 would fail in the midst of a search is an error before anything starts.

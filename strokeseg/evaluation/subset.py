@@ -59,7 +59,7 @@ def score_side(
         job: What is the same for all of them.
         cases: All cases of the side.
         folder: Where results are kept, a file a case; those of other cases are removed.
-        show: Told how far it is.
+        show: Called with the progress.
 
     Raises:
         UserError: When something is wrong that is not with one case alone.

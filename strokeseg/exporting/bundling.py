@@ -136,7 +136,7 @@ def export_members(
         folder: The ensemble's.
         record: What is exported of it.
         prepared: Real cases, by name.
-        show: Told of every member.
+        show: Called after every member.
 
     Raises:
         UserError: When a member cannot be read, or differs by more than `LARGEST_DIFFERENCE`.

@@ -30,7 +30,7 @@ NUMBERS = range(1, 1000)
 
 
 class _WriteTask:
-    """Writes the files of one case, told by its side whether it trains."""
+    """Writes the files of one case, by its side whether it trains."""
 
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._config = config

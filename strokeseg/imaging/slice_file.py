@@ -31,7 +31,7 @@ class SliceFile:
             UserError: When it is missing or damaged, or was written with another schema.
         """
         self.path = path
-        with _told_by(path):
+        with _converts_errors(path):
             self._file = pq.ParquetFile(path)
             check_columns(self._file.schema_arrow)
         groups = self._file.metadata
@@ -56,7 +56,7 @@ class SliceFile:
         Raises:
             UserError: When the file is damaged.
         """
-        with _told_by(self.path):
+        with _converts_errors(self.path):
             table = self._file.read(columns=list(names), use_threads=False)
             if any(column.null_count for column in table.columns):
                 raise ValueError("it has empty cells")
@@ -69,7 +69,7 @@ class SliceFile:
             UserError: When the file is damaged.
         """
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        with _told_by(self.path):
+        with _converts_errors(self.path):
             table = self._file.read_row_group(group, columns=["image", "mask"], use_threads=False)
             images, masks = table_to_arrays(table.combine_chunks())
         place = row - int(self._starts[group])
@@ -77,7 +77,7 @@ class SliceFile:
 
 
 @contextmanager
-def _told_by(path: Path) -> Iterator[None]:
+def _converts_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:

@@ -94,35 +94,35 @@ def _collect(
     waiting = list(streams)
     while waiting:
         (stream, *_), _ = ray.wait(waiting)
-        run, told = streams[stream], _next(stream)
-        if told is None:
+        run, item = streams[stream], _next(stream)
+        if item is None:
             waiting.remove(stream)
             continue
-        if isinstance(told, int):
+        if isinstance(item, int):
             # The last epoch is over when the unseen patients are scored.
-            epochs[run] = min(told, run.epochs - 1)
+            epochs[run] = min(item, run.epochs - 1)
         else:
             epochs[run] = run.epochs
             done += 1
-            if isinstance(told, Finding):
-                store.keep(run, told)
+            if isinstance(item, Finding):
+                store.keep(run, item)
             else:
-                failures[run] = told
+                failures[run] = item
         total = sum(run.epochs for run in epochs)
         show(sum(epochs.values()), total, f"{done} of {len(streams)} runs done")
     return failures
 
 
 def _next(stream: ray.ObjectRefGenerator) -> int | Finding | str | None:
-    """Return what a stream tells next, or None at its end."""
+    """Return the next item of a stream, or None at its end."""
     try:
-        told: int | Finding | str = ray.get(next(stream))
+        item: int | Finding | str = ray.get(next(stream))
     except StopIteration:
         # Waited for: Ray aborts the process when a task ends that it has given up before.
         return None
     except _LOST_PROCESS as error:
         return f"its process was lost ({type(error).__name__})"
-    return told
+    return item
 
 
 def _do_run(

@@ -184,18 +184,18 @@ def refuse_resemblances(leaks: Sequence[Resemblance], table: Path) -> None:
     if not leaks:
         return
     shown = leaks[:_LEAKS_SHOWN]
-    told = [
+    pairs = [
         f"cases {leak.case.name} and {leak.other.name} are nearly the same "
         f"(similarity {leak.similarity:.2f} in {leak.sequence}, refused from {SAME_SCAN_FROM:g})"
         for leak in shown
     ]
     if more := len(leaks) - len(shown):
-        told.append(f"and {more} pairs more")
-    pairs = json.dumps([[leak.case.patient, leak.other.patient] for leak in shown])
+        pairs.append(f"and {more} pairs more")
+    distinct = json.dumps([[leak.case.patient, leak.other.patient] for leak in shown])
     raise UserError(
-        f"different patients must have different scans, but {'; '.join(told)}; name one patient "
+        f"different patients must have different scans, but {'; '.join(pairs)}; name one patient "
         "for both in the column patient of a manifest, or remove one, or, if they are known to "
-        f"be different people, set splits.distinct_patients: {pairs} (all cases in {table})"
+        f"be different people, set splits.distinct_patients: {distinct} (all cases in {table})"
     )
 
 

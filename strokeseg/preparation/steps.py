@@ -122,7 +122,7 @@ def find_cases(experiment: Experiment) -> list[Case]:
     """Find the experiment's cases in the layout that it names.
 
     Raises:
-        UserError: When there are none, their layout cannot be told, or the manifest is faulty.
+        UserError: When there are none, their layout is unknown, or the manifest is faulty.
     """
     data = experiment.config.data
     layout = "siss" if data.phantom is not None else data.layout

@@ -117,7 +117,7 @@ def spread(
     Args:
         work: What to do with a case.
         cases: The cases.
-        show: Told of every case that is done.
+        show: Called after every case.
         gpus: Share of a GPU that a task needs as well.
     """
     show(0, len(cases), "")

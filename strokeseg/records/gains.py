@@ -16,7 +16,7 @@ def gain_over_default(rows: Sequence[LeaderboardRow]) -> str:
     default = next((row for row in rows if row.origin == DEFAULT), None)
     complete = [row for row in ranked(rows) if row.state == "COMPLETE" and row.confirms is None]
     if default is None or default.dice is None or not complete:
-        return "The default (trial 0) has no score, so the gain over it cannot be told"
+        return "The default (trial 0) has no score, so the gain over it is unknown"
     best = complete[0]
     so_far = "" if default.state == "COMPLETE" else f" after {default.epochs_run} epochs so far"
     named = f"the default (trial {default.trial}, Dice {default.dice:.3f}{so_far})"

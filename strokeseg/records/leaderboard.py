@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from strokeseg.records.config import TrialConfig
-from strokeseg.storage.files import read_csv, told_as, write_csv
+from strokeseg.storage.files import converts_errors, read_csv, write_csv
 
 # Where a trial's configuration came from, if from no other trial.
 DEFAULT, FIRST_POINT, SAMPLER = "default", "first point", "sampler"
@@ -121,7 +121,7 @@ def read_leaderboard(path: Path) -> list[LeaderboardRow]:
     Raises:
         UserError: When it is missing or its columns are not a leaderboard's.
     """
-    with told_as(path, "leaderboard", "run the search again"):
+    with converts_errors(path, "leaderboard", "run the search again"):
         rows = [_parse_row(row) for row in read_csv(path)]
         if len({row.trial for row in rows}) < len(rows):
             raise ValueError("a trial is there twice")

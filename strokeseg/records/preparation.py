@@ -23,7 +23,7 @@ from strokeseg.imaging.slices import SCHEMA_VERSION
 from strokeseg.records.config import ExperimentConfig, Positive, parse_values
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.splits import Splits, read_splits
-from strokeseg.storage.files import file_sha256, read_csv, read_json, told_as, write_csv
+from strokeseg.storage.files import converts_errors, file_sha256, read_csv, read_json, write_csv
 
 Spacing = tuple[float, float, float]
 _REMEDY = "remove the folder prepared/ and run prepare again, searches go on with what they have"
@@ -125,7 +125,7 @@ def read_preparation(experiment: Experiment) -> Preparation:
         raise changed(experiment, changes)
     splits = read_splits(experiment.splits_json)
     sequences = experiment.config.data.sequences
-    with told_as(experiment.cases_csv, "table of cases", _REMEDY):
+    with converts_errors(experiment.cases_csv, "table of cases", _REMEDY):
         rows = read_csv(experiment.cases_csv)
         cases = {
             row["case"]: Case(
@@ -297,7 +297,7 @@ def file_facts(path: Path) -> FileFacts:
 
 
 def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
-    """Return what differs from the preparation that is there; files are told by content."""
+    """Return what differs from the preparation that is there; files are compared by content."""
     before = _read_facts(experiment)
     changes = _changed_settings(experiment, before)
     files = files_of(cases)
@@ -314,7 +314,7 @@ def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
 
 def _changed_patients(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
     """Tell of cases that are given to another patient or side than the table has them on."""
-    with told_as(experiment.cases_csv, "table of cases", _REMEDY):
+    with converts_errors(experiment.cases_csv, "table of cases", _REMEDY):
         rows = read_csv(experiment.cases_csv)
         known = {row["case"]: (row["patient"], row["side"]) for row in rows}
     changes = []

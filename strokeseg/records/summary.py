@@ -25,7 +25,7 @@ from strokeseg.records.experiment import Experiment
 from strokeseg.records.phrases import count
 from strokeseg.records.scores import ChoiceRecord, Kind, Summary
 from strokeseg.records.splits import SIDES
-from strokeseg.storage.files import file_sha256, read_csv, read_json, told_as, write_csv
+from strokeseg.storage.files import converts_errors, file_sha256, read_csv, read_json, write_csv
 
 VOTE = "vote"
 METRICS = tuple(metric_names.METRICS)
@@ -115,7 +115,7 @@ def read_scores(path: Path) -> list[ScoreRow]:
     Raises:
         UserError: When the file is missing or holds other columns or values.
     """
-    with told_as(path, "table of scores", "evaluate anew"):
+    with converts_errors(path, "table of scores", "evaluate anew"):
         return [
             ScoreRow(
                 case=cells["case"],

@@ -23,7 +23,7 @@ from strokeseg.records.member_header import read_member_record
 from strokeseg.records.preparation import Preparation, read_preparation
 from strokeseg.records.scores import StudyRecord, Summary
 from strokeseg.records.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores
-from strokeseg.storage.files import read_csv, read_json, told_as
+from strokeseg.storage.files import converts_errors, read_csv, read_json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,5 +168,5 @@ def _is_alike(one: TrialConfig | None, other: TrialConfig) -> bool:
 
 
 def _read_importances(path: Path) -> dict[str, float]:
-    with told_as(path, "table of importances", "search again"):
+    with converts_errors(path, "table of importances", "search again"):
         return {row["parameter"]: float(row["importance"]) for row in read_csv(path)}

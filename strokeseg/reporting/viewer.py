@@ -125,7 +125,7 @@ def _brainsprite() -> str:
 def _parameters(
     name: str, classes: NDArray[np.uint8], affine_ras: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """What brainsprite is told of a case; it starts where most of the lesions is."""
+    """What brainsprite is given of a case; it starts where most of the lesions is."""
     marked = classes > 0
     places = [
         largest_slice(marked, axis) if marked.any() else side // 2

@@ -3,7 +3,7 @@
 A step tries options (see `options`), finds the best, and *takes* it or leaves things as they
 are. By the *guard* it is taken only if luck is improbable (see `significance`); by *best*,
 whenever it is better. Either way the validation patients that decide are those that chose the
-trials before, so what the steps bring is told twice: on these patients, and on each of them
+trials before, so what the steps bring is reported twice: on these patients, and on each of them
 *left out* in turn, with all steps repeated without that patient.
 """
 

@@ -121,7 +121,7 @@ def storage_fault(error: BaseException | None) -> OSError | None:
     return None
 
 
-def told_storage_fault(message: str) -> str | None:
+def parse_storage_fault(message: str) -> str | None:
     """Return what a message says of a full or read-only disk, if that is what it tells of.
 
     Args:
@@ -170,7 +170,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def told_as(path: Path, what: str, remedy: str) -> Iterator[None]:
+def converts_errors(path: Path, what: str, remedy: str) -> Iterator[None]:
     """Say in one line that a file of our own is not as we write it, where reading it goes wrong.
 
     Args:

@@ -11,7 +11,7 @@ them and written after them, so that the storage never knows of an epoch or a ma
 So is a trial's state towards the weights beside it. A *marker* is the record that says that its
 folder is complete: it also leaves the storage before anything beside it changes.
 
-A file is told by size and time of change. Publishing gives the local file the storage's time;
+A file is identified by size and time of change. Publishing gives the local file the storage's time;
 where the two differ, the newer one holds.
 """
 

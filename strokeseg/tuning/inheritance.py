@@ -19,7 +19,7 @@ from strokeseg.records.config import TrialConfig
 from strokeseg.records.experiment import journal_in, trial_weights, trials_in, weights_files
 from strokeseg.storage.files import replacing_file
 from strokeseg.tuning.entries import CONFIG, INHERITED, check_study, may_be_inherited
-from strokeseg.tuning.journal import read_study, told_as_journal
+from strokeseg.tuning.journal import converts_journal_errors, read_study
 from strokeseg.tuning.space import ORIGIN, Space
 
 # Settings that may change without making scores incomparable.
@@ -47,7 +47,7 @@ def inherit(
         settings: Of the new study.
         weights: Hashes of its pretrained weights by encoder.
     """
-    with told_as_journal(journal_in(earlier)):
+    with converts_journal_errors(journal_in(earlier)):
         old = read_study(journal_in(earlier), axis)
         if old is not None:
             check_study(old)

@@ -18,13 +18,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from strokeseg.errors import UserError, shown
-from strokeseg.storage.files import told_as
+from strokeseg.storage.files import converts_errors
 
 _TAIL_BYTES = 1 << 20
 
 
 @contextmanager
-def told_as_journal(path: Path) -> Iterator[None]:
+def converts_journal_errors(path: Path) -> Iterator[None]:
     """Say in one line that a journal is none of a study of ours, where reading it goes wrong.
 
     Raises:
@@ -32,7 +32,7 @@ def told_as_journal(path: Path) -> Iterator[None]:
     """
     remedy = "restore it, or move its folder away to begin the search anew"
     try:
-        with told_as(path, "journal of a study", remedy):
+        with converts_errors(path, "journal of a study", remedy):
             yield
     except (AssertionError, RecursionError, OptunaError) as error:
         reason = f"{type(error).__name__} {shown(str(error))}".strip()

@@ -16,7 +16,7 @@ from ray.tune import experiment as tune_experiment
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from strokeseg.storage.files import told_storage_fault
+from strokeseg.storage.files import parse_storage_fault
 from strokeseg.tuning.ledger import Ledger
 from strokeseg.tuning.space import plain
 
@@ -83,13 +83,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     ) -> None:
         """Record a trial whose process failed once too often.
 
-        Without an error there is nothing to do: the scheduler has told the ledger, or the
+        Without an error there is nothing to do: the scheduler has informed the ledger, or the
         search was interrupted and the trial stays an orphan.
         """
         if error:
             reason = self.last_errors.get(trial_id, "its process ended without a word")
             # Where the disk was at fault it goes on when that is mended.
-            if told_storage_fault(reason) is None:
+            if parse_storage_fault(reason) is None:
                 key = self.keys[trial_id]
                 self._ledgers[key.axis].fail(key.number, reason)
 
@@ -136,7 +136,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             reason = _last_error(Path(trial.error_file))
             self._searcher.last_errors[trial.trial_id] = reason
             # Tune itself writes there before a trial begins.
-            if fault := told_storage_fault(reason):
+            if fault := parse_storage_fault(reason):
                 self._halt(fault)
 
     def _halt(self, reason: str) -> None:

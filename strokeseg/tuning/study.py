@@ -26,14 +26,14 @@ from strokeseg.storage.lease import leased
 from strokeseg.training.encoders import FoundWeights
 from strokeseg.tuning.entries import check_study
 from strokeseg.tuning.inheritance import inherit
-from strokeseg.tuning.journal import mend_journal, open_journal, read_study, told_as_journal
+from strokeseg.tuning.journal import converts_journal_errors, mend_journal, open_journal, read_study
 from strokeseg.tuning.ledger import INHERITED, Ledger
 from strokeseg.tuning.scoring import FoldScoring, KFoldScoring, Scoring
 from strokeseg.tuning.space import Space, enqueue_first
 
 _SETTINGS, _WEIGHTS, _EXTENDED = "settings", "weights", "extended_to"
 # Those that `study.json` tells; the journal has all.
-_TOLD = ("sampler", "scoring", "epochs", "slices_per_epoch", "grace_epochs", "seed")
+_RECORDED_SETTINGS = ("sampler", "scoring", "epochs", "slices_per_epoch", "grace_epochs", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def open_study(
     """
     settings = _settings(space, budget, data)
     journal = experiment.journal(axis)
-    with told_as_journal(journal):
+    with converts_journal_errors(journal):
         before = _begun(journal, axis)
     differing = [] if before is None else _changes(before.user_attrs[_SETTINGS], settings)
     if differing and not new_study:
@@ -129,7 +129,7 @@ def open_study(
             journal.unlink(missing_ok=True)
             study = _begin(experiment, axis, space, settings, weights)
         else:
-            with told_as_journal(journal):
+            with converts_journal_errors(journal):
                 study = _load(journal, axis)
                 check_study(study)
         scoring = _scoring(budget, data)
@@ -142,8 +142,8 @@ def open_study(
             weights = find_encoders()
         if weights:
             _keep_weights(study, weights, experiment.search_folder(axis))
-        told = {name: settings[name] for name in _TOLD}
-        write_json(experiment.study_json(axis), {**told, "trials": ledger.trials})
+        recorded = {name: settings[name] for name in _RECORDED_SETTINGS}
+        write_json(experiment.study_json(axis), {**recorded, "trials": ledger.trials})
         yield Study(ledger=ledger, space=space, weights=weights, optuna=study)
 
 

@@ -21,7 +21,7 @@ from strokeseg.process.temporary_folder import living_folder
 WAIT_SECONDS = 60
 
 # Starts a session as a command does, prints Ray's folder and the pids of its processes, and
-# does as it is told.
+# does what it is sent.
 SESSION = """
 import os, signal, sys, time
 from pathlib import Path
@@ -38,15 +38,15 @@ def work():
         node = ray._private.worker._global_node
         pids = {name: of[0].process.pid for name, of in node.all_processes.items()}
         print(node.temp_dir, pids["raylet"], pids["gcs_server"], flush=True)
-        told = sys.stdin.readline().strip()
-        if told == "crash":
+        command = sys.stdin.readline().strip()
+        if command == "crash":
             try:
                 ray.get(crash.remote())
             except ray.exceptions.WorkerCrashedError:
                 pass
-        elif told == "fail":
+        elif command == "fail":
             raise RuntimeError("a bug")
-        elif told == "wait":
+        elif command == "wait":
             time.sleep(600)
     return 0
 
@@ -142,7 +142,7 @@ def test_losing_one_of_rays_processes_ends_the_command_with_one_line(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("told", "code", "kept"),
+    ("command", "code", "kept"),
     [
         ("end", 0, None),
         ("crash", 0, "Fatal Python error: Segmentation fault"),
@@ -150,10 +150,10 @@ def test_losing_one_of_rays_processes_ends_the_command_with_one_line(
     ],
 )
 def test_what_ray_said_last_is_kept_when_something_broke(
-    tmp_path: Path, place: Path, told: str, code: int, kept: str | None
+    tmp_path: Path, place: Path, command: str, code: int, kept: str | None
 ) -> None:
     session = Session(tmp_path / "run.log", place)
-    assert session.tell(told)[:2] == (code, "")
+    assert session.tell(command)[:2] == (code, "")
     log = session.log.read_text()
     assert kept in log if kept else "the end of Ray's" not in log
 

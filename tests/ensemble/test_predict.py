@@ -165,7 +165,7 @@ def test_a_kept_case_says_what_made_it_where_that_is_not_the_same_today(
     assert all("(done before, with torch, " in line for line in outcome.out.splitlines())
 
 
-def test_masks_of_another_bundle_are_kept_unless_told_otherwise(
+def test_masks_of_another_bundle_are_kept_unless_asked_to_overwrite(
     two_cases: Path, segmented: Path, tmp_path: Path, launch: Any, write_untrained_bundle: Any
 ) -> None:
     output = tmp_path / "out"

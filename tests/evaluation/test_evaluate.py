@@ -292,7 +292,7 @@ def test_scores_of_validation_patients_come_with_a_caution(spare: Any, launch: L
     assert current_summary(spare.experiment)["on"] == "test"  # type: ignore[index]
 
 
-def test_members_that_were_trained_on_the_patients_are_told(evaluated: Any) -> None:
+def test_members_that_were_trained_on_the_patients_are_reported(evaluated: Any) -> None:
     experiment = evaluated.experiment
     record = read_ensemble_record(experiment.ensemble_folder / RECORD_NAME)
     # All five members were scored on fold 0, so the patients of fold 1 trained them.

@@ -127,7 +127,7 @@ def test_the_card_tells_the_data_the_members_and_the_rule(
     assert "Alike." in card
 
 
-def test_data_that_came_simulated_are_told_as_such_and_others_are_not(
+def test_data_that_came_simulated_are_described_as_such_and_others_are_not(
     experiment: Experiment, make_card: Callable[..., str]
 ) -> None:
     for simulated in (True, False):

@@ -54,8 +54,8 @@ def headers(draw: Callable[..., Any], good: bytes) -> bytes:
     length = struct.unpack_from("<Q", good)[0]
     values = json.loads(good[8 : 8 + length])
     if draw(st.integers(0, 3)) == 0:
-        told = draw(st.sampled_from([0, 1, length - 1, length + 1, 1 << 31, (1 << 64) - 1]))
-        return struct.pack("<Q", told) + good[8:]
+        length_field = draw(st.sampled_from([0, 1, length - 1, length + 1, 1 << 31, (1 << 64) - 1]))
+        return struct.pack("<Q", length_field) + good[8:]
     header = json_text(draw(mutated_values(values)))
     return struct.pack("<Q", len(header)) + header + good[8 + length :]
 

@@ -82,8 +82,8 @@ def try_inputs(
         take(one)
     (take_any if SEED is None else seed(int(SEED))(take_any))()
     assert tried >= count * 0.9, f"only {tried} inputs were made"
-    told = [f"{cause}\n  {given.note}\n{fault}" for cause, (fault, given) in faults.items()]
-    assert not told, f"{len(told)} causes in {tried} inputs\n\n" + "\n\n".join(told)
+    reports = [f"{cause}\n  {given.note}\n{fault}" for cause, (fault, given) in faults.items()]
+    assert not reports, f"{len(reports)} causes in {tried} inputs\n\n" + "\n\n".join(reports)
 
 
 def _size(given: Input) -> int:

@@ -152,10 +152,10 @@ class Victim:
 def _fault_of_refusal(bench: Bench, answer: Mapping[str, Any]) -> str | None:
     """What is wrong with how a command refused an input, or None."""
     lines = [line for line in answer["err"].splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("error: ", "failed: "))]
-    if answer["code"] not in (_SOME_FAILED, _MENDABLE) or not told:
+    errors = [line for line in lines if line.startswith(("error: ", "failed: "))]
+    if answer["code"] not in (_SOME_FAILED, _MENDABLE) or not errors:
         return f"code {answer['code']} without a word: {answer['err'][-300:]}"
-    if lines[-1] not in told and not _OF_CASE.match(lines[-1]):
+    if lines[-1] not in errors and not _OF_CASE.match(lines[-1]):
         return f"more than a line: {answer['err'][-500:]}"
     if longest := max((line for line in lines if len(line) > _LONGEST_LINE), default=None):
         return f"line too long: {len(longest)} characters, {longest[:200]}"

@@ -12,7 +12,7 @@ def test_every_score_has_a_name_in_the_same_order():
     assert list(METRICS) == [field.name for field in fields(Scores)]
 
 
-def test_titles_are_told_apart():
+def test_titles_are_distinct():
     assert len({name.title for name in METRICS.values()}) == len(METRICS)
 
 

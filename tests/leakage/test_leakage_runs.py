@@ -227,16 +227,16 @@ def do(experiment: Experiment, pool: Pool, local_ray: None) -> Callable[..., Any
     """Do runs and return failures and what progress said."""
 
     def work(runs: list[Run], *configurations: Configuration) -> Any:
-        told: list[tuple[int, int, str]] = []
+        reports: list[tuple[int, int, str]] = []
         failures = do_runs(
             runs,
             configurations,
             pool,
             store_of(experiment, pool, *configurations),
             gpus_per_run=0,
-            show=lambda *news: told.append(news),
+            show=lambda *news: reports.append(news),
         )
-        return failures, told
+        return failures, reports
 
     return work
 
@@ -245,12 +245,12 @@ def test_runs_are_kept_shown_and_give_the_gap_that_must_be_there(
     experiment: Experiment, pool: Pool, do: Callable[..., Any]
 ) -> None:
     runs = plan_runs([configuration()], pool, BUDGET.model_copy(update={"epochs": 8}), seeds=1)
-    failures, told = do(runs, configuration())
+    failures, reports = do(runs, configuration())
     assert failures == {}
-    assert told[0] == (0, 16, "reading the slices") and told[-1][:2] == (16, 16)
-    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert reports[0] == (0, 16, "reading the slices") and reports[-1][:2] == (16, 16)
+    assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
     # The bar is full only when all is kept.
-    assert [note for done, _, note in told if done == 16] == ["2 of 2 runs done"]
+    assert [note for done, _, note in reports if done == 16] == ["2 of 2 runs done"]
     store = store_of(experiment, pool)
     assert store.missing(runs) == []
     by_slice, by_patient = (store.read(run) for run in runs)
@@ -288,10 +288,10 @@ def test_a_run_that_explodes_is_listed_and_the_others_go_on(
 ) -> None:
     exploding = configuration("exploding", SMALL.model_copy(update={"learning_rate": 1e38}))
     runs = plan_runs([exploding, configuration()], pool, BUDGET, seeds=1)
-    failures, told = do(runs, exploding, configuration())
+    failures, reports = do(runs, exploding, configuration())
     assert [run.configuration for run in failures] == ["exploding"] * 2
     assert all("no longer finite" in reason for reason in failures.values())
-    assert told[-1] == (16, 16, "4 of 4 runs done")
+    assert reports[-1] == (16, 16, "4 of 4 runs done")
     rows = store_of(experiment, pool, exploding, configuration()).rows(runs, failures)
     assert [(row.finding is None, bool(row.reason)) for row in rows] == [
         *((True, True), (True, True), (False, False), (False, False))

@@ -275,7 +275,7 @@ def test_no_process_outlives_one_that_was_killed(tmp_path: Path) -> None:
 
 def test_every_case_is_reported_once(tmp_path: Path) -> None:
     names: list[str] = []
-    write_phantoms(tmp_path / "told", cases=3, spacing_mm=6, seed=0, on_case=names.append)
+    write_phantoms(tmp_path / "named", cases=3, spacing_mm=6, seed=0, on_case=names.append)
     assert sorted(names) == ["1", "2", "3"]
 
 

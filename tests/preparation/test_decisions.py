@@ -136,7 +136,7 @@ def test_one_exchanged_sequence_is_a_leak_that_names_pair_sequence_and_remedies(
     )
 
 
-def test_the_nearest_case_of_another_patient_is_told_for_every_case():
+def test_the_nearest_case_of_another_patient_is_reported_for_every_case():
     audit = audit_leaks(two_sequences(), cases(dict.fromkeys("abc")), scans(EXCHANGED))
     nearest = {found.case.name: found.other.name for found in audit.nearest}
     assert (nearest["a"], nearest["c"]) == ("c", "a") and nearest["b"] in "ac"
@@ -160,7 +160,7 @@ def test_two_cases_of_one_patient_may_resemble_each_other():
     assert str(audit) == "Leak audit: 2 cases compared"
 
 
-def test_many_leaks_are_told_in_short():
+def test_many_leaks_are_shortened():
     # Four cases that are one: six pairs.
     found = scans(dict.fromkeys("abcd", (1, 2)))
     audit = audit_leaks(two_sequences(), cases(dict.fromkeys("abcd")), found)

@@ -89,7 +89,7 @@ def test_a_swallowed_ctrl_c_is_raised_with_the_next_progress(
 
 @pytest.mark.usefixtures("default_interrupts")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_ctrl_c_that_nothing_raised_is_told_at_the_end() -> None:
+def test_a_ctrl_c_that_nothing_raised_is_reported_at_the_end() -> None:
     def work() -> int:
         lost = Swallows()
         del lost
@@ -401,7 +401,7 @@ BLOWS = (
 def test_ctrl_c_and_sigterm_at_any_point_leave_nothing_behind(tmp_path: Path) -> None:
     run = Run(tmp_path)
     draw = random.Random(SEED)
-    told = []
+    reports = []
     waited = []
     for number in range(INTERRUPTS):
         blow = BLOWS[number % len(BLOWS)]
@@ -423,29 +423,29 @@ def test_ctrl_c_and_sigterm_at_any_point_leave_nothing_behind(tmp_path: Path) ->
                     run.stop(blow)
             _, err = run.process.communicate(timeout=PATIENCE_SECONDS)
             waited.append(time.monotonic() - struck)
-            told.append(f"{blow} after {at:.1f} s{', twice' * second}: {run.process.returncode}")
+            reports.append(f"{blow} after {at:.1f} s{', twice' * second}: {run.process.returncode}")
             # Before the command hears it, and while Python itself ends, shells give that code, too.
             early = blow.number is signal.SIGTERM and at < 1
             ends = (128 + blow.number, *([-blow.number] * (second or early)))
-            assert run.process.returncode in ends, "\n".join([*told, err])
+            assert run.process.returncode in ends, "\n".join([*reports, err])
             assert "Traceback" not in err or (second and blow.number is signal.SIGINT), err
             assert "Aborted" not in err and "***" not in err, err
-        _wait_until_nothing_is_left(run, told)
-    assert told
-    print(*told, f"ended in {max(waited, default=0.0):.1f} s at most", sep="\n")
+        _wait_until_nothing_is_left(run, reports)
+    assert reports
+    print(*reports, f"ended in {max(waited, default=0.0):.1f} s at most", sep="\n")
     begun = time.monotonic()
     run.begin()
     _, err = run.process.communicate(timeout=600)
     assert run.process.returncode == 0, err
     print(f"the last one ran to its end in {time.monotonic() - begun:.1f} s")
     assert (run.storage / "small" / "bundle.zip").is_file()
-    _wait_until_nothing_is_left(run, told)
+    _wait_until_nothing_is_left(run, reports)
     run.temporary.rmdir()
 
 
-def _wait_until_nothing_is_left(run: Run, told: list[str]) -> None:
-    # The parts of Ray that were told to end are given a moment.
+def _wait_until_nothing_is_left(run: Run, reports: list[str]) -> None:
+    # The parts of Ray that are to end are given a moment.
     deadline = time.monotonic() + 10
     while left := left_in(run.temporary):
-        assert time.monotonic() < deadline, (left, told)
+        assert time.monotonic() < deadline, (left, reports)
         time.sleep(0.2)

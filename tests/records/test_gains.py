@@ -1,4 +1,4 @@
-"""What a search has gained, told as it is."""
+"""The gain of a search, as it is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def row(trial: int, dice: float | None, **more: Any) -> LeaderboardRow:
     return LeaderboardRow(trial=trial, dice=dice, **facts)
 
 
-def test_the_gain_is_told_as_chosen_and_as_confirmed() -> None:
+def test_the_gain_is_reported_as_chosen_and_as_confirmed() -> None:
     rows = [row(0, 0.5, origin="default"), row(1, 0.7), row(2, 0.45)]
     named = "Gain over the default (trial 0, Dice 0.500): +0.200 by trial 1"
     assert gain_over_default(rows) == f"{named}, as it was chosen for its score"
@@ -47,8 +47,8 @@ def test_a_confirmed_default_is_compared_by_the_mean_of_its_further_runs() -> No
     ("rows", "words"),
     [
         ([row(0, 0.5, origin="default"), row(1, 0.4)], "No trial was better than the default"),
-        ([row(0, None, origin="default", state="FAIL"), row(1, 0.4)], "cannot be told"),
-        ([], "cannot be told"),
+        ([row(0, None, origin="default", state="FAIL"), row(1, 0.4)], "is unknown"),
+        ([], "is unknown"),
         (
             [row(0, 0.1, origin="default", state="RUNNING"), row(1, 0.4)],
             "(trial 0, Dice 0.100 after 5 epochs so far): +0.300",
@@ -57,7 +57,7 @@ def test_a_confirmed_default_is_compared_by_the_mean_of_its_further_runs() -> No
         ([row(0, 0.5, origin="default"), row(1, 0.9, state="PRUNED")], "No trial was better"),
     ],
 )
-def test_what_is_not_known_or_not_gained_is_told_as_well(
+def test_what_is_not_known_or_not_gained_is_reported_as_well(
     rows: list[LeaderboardRow], words: str
 ) -> None:
     assert words in gain_over_default(rows)

@@ -31,7 +31,7 @@ def test_a_table_of_something_else_is_refused_in_one_line(tmp_path: Path) -> Non
         ({"mean": None, "low": None, "high": None}, "-"),
     ],
 )
-def test_a_mean_is_told_with_its_interval_if_there_is_one(
+def test_a_mean_is_shown_with_its_interval_if_there_is_one(
     statistic: dict[str, float | None], text: str
 ) -> None:
     assert interval_text(statistic) == text

@@ -184,9 +184,9 @@ def test_a_case_without_a_lesion_is_no_small_lesion_in_the_plot(findings: Findin
 
 def test_failures_of_rivals_are_listed_after_those_of_the_ensemble(findings: Findings) -> None:
     summary = {**findings.summary, "rivals_failed": {"3 (nnU-Net)": "no mask"}}
-    told = replace(findings, summary=summary)
-    assert list(told.failed) == ["77", "3 (nnU-Net)"]
-    assert "- failed: 3 (nnU-Net): no mask" in report_markdown(told)
+    changed = replace(findings, summary=summary)
+    assert list(changed.failed) == ["77", "3 (nnU-Net)"]
+    assert "- failed: 3 (nnU-Net): no mask" in report_markdown(changed)
 
 
 def test_a_mean_names_its_cases_where_they_are_not_all() -> None:

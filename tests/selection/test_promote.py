@@ -110,7 +110,7 @@ def test_vote_computes_no_predictions(searched: Searched, launch: Callable[..., 
     assert choice_of(experiment)["steps"] == []
 
 
-def test_a_candidate_without_weights_is_told_and_left_out(
+def test_a_candidate_without_weights_is_reported_and_left_out(
     searched: Searched, launch: Callable[..., Any]
 ) -> None:
     experiment = searched()

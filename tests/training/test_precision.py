@@ -1,4 +1,4 @@
-"""Reduced precision, tried on the CPU, which can compute in float16 when it is told to."""
+"""Reduced precision, tried on the CPU, which can compute in float16 when it is set to."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_training_in_bfloat16_goes_on_in_float16_where_that_is_what_there_is()
     assert float(weight.detach()) < 1
 
 
-def test_gradients_that_overflow_even_unscaled_are_told() -> None:
+def test_gradients_that_overflow_even_unscaled_are_reported() -> None:
     weight = nn.Parameter(torch.ones(1))
     stepper = Stepper(torch.optim.AdamW([weight], lr=0.1), CPU, torch.float16)
     for _ in range(17):

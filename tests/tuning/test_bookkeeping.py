@@ -163,22 +163,23 @@ def test_trials_of_all_sizes_wait_for_gpus_and_never_share_more_than_one() -> No
             },
         )
         assert done.returncode == 0, done.stderr[-4000:]
-        told = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(done.stdout.splitlines()[-1])
         notes = {path.name: json.loads(path.read_text()) for path in folder.glob("*/held/*")}
         states = {name: json.loads((folder / f"{name}.states").read_text()) for name in SEARCHES}
-    assert told["codes"] == [0] * len(SEARCHES)
+    assert report["codes"] == [0] * len(SEARCHES)
     for name, (_, _, trials) in SEARCHES.items():
         assert states[name] == ["COMPLETE"] * trials
     assert len(notes) == sum(trials for _, _, trials in SEARCHES.values())
     # Two fit the first node, the others waited for the next ones.
+    second = report["moments"]["second node"]
     began = sorted(notes[f"whole-{number}"]["began"] for number in range(SEARCHES["whole"][1]))
-    assert [moment > told["moments"]["second node"] for moment in began] == [False] * 2 + [True] * 2
+    assert [moment > second for moment in began] == [False] * 2 + [True] * 2
     used = use_by_gpu(list(notes.values()))
     assert len(used) == NODES * GPUS
     for uses in used.values():
         assert max(accumulate(share for _, share in sorted(uses))) <= 1
     # When all the first trials were there, so were they on all GPUs.
-    go = told["moments"]["go"]
+    go = report["moments"]["go"]
     assert {sum(share for at, share in uses if at < go) for uses in used.values()} == {1.0}
 
 

@@ -9,7 +9,7 @@ from strokeseg.errors import DeviceError
 from strokeseg.tuning.gpus import leave_broken_gpu, take_gpu
 
 
-def test_a_gpu_that_does_not_compute_is_told_by_its_node() -> None:
+def test_a_gpu_that_does_not_compute_is_reported_with_its_node() -> None:
     if torch.cuda.is_available():
         pytest.skip("torch finds a GPU here")
     with pytest.raises(DeviceError, match=r"^node .*: torch cannot compute on the GPU .*\(.+\)"):

@@ -78,7 +78,7 @@ def test_the_parameter_that_decides_comes_first_and_fixed_ones_are_left_out(tmp_
     generator = np.random.default_rng(0)
     complete = [trial_of(generator) for _ in range(LEAST_TRIALS)]
     pruned = [trial_of(generator, TrialState.PRUNED) for _ in range(10)]
-    told, path = written(tmp_path, [*complete, *pruned])
+    line, path = written(tmp_path, [*complete, *pruned])
     rows = read_csv(path)
     assert rows[0].keys() == {"parameter", "importance"}
     assert rows[0]["parameter"] == "learning_rate"
@@ -86,8 +86,8 @@ def test_the_parameter_that_decides_comes_first_and_fixed_ones_are_left_out(tmp_
     shares = [float(row["importance"]) for row in rows]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1, abs=1e-3) and shares[0] > 0.5
-    assert f"over {LEAST_TRIALS + 10} trials: learning_rate {shares[0]:.2f}" in told
-    assert str(path) in told
+    assert f"over {LEAST_TRIALS + 10} trials: learning_rate {shares[0]:.2f}" in line
+    assert str(path) in line
 
 
 def test_trials_that_were_stopped_early_count(tmp_path: Path) -> None:
@@ -102,14 +102,14 @@ def test_too_few_trials_are_said_to_be_too_few_and_leave_no_file(tmp_path: Path)
     generator = np.random.default_rng(0)
     scored = [trial_of(generator) for _ in range(LEAST_TRIALS - 1)]
     unscored = [trial_of(generator, state) for state in (TrialState.FAIL, TrialState.RUNNING)]
-    told, path = written(tmp_path, [*scored, *unscored])
+    line, path = written(tmp_path, [*scored, *unscored])
     assert not path.exists()
-    assert f"since {LEAST_TRIALS - 1} trials have a score" in told and "\n" not in told
+    assert f"since {LEAST_TRIALS - 1} trials have a score" in line and "\n" not in line
 
 
 def test_trials_that_score_alike_have_no_importances(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     trials = [trial_of(generator, score=lambda rate: 0.0) for _ in range(LEAST_TRIALS)]
     assert importances_of(trials) == {}
-    told, path = written(tmp_path, trials)
-    assert not path.exists() and "no parameter importances" in told
+    line, path = written(tmp_path, trials)
+    assert not path.exists() and "no parameter importances" in line

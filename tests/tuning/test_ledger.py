@@ -1,4 +1,4 @@
-"""The ledger: every ending told as it was, nothing lost by an interruption."""
+"""The ledger: every ending recorded as it was, nothing lost by an interruption."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def reported(ledger: Ledger, number: int, epoch: int, dice: float, seconds: floa
 
 
 def trained(ledger: Ledger, number: int, *scores: float) -> bool:
-    """Report scores from the first epoch on, 10 seconds each, until told to stop."""
+    """Report scores from the first epoch on, 10 seconds each, until it is stopped."""
     return any(
         reported(ledger, number, epoch, score, 10.0 * epoch)
         for epoch, score in enumerate(scores, start=1)
@@ -211,7 +211,7 @@ def test_a_driver_lost_between_the_last_epoch_and_the_verdict_completes_the_tria
     ledger = opened(journal)
     number, _ = asked(ledger)
     trained(ledger, number, 0.3, 0.4, 0.5)
-    # The journal has the epoch, and the process ends before the trial is told complete.
+    # The journal has the epoch, and the process ends before the trial is recorded complete.
     ledger._entries.running[number].report(0.2, EPOCHS)
     again = opened(journal)
     # There is nothing left to run of it: the next proposal is a new trial.
@@ -606,7 +606,7 @@ def test_every_sampler_proposes_points_of_the_space_and_goes_on_alike(
 
 
 def k_fold(ledger: Ledger, number: int, scores: dict[str, float]) -> int:
-    """Run a trial of three folds of two epochs until told to stop; return its epochs."""
+    """Run a trial of three folds of two epochs until it is stopped; return its epochs."""
     cases = [("a", "b"), ("c", "d"), ("e", "f")]
     for epoch in range(1, 7):
         ends = epoch % 2 == 0

@@ -247,11 +247,11 @@ def test_a_study_of_two_processes_is_shown_as_one(tmp_path: Path) -> None:
     assert shown_trial(tmp_path, 2).scalars(EPOCHS_RUN) == [(1, 1.0)]
     assert shown_trial(tmp_path, 2).status == api_pb2.STATUS_SUCCESS
 
-    # Everything is told once, and a third process that has nothing to tell writes nothing.
+    # Everything is reported once, and a third process that has nothing to report writes nothing.
     assert len(list((tmp_path / "tensorboard").glob("events.*"))) == 1
     for tag in (CONFIGURATION, START, END):
-        told = [path.read_bytes().count(tag.encode()) for path in files]
-        assert sum(told) == {CONFIGURATION: 1, START: 3, END: 2}[tag]
+        counts = [path.read_bytes().count(tag.encode()) for path in files]
+        assert sum(counts) == {CONFIGURATION: 1, START: 3, END: 2}[tag]
     before = sorted((tmp_path / "tensorboard").rglob("events.*"))
     Driver(tmp_path)
     assert sorted((tmp_path / "tensorboard").rglob("events.*")) == before

@@ -48,7 +48,7 @@ def find_cases(
         The cases in natural order of their names.
 
     Raises:
-        UserError: When there is no such path, no case in it, its layout cannot be told, or what
+        UserError: When there is no such path, no case in it, its layout is unknown, or what
             the layout asks for is not kept.
     """
     if layout == AUTO:

@@ -1,4 +1,4 @@
-"""The layout of nnU-Net's raw data sets: a file a sequence, told by its number.
+"""The layout of nnU-Net's raw data sets: a file a sequence, known by its number.
 
 A *data set* is a folder with `dataset.json`, which names the sequences, and the folders
 `imagesTr` and `labelsTr` (training) and `imagesTs` (test). A case `X` is the files

@@ -19,7 +19,7 @@ def is_sequence(name: str, sequence: str) -> bool:
     found, wanted = name.casefold(), sequence.casefold()
     if found == wanted:
         return True
-    # With contrast agent or without it must be told by more than the suffix.
+    # With contrast agent or without it must be recognised by more than the suffix.
     return wanted not in _ENHANCED and found == _SUFFIXES.get(wanted)
 
 

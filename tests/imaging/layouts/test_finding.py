@@ -27,7 +27,7 @@ def lay_out(folder, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_layout_is_told_from_the_others(tmp_path, layout):
+def test_each_layout_is_distinguished_from_the_others(tmp_path, layout):
     path = lay_out(tmp_path / "data", layout)
     assert detect_layout(path if layout == "manifest" else tmp_path / "data") == layout
 
@@ -50,7 +50,7 @@ def test_a_layout_that_could_be_two_must_be_named(tmp_path):
     assert case.name == "sub-01"
 
 
-def test_what_is_no_layout_is_told_what_there_are(tmp_path):
+def test_what_is_no_layout_names_the_known_ones(tmp_path):
     image = tmp_path / "t1.nii.gz"
     image.touch()
     for path, fault in (
