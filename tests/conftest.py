@@ -31,7 +31,7 @@ from strokeseg.ensemble.bundle import write_bundle
 from strokeseg.exporting.onnx_export import onnx_bytes
 from strokeseg.imaging.slices import AXES
 from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
-from strokeseg.process.temporary_folder import living_folder
+from strokeseg.process.temporary_folder import temporary_folder
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.records.member import MemberRecord
@@ -162,7 +162,7 @@ def said_in_own_ray() -> Callable[[str], Any]:
 
     def run(script: str) -> Any:
         # Ray's sockets need short names.
-        with living_folder(Path("/tmp"), "sso-") as folder:
+        with temporary_folder(Path("/tmp"), "sso-") as folder:
             done = subprocess.run(
                 [sys.executable, "-c", script, str(folder)],
                 capture_output=True,

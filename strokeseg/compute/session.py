@@ -30,7 +30,7 @@ from strokeseg.compute.joining import check_nodes, find_cluster
 from strokeseg.errors import UserError
 from strokeseg.process.background_timer import watching
 from strokeseg.process.interrupts import holding_interrupts, stopped_by_now
-from strokeseg.process.temporary_folder import living_folder
+from strokeseg.process.temporary_folder import temporary_folder
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def ray_session(storage: Path | None = None, data: Path | None = None) -> Iterat
         for name, milliseconds in _SELDOM.items():
             os.environ.setdefault(name, milliseconds)
         with (
-            living_folder(_place(), _PREFIX) as folder,
+            temporary_folder(_place(), _PREFIX) as folder,
             _telling_logs(folder),
             _started(_private_session(folder)),
             _watched(folder),

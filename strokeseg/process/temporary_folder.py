@@ -1,8 +1,8 @@
 """Temporary folders that go away with the process that made them, however it ends.
 
-A *living* folder is locked by its process; the system gives the lock back when the process
-ends, even by `kill -9`. A *dead* one is nobody's any more: the next process that makes a
-folder in the same place sweeps it away.
+A folder in use is locked by its process; the system releases the lock when the process ends, even
+by `kill -9`. A folder without that lock is *abandoned*: the next process that makes a folder in
+the same place removes it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _PAUSE_SECONDS = 0.1
 
 
 @contextmanager
-def living_folder(place: Path, prefix: str) -> Iterator[Path]:
+def temporary_folder(place: Path, prefix: str) -> Iterator[Path]:
     """Give an empty folder that only this user may enter, and remove it at the end.
 
     Args:
         place: Where to make it, in a folder of its own: `<place>/<prefix>????????/in`.
-        prefix: Marks the folders of one kind; dead ones of that kind are swept away first.
+        prefix: Marks the folders of one kind; abandoned ones of that kind are removed first.
     """
-    _sweep(place, prefix)
+    _remove_abandoned(place, prefix)
     home = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     lock = FileLock(home / _LOCK)
     try:
         lock.acquire()
-        # Made only now, since to a sweep a folder without it has not yet begun to live.
+        # Made only now: other processes leave alone a folder that has none yet.
         content = home / _CONTENT
         content.mkdir()
         yield content
@@ -48,7 +48,7 @@ def living_folder(place: Path, prefix: str) -> Iterator[Path]:
             lock.release()
 
 
-def _sweep(place: Path, prefix: str) -> None:
+def _remove_abandoned(place: Path, prefix: str) -> None:
     for home in place.glob(f"{prefix}*"):
         if not (home / _CONTENT).is_dir() or home.is_symlink() or not _is_ours(home):
             continue
@@ -65,7 +65,7 @@ def _is_ours(home: Path) -> bool:
     try:
         return home.stat().st_uid == os.getuid()
     except FileNotFoundError:
-        # Another sweep was faster.
+        # Another process was faster.
         return False
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from strokeseg.process.temporary_folder import living_folder
+from strokeseg.process.temporary_folder import temporary_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
@@ -130,7 +130,7 @@ def test_workers_with_gpus_come_for_a_search_and_go_after_it() -> None:
         pytest.skip("there is no ip command to set up a network with")
     trials = NODES * GPUS + 2
     numbers = [str(number) for number in (trials, NODES, GPUS)]
-    with living_folder(Path("/tmp"), "ssa-") as folder:
+    with temporary_folder(Path("/tmp"), "ssa-") as folder:
         (folder / "cluster.json").write_text(json.dumps(CLUSTER))
         done = subprocess.run(
             [*NAMESPACES, sys.executable, "-c", SEARCH, str(folder), *numbers],

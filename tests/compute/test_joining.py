@@ -15,7 +15,7 @@ import pytest
 import strokeseg
 from strokeseg.compute.joining import NodeReport, faults_of, find_cluster
 from strokeseg.errors import UserError
-from strokeseg.process.temporary_folder import living_folder
+from strokeseg.process.temporary_folder import temporary_folder
 from strokeseg.storage.remote_copy import mirror_of
 
 ROOT = Path(strokeseg.__file__).resolve().parents[1]
@@ -109,7 +109,7 @@ def test_an_address_without_ray_is_refused_in_seconds(address: str, fault: str) 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with living_folder(Path("/tmp"), "ssj-") as folder:
+    with temporary_folder(Path("/tmp"), "ssj-") as folder:
         yield folder
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from strokeseg import cli
-from strokeseg.process.temporary_folder import living_folder
+from strokeseg.process.temporary_folder import temporary_folder
 
 WAIT_SECONDS = 60
 
@@ -86,7 +86,7 @@ class Session:
 @pytest.fixture
 def place() -> Any:
     """A folder for temporary files whose name is short enough for Ray's sockets."""
-    with living_folder(Path("/tmp"), "sst-") as folder:
+    with temporary_folder(Path("/tmp"), "sst-") as folder:
         short = folder.parent
         yield short
 
@@ -171,19 +171,19 @@ def test_a_long_folder_for_temporary_files_is_not_used(tmp_path: Path) -> None:
 def test_a_sweep_takes_dead_folders_and_no_others(tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from strokeseg.process.temporary_folder import living_folder\n"
-        "with living_folder(Path(sys.argv[1]), 'a-') as folder:\n"
+        "from strokeseg.process.temporary_folder import temporary_folder\n"
+        "with temporary_folder(Path(sys.argv[1]), 'a-') as folder:\n"
         "    (folder / 'file').touch()\n    os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    (dead,) = tmp_path.iterdir()
+    (abandoned,) = tmp_path.iterdir()
     beginning, other = tmp_path / "a-beginning", tmp_path / "b-other" / "in"
     beginning.mkdir()
     other.mkdir(parents=True)
-    with living_folder(tmp_path, "a-") as living:
-        assert not dead.exists()
-        with living_folder(tmp_path, "a-") as beside:
-            assert living.is_dir() and living.parent != beside.parent
+    with temporary_folder(tmp_path, "a-") as used:
+        assert not abandoned.exists()
+        with temporary_folder(tmp_path, "a-") as beside:
+            assert used.is_dir() and used.parent != beside.parent
         assert not beside.parent.exists()
     assert sorted(tmp_path.iterdir()) == [beginning, other.parent]
 

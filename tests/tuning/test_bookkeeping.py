@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from strokeseg.process.temporary_folder import living_folder
+from strokeseg.process.temporary_folder import temporary_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES, GPUS = 3, 2
@@ -143,7 +143,7 @@ cluster.shutdown()
 
 @pytest.mark.slow
 def test_trials_of_all_sizes_wait_for_gpus_and_never_share_more_than_one() -> None:
-    with living_folder(Path("/tmp"), "ssb-") as folder:
+    with temporary_folder(Path("/tmp"), "ssb-") as folder:
         command = [sys.executable, "-c", CLUSTER, folder, SEARCH, NODES, GPUS, json.dumps(SEARCHES)]
         done = subprocess.run(
             [str(part) for part in command],

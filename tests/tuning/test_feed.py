@@ -24,7 +24,7 @@ import torch
 import strokeseg.prepare
 import strokeseg.search
 from strokeseg.errors import UserError
-from strokeseg.process.temporary_folder import living_folder
+from strokeseg.process.temporary_folder import temporary_folder
 from strokeseg.training.stores import MappedSlices, UnpackedSlices
 from strokeseg.tuning import feed as feed_module
 from strokeseg.tuning.feed import Feed, open_feed
@@ -241,7 +241,7 @@ def test_a_disk_says_what_must_be_free() -> None:
 
 
 def test_slices_that_went_with_their_node_are_unpacked_on_another(prepared: Place) -> None:
-    with living_folder(Path("/tmp"), "ssl-") as folder:
+    with temporary_folder(Path("/tmp"), "ssl-") as folder:
         done = subprocess.run(
             [sys.executable, "-c", LOSE, str(prepared.slices)],
             capture_output=True,
@@ -372,7 +372,7 @@ def test_slices_come_whatever_is_left_of_shared_memory_or_a_line_says_what_to_fr
 
 
 def test_rays_store_lies_on_the_disk_where_shared_memory_is_too_small(prepared: Place) -> None:
-    with living_folder(Path("/tmp"), "sst-") as folder:
+    with temporary_folder(Path("/tmp"), "sst-") as folder:
         (mapped,) = _read(prepared, "mount -t tmpfs -o size=1m tmpfs /dev/shm", folder, "small")
     assert mapped == " ".join(["MappedSlices", *_sums(prepared)])
 
