@@ -8,7 +8,7 @@ case fails, the others go on; the failed ones are listed and the exit code is 1.
 
 With --on validation the patients that chose the trials are scored instead, which flatters
 the ensemble; everything that is written says so. With --predictions and --name a folder of
-masks from elsewhere is scored on the same cases, into the same tables; evaluation/rivals/ keeps
+masks from elsewhere is scored on the same cases, into the same tables; evaluation/baselines/ keeps
 its scores for later evaluations, and removing its file there leaves it out again.
 
     strokeseg evaluate --experiment siss-like
@@ -73,20 +73,24 @@ def add_side_option(parser: argparse.ArgumentParser) -> None:
 def _work(options: argparse.Namespace) -> int:
     from strokeseg.evaluation.ensemble import evaluate, print_summary
 
-    rivals = _rivals_of(options)
+    baselines = _baselines_of(options)
     experiment = cli.experiment_of(options)
     with cli.logging_to(experiment.log_folder / "evaluate.log"):
         summary = evaluate(
-            experiment, device_of(options), on=options.on, policy=options.policy, rivals=rivals
+            experiment,
+            device_of(options),
+            on=options.on,
+            policy=options.policy,
+            baselines=baselines,
         )
     print_summary(summary)
     print(f"All scores: {experiment.metrics_csv(options.on)}")
-    given = [f"({name})" for name in rivals]
-    failed = [case for case in summary["rivals_failed"] if case.endswith(tuple(given))]
+    given = [f"({name})" for name in baselines]
+    failed = [case for case in summary["baselines_failed"] if case.endswith(tuple(given))]
     return cli.SOME_FAILED if summary["failed"] or failed else cli.DONE
 
 
-def _rivals_of(options: argparse.Namespace) -> dict[str, Path]:
+def _baselines_of(options: argparse.Namespace) -> dict[str, Path]:
     folders, names = options.predictions, options.name
     if len(folders) != len(names) or len(set(names)) != len(names):
         raise UserError(

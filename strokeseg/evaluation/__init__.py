@@ -1,1 +1,1 @@
-"""Scoring an ensemble and its rivals on whole cases, and what the scores say together."""
+"""Scoring an ensemble and its baselines on whole cases, and what the scores say together."""

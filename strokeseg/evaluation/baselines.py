@@ -1,8 +1,8 @@
 """Masks that came from elsewhere, scored as the ensemble's are.
 
-A *rival* is a folder of masks under a name: another program's, or an earlier ensemble's. A
+A *baseline* is a folder of masks under a name: another program's, or an earlier ensemble's. A
 case's mask is `<case>.nii` or `sub-<case>_…_mask.nii`, compressed or not; every label above 0
-is lesion. A rival is scored on the cases that the ensemble was scored on, and its scores are
+is lesion. A baseline is scored on the cases that the ensemble was scored on, and its scores are
 kept with the ensemble's, which they do not depend on: a later evaluation shows them again.
 """
 
@@ -31,13 +31,13 @@ _ENDINGS = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RivalResult:
-    """What was found of all rivals.
+class BaselineResult:
+    """What was found of all baselines.
 
     Attributes:
-        rows: A row a rival and case.
-        failed: By case and rival, why there is none.
-        outdated: Rivals that were scored before, but on other cases, by another policy or by
+        rows: A row a baseline and case.
+        failed: By case and baseline, why there is none.
+        outdated: Baselines that were scored before, but on other cases, by another policy or by
             other code.
     """
 
@@ -47,20 +47,20 @@ class RivalResult:
 
 
 class _Kept(TypedDict):
-    """What is kept of a rival."""
+    """What is kept of a baseline."""
 
     key: str
     rows: list[KeptRow]
     failed: dict[str, str]
 
 
-def check_rivals(rivals: Mapping[str, Path], taken: Sequence[str]) -> None:
+def check_baselines(baselines: Mapping[str, Path], taken: Sequence[str]) -> None:
     """Refuse names that are no file names or name other methods, and folders that are not there.
 
     Raises:
         UserError: With the first fault.
     """
-    for name, folder in rivals.items():
+    for name, folder in baselines.items():
         if not is_case_name(name):
             raise UserError(
                 f"--name {name}: must be letters, digits, blanks and . _ + - only; choose another"
@@ -71,21 +71,21 @@ def check_rivals(rivals: Mapping[str, Path], taken: Sequence[str]) -> None:
             raise UserError(f"--predictions {folder}: no such folder; check the path")
 
 
-def score_rivals(
+def score_baselines(
     experiment: Experiment,
     job: Job,
-    rivals: Mapping[str, Path],
+    baselines: Mapping[str, Path],
     cases: Sequence[Case],
     kept_folder: Path,
-) -> RivalResult:
-    """Score the rivals given and take in those that were scored before.
+) -> BaselineResult:
+    """Score the baselines given and take in those that were scored before.
 
     Args:
         experiment: Whose cases.
         job: Its policy and labels count.
-        rivals: Folders by name; those of a name that is known already replace it.
+        baselines: Folders by name; those of a name that is known already replace it.
         cases: The cases that the ensemble was scored on.
-        kept_folder: Where scores are kept, a file a rival.
+        kept_folder: Where scores are kept, a file a baseline.
 
     Raises:
         UserError: When no mask of a folder could be scored; nothing is kept of it.
@@ -99,8 +99,8 @@ def score_rivals(
             "code_version": code_version(),
         }
     )
-    for name, folder in rivals.items():
-        rows, failed = _score_rival(job, name, folder, cases)
+    for name, folder in baselines.items():
+        rows, failed = _score_baseline(job, name, folder, cases)
         if not rows:
             raise UserError(
                 f"--predictions {folder}: none of its masks could be scored: "
@@ -113,14 +113,14 @@ def score_rivals(
     outdated = []
     for path in sorted(kept_folder.glob("*.json")):
         values: _Kept = parse_values(
-            _Kept, read_json(path), str(path), "remove it, and score the rival anew"
+            _Kept, read_json(path), str(path), "remove it, and score the baseline anew"
         )
         if values["key"] == key:
             found += [row_of(row) for row in values["rows"]]
             all_failed.update(values["failed"])
         else:
             outdated.append(path.stem)
-    return RivalResult(rows=tuple(found), failed=all_failed, outdated=tuple(outdated))
+    return BaselineResult(rows=tuple(found), failed=all_failed, outdated=tuple(outdated))
 
 
 def find_masks(folder: Path, cases: Sequence[str]) -> dict[str, list[Path]]:
@@ -146,7 +146,7 @@ def find_masks(folder: Path, cases: Sequence[str]) -> dict[str, list[Path]]:
 def score_mask(
     case: Case, path: Path, method: str, lesion_labels: LesionLabels, policy: Policy
 ) -> ScoreRow | CaseError:
-    """Score one mask of a rival; for a Ray task.
+    """Score one mask of a baseline; for a Ray task.
 
     Returns:
         Its row, or what is wrong with the mask.
@@ -165,11 +165,11 @@ def score_mask(
         return error
     values = scores_of(truth.voxels, given.voxels, truth.grid.spacing_mm, policy)
     return ScoreRow(
-        case=case.name, patient=case.patient, method=method, kind="rival", values=values
+        case=case.name, patient=case.patient, method=method, kind="baseline", values=values
     )
 
 
-def _score_rival(
+def _score_baseline(
     job: Job, name: str, folder: Path, cases: Sequence[Case]
 ) -> tuple[list[ScoreRow], dict[str, str]]:
     masks = find_masks(folder, [case.name for case in cases])

@@ -14,7 +14,7 @@ from strokeseg import cli
 from strokeseg.compute.session import ray_session
 from strokeseg.compute.tasks import cpus_a_task
 from strokeseg.errors import UserError
-from strokeseg.evaluation.baselines import check_rivals, score_rivals
+from strokeseg.evaluation.baselines import check_baselines, score_baselines
 from strokeseg.evaluation.cases import cases_to_score
 from strokeseg.evaluation.cautions import caution_of
 from strokeseg.evaluation.methods import all_members, votes_of
@@ -50,7 +50,7 @@ def evaluate(
     *,
     on: str,
     policy: Policy = "isles22",
-    rivals: Mapping[str, Path] | None = None,
+    baselines: Mapping[str, Path] | None = None,
 ) -> Summary:
     """Score the ensemble, write scores, masks and maps, and return the summary.
 
@@ -59,17 +59,17 @@ def evaluate(
         device: Where to compute.
         on: `test`, or `validation` for the patients that chose the trials.
         policy: How empty masks count, see `imaging.metrics`.
-        rivals: Folders of masks from elsewhere by name.
+        baselines: Folders of masks from elsewhere by name.
 
     Raises:
         UserError: When there is no ensemble, no test case, no case could be scored, or a
-            rival is none.
+            baseline is none.
     """
     preparation = read_preparation(experiment)
     record = _read_record(experiment, preparation)
     cases = cases_to_score(experiment, preparation, on)
-    rivals = rivals or {}
-    check_rivals(rivals, _own_methods(record))
+    baselines = baselines or {}
+    check_baselines(baselines, _own_methods(record))
     with (
         ray_session(experiment.folder, experiment.data_path),
         cli.progress("Evaluating cases") as show,
@@ -88,12 +88,12 @@ def evaluate(
         if not scored.results:
             reasons = "; ".join(f"{case}: {reason}" for case, reason in scored.failed.items())
             raise UserError(f"no {on} case could be scored: {reasons}")
-        others = score_rivals(
+        others = score_baselines(
             experiment,
             job,
-            rivals,
+            baselines,
             [case for case in cases if case.name in scored.results],
-            experiment.rivals_folder(on),
+            experiment.baselines_folder(on),
         )
     if scored.kept:
         print(f"{scored.kept} of {len(cases)} cases were scored before")
@@ -120,7 +120,7 @@ def evaluate(
         "cases": len(cases),
         "patients": len({case.patient for case in cases}),
         "failed": scored.failed,
-        "rivals_failed": dict(others.failed),
+        "baselines_failed": dict(others.failed),
         "bootstrap": BOOTSTRAP,
         "methods": methods_of(rows),
         "by_size": by_size(rows),
@@ -159,7 +159,7 @@ def print_summary(summary: Summary) -> None:
         )
     if summary["caution"]:
         print(f"Caution: {summary['caution']}")
-    for case, reason in {**summary["failed"], **summary["rivals_failed"]}.items():
+    for case, reason in {**summary["failed"], **summary["baselines_failed"]}.items():
         print(f"failed: case {case}: {reason}", file=sys.stderr)
 
 

@@ -75,7 +75,7 @@ def by_size(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
 
 
 def paired_tests(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
-    """Test the vote against each axis and rival, and pretrained members against those from scratch.
+    """Test the vote against each axis and baseline, and pretrained members against others.
 
     Returns:
         For every pair with a case in common: `first`, `second`, `metric`, `cases`, `patients`,
@@ -83,7 +83,9 @@ def paired_tests(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
         name of the `test`. The p values are not corrected for their number.
     """
     methods = _by_method(rows)
-    pairs = [(VOTE, name) for name, found in methods.items() if found[0].kind in {"axis", "rival"}]
+    pairs = [
+        (VOTE, name) for name, found in methods.items() if found[0].kind in {"axis", "baseline"}
+    ]
     pairs.append((f"{VOTE}_pretrained", f"{VOTE}_scratch"))
     tests = [
         _test(first, second, methods[first], methods[second])

@@ -173,9 +173,9 @@ class Experiment:
         """What was found of each case, from which an evaluation goes on."""
         return self.evaluation_folder(side) / "scored"
 
-    def rivals_folder(self, side: str) -> Path:
-        """What masks from elsewhere scored, a file a rival."""
-        return self.evaluation_folder(side) / "rivals"
+    def baselines_folder(self, side: str) -> Path:
+        """What masks from elsewhere scored, a file a baseline."""
+        return self.evaluation_folder(side) / "baselines"
 
     @property
     def report_html(self) -> Path:

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from strokeseg.imaging.metric_names import METRICS
 
-Kind: TypeAlias = Literal["member", "axis", "vote", "comparison", "rival"]
+Kind: TypeAlias = Literal["member", "axis", "vote", "comparison", "baseline"]
 
 
 def _name_all_metrics(values: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Summary(TypedDict):
     cases: _Count
     patients: _Count
     failed: dict[str, str]
-    rivals_failed: dict[str, str]
+    baselines_failed: dict[str, str]
     bootstrap: _Bootstrap
     methods: dict[str, _Method]
     by_size: list[_Size]

@@ -3,7 +3,7 @@
 A *side* is `test`, the locked patients, or `validation`, those that chose the trials. A *score
 row* holds the metrics of one mask of one case. A *method* made the mask: a *member* by its name,
 an *axis*, a *vote* (`vote` is the ensemble as promoted), a *comparison* of other members, or a
-*rival*, a folder of masks that came from elsewhere. The *summary* says what the rows say
+*baseline*, a folder of masks that came from elsewhere. The *summary* says what the rows say
 together; `evaluation.summarise` describes it. A summary is *current* when it was made of the
 ensemble that is there now: the record of an ensemble holds its weights' hashes, so the record's
 own hash tells.

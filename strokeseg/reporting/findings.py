@@ -69,8 +69,8 @@ class Findings:
 
     @property
     def failed(self) -> dict[str, str]:
-        """Why cases could not be scored, those of rivals among them, by name."""
-        return {**self.summary["failed"], **self.summary["rivals_failed"]}
+        """Why cases could not be scored, those of baselines among them, by name."""
+        return {**self.summary["failed"], **self.summary["baselines_failed"]}
 
     def methods(self, *kinds: str) -> dict[str, Mapping[str, Any]]:
         """What the summary says of the methods of some kinds."""

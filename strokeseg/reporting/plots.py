@@ -70,11 +70,11 @@ def dice_by_method(findings: Findings) -> Html:
 
 
 def dice_by_volume(findings: Findings) -> Html:
-    """Show the Dice of every case by the volume of its lesion, of the vote and of rivals.
+    """Show the Dice of every case by the volume of its lesion, of the vote and of baselines.
 
     A case without a lesion has no place on a logarithmic axis, and is left out.
     """
-    methods = [VOTE, *findings.methods("rival")][: len(HUES)]
+    methods = [VOTE, *findings.methods("baseline")][: len(HUES)]
     rows = {name: [row for row in findings.rows(name) if row.values["true_ml"]] for name in methods}
     volumes = [volume for row in rows[VOTE] if (volume := row.values["true_ml"])]
     x = Scale(

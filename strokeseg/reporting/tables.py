@@ -13,7 +13,7 @@ from strokeseg.records.phrases import STEP_COLUMNS, step_rows
 from strokeseg.records.summary import VOTE, interval_text
 from strokeseg.reporting.findings import Findings
 
-MAIN_KINDS = ("vote", "axis", "comparison", "rival")
+MAIN_KINDS = ("vote", "axis", "comparison", "baseline")
 BOARD_ROWS = 5
 
 _METHOD_METRICS = (

@@ -158,7 +158,7 @@ def test_what_a_result_depends_on_makes_it_anew(spare: Any, launch: Launch, chan
     assert len(list(experiment.masks_folder("test").glob(f"sub-{case}_*"))) == len(AXES) + 1
 
 
-def write_rival(place: Any, folder: Path, case: str, name: str, keep: float = 1.0) -> Path:
+def write_baseline(place: Any, folder: Path, case: str, name: str, keep: float = 1.0) -> Path:
     """The truth with 2 for lesion, without its upper slices."""
     image = nibabel.load(truth_path(place, case))
     voxels = 2 * np.asarray(image.dataobj).astype(np.uint8)
@@ -169,10 +169,10 @@ def write_rival(place: Any, folder: Path, case: str, name: str, keep: float = 1.
     return path
 
 
-def test_a_rival_joins_the_tables_and_stays(spare: Any, tmp_path: Path, launch: Launch) -> None:
+def test_a_baseline_joins_the_tables_and_stays(spare: Any, tmp_path: Path, launch: Launch) -> None:
     first, second = cases_of(spare)
-    write_rival(spare, tmp_path / "masks", first, f"{first}.nii.gz")
-    write_rival(spare, tmp_path / "masks", second, f"sub-{second}_label-L_mask.nii")
+    write_baseline(spare, tmp_path / "masks", first, f"{first}.nii.gz")
+    write_baseline(spare, tmp_path / "masks", second, f"sub-{second}_label-L_mask.nii")
     outcome = launch(
         strokeseg.evaluate.main,
         *(*spare.options, "--predictions", tmp_path / "masks", "--name", "nnunet"),
@@ -181,14 +181,18 @@ def test_a_rival_joins_the_tables_and_stays(spare: Any, tmp_path: Path, launch: 
     # No prediction was computed again.
     assert "2 of 2 cases were scored before" in outcome.out
     summary = read_json(spare.experiment.summary_json("test"))
-    rival = summary["methods"]["nnunet"]
-    assert (rival["kind"], rival["cases"], rival["metrics"]["dice"]["mean"]) == ("rival", 2, 1.0)
+    baseline = summary["methods"]["nnunet"]
+    assert (baseline["kind"], baseline["cases"], baseline["metrics"]["dice"]["mean"]) == (
+        "baseline",
+        2,
+        1.0,
+    )
     assert ("vote", "nnunet") in [(test["first"], test["second"]) for test in summary["tests"]]
     # Another evaluation still shows it, though its masks are gone.
     shutil.rmtree(tmp_path / "masks")
     outcome = launch(strokeseg.evaluate.main, *spare.options)
     assert outcome.code == 0, outcome.err
-    assert read_json(spare.experiment.summary_json("test"))["methods"]["nnunet"] == rival
+    assert read_json(spare.experiment.summary_json("test"))["methods"]["nnunet"] == baseline
     # By another policy its scores would be others.
     outcome = launch(strokeseg.evaluate.main, *spare.options, "--policy", "isles15")
     assert outcome.code == 0 and "nnunet: left out" in outcome.err
@@ -199,11 +203,11 @@ def test_masks_that_do_not_fit_are_listed_and_the_others_count(
     spare: Any, tmp_path: Path, launch: Launch
 ) -> None:
     first, second = cases_of(spare)
-    write_rival(spare, tmp_path / "a", first, f"{first}.nii.gz")
-    path = write_rival(spare, tmp_path / "b", first, f"{first}.nii.gz")
+    write_baseline(spare, tmp_path / "a", first, f"{first}.nii.gz")
+    path = write_baseline(spare, tmp_path / "b", first, f"{first}.nii.gz")
     image = nibabel.load(path)
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[1:], image.affine), path)
-    write_rival(spare, tmp_path / "b", second, f"{second}.nii.gz")
+    write_baseline(spare, tmp_path / "b", second, f"{second}.nii.gz")
     outcome = launch(
         strokeseg.evaluate.main,
         *(*spare.options, "--predictions", tmp_path / "a", "--name", "one"),
@@ -211,23 +215,23 @@ def test_masks_that_do_not_fit_are_listed_and_the_others_count(
     )
     assert outcome.code == 1
     summary = read_json(spare.experiment.summary_json("test"))
-    failed = summary["rivals_failed"]
+    failed = summary["baselines_failed"]
     assert summary["failed"] == {}
     assert failed.keys() == {f"{second} (one)", f"{first} (two)"}
     assert "got none" in failed[f"{second} (one)"]
     assert "must be on the grid of" in failed[f"{first} (two)"]
     assert f"failed: case {first} (two)" in outcome.err
-    # What is kept of rivals that were not given again is no failure of a later evaluation.
+    # What is kept of baselines that were not given again is no failure of a later evaluation.
     again = launch(strokeseg.evaluate.main, *spare.options)
     assert again.code == 0 and f"failed: case {first} (two)" in again.err
 
 
-def test_nothing_is_kept_of_a_rival_without_a_mask_that_can_be_scored(
+def test_nothing_is_kept_of_a_baseline_without_a_mask_that_can_be_scored(
     spare: Any, tmp_path: Path, launch: Launch
 ) -> None:
     (tmp_path / "a").mkdir()
     for case in cases_of(spare):
-        path = write_rival(spare, tmp_path / "a" / "fold_0", case, f"{case}.nii.gz")
+        path = write_baseline(spare, tmp_path / "a" / "fold_0", case, f"{case}.nii.gz")
         (tmp_path / "a" / path.name).write_bytes(path.read_bytes())
     outcome = launch(
         strokeseg.evaluate.main, *(*spare.options, "--predictions", tmp_path / "a", "--name", "all")
@@ -248,7 +252,7 @@ def test_nothing_is_kept_of_a_rival_without_a_mask_that_can_be_scored(
         (("--predictions", "{folder}", "--name", "x"), ("holds no mask", "nii.gz")),
     ],
 )
-def test_a_rival_that_is_none_is_refused_in_one_line(
+def test_a_baseline_that_is_none_is_refused_in_one_line(
     spare: Any, tmp_path: Path, launch: Launch, options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "empty"

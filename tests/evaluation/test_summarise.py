@@ -74,21 +74,21 @@ def test_bins_of_size_hold_their_lower_end_and_empty_ones_are_left_out(score_row
     assert by_size(rows)[0]["methods"]["axial"]["dice"]["mean"] == 0.5
 
 
-def test_the_vote_is_tested_against_axes_and_rivals_patient_by_patient(score_row: Make) -> None:
+def test_the_vote_is_tested_against_axes_and_baselines_patient_by_patient(score_row: Make) -> None:
     # Patient a has two cases; the mean differences of patients are 0.2, 0.1 and 0.3.
     gains = {"a1": 0.3, "a2": 0.1, "b": 0.1, "c": 0.3}
     rows = [score_row(case, "vote", dice=0.5 + gain) for case, gain in gains.items()]
     rows += [score_row(case, "axial", "axis", dice=0.5) for case in gains]
-    rows += [score_row(case, "nnunet", "rival", dice=0.5) for case in ("a1", "b")]
+    rows += [score_row(case, "nnunet", "baseline", dice=0.5) for case in ("a1", "b")]
     rows += [score_row(case, "vote_hard", dice=0.5) for case in gains]
-    axis, rival = paired_tests(rows)
+    axis, baseline = paired_tests(rows)
     assert (axis["first"], axis["second"], axis["metric"]) == ("vote", "axial", "dice")
     assert (axis["cases"], axis["patients"]) == (4, 3)
     assert axis["mean_difference"] == pytest.approx(0.2)
     # All three patients gain: one of the 8 ways to sign them, on each of two sides.
     assert axis["p"] == pytest.approx(2 / 8)
     assert axis["low"] > 0
-    assert (rival["second"], rival["cases"]) == ("nnunet", 2)
+    assert (baseline["second"], baseline["cases"]) == ("nnunet", 2)
 
 
 def test_pretrained_is_tested_against_scratch(score_row: Make) -> None:

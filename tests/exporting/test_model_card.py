@@ -84,7 +84,7 @@ def _summary(on: str) -> dict[str, Any]:
         "cases": 2,
         "patients": 1,
         "failed": {},
-        "rivals_failed": {},
+        "baselines_failed": {},
         "bootstrap": {"samples": 2000, "seed": 0, "confidence": 0.95},
         "methods": {"vote": vote},
         "by_size": [size],
@@ -103,7 +103,9 @@ def test_the_card_gives_the_scores_with_their_intervals_and_by_size(
     assert "intervals over so few as 1 patient are too narrow" in card
 
 
-def test_a_size_of_which_only_a_rival_has_masks_is_left_out(make_card: Callable[..., str]) -> None:
+def test_a_size_of_which_only_a_baseline_has_masks_is_left_out(
+    make_card: Callable[..., str],
+) -> None:
     summary = _summary("test")
     (large,) = summary["by_size"]
     small = {"low_ml": 0.0, "high_ml": 50.0, "cases": 1, "methods": {"nnU-Net": {"dice": {}}}}
@@ -161,13 +163,13 @@ def test_scores_of_those_that_chose_are_said_to_flatter(make_card: Callable[...,
     assert "Caution: Every fold chose the trials." in card
 
 
-def test_the_card_counts_what_was_scored_and_tells_neither_rivals_nor_paths(
+def test_the_card_counts_what_was_scored_and_tells_neither_baselines_nor_paths(
     make_card: Callable[..., str],
 ) -> None:
     summary = _summary("test")
     summary["methods"]["vote"]["cases"] = 1
     summary["failed"] = {"p3-1": "/home/someone/p3-1/mask.nii.gz: no such file"}
-    summary["rivals_failed"] = {
+    summary["baselines_failed"] = {
         f"p3-{number} (nnU-Net)": "/home/someone/masks: no mask" for number in (1, 2)
     }
     card = make_card(summary=summary)

@@ -39,7 +39,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys((f"{axis}-0000" for axis in AXES), "member"),
     **dict.fromkeys(AXES, "axis"),
     "vote": "vote",
-    "nnU-Net <2D> | other": "rival",
+    "nnU-Net <2D> | other": "baseline",
 }
 STEPS = [
     {
@@ -120,7 +120,7 @@ def findings(phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> F
             "cases": TESTED,
             "patients": TESTED,
             "failed": {"77": "a <damaged> file"},
-            "rivals_failed": {},
+            "baselines_failed": {},
             "bootstrap": BOOTSTRAP,
             "methods": methods_of(rows),
             "by_size": by_size(rows),

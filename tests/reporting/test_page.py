@@ -182,8 +182,8 @@ def test_a_case_without_a_lesion_is_no_small_lesion_in_the_plot(findings: Findin
     assert "Left out" not in wording.volume_note(findings)
 
 
-def test_failures_of_rivals_are_listed_after_those_of_the_ensemble(findings: Findings) -> None:
-    summary = {**findings.summary, "rivals_failed": {"3 (nnU-Net)": "no mask"}}
+def test_failures_of_baselines_are_listed_after_those_of_the_ensemble(findings: Findings) -> None:
+    summary = {**findings.summary, "baselines_failed": {"3 (nnU-Net)": "no mask"}}
     changed = replace(findings, summary=summary)
     assert list(changed.failed) == ["77", "3 (nnU-Net)"]
     assert "- failed: 3 (nnU-Net): no mask" in report_markdown(changed)
