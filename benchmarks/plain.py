@@ -140,10 +140,10 @@ def _prepared(folder: Path, options: Options, slices: int) -> Experiment:
 
 def _save_arrays(experiment: Experiment, folder: Path) -> tuple[str, int]:
     """Write the script's files; return the slices' shape and the number of those validated."""
-    for side, folds in (("training", (1, 2, 3)), ("validation", (0,))):
+    for subset, folds in (("training", (1, 2, 3)), ("validation", (0,))):
         images, masks, cases = read_slices(experiment.slices_folder, folds)
         for name, array in (("images", images), ("masks", masks), ("cases", cases)):
-            np.save(folder / f"{side}_{name}.npy", array)
+            np.save(folder / f"{subset}_{name}.npy", array)
     (folder / "trials.json").write_text(json.dumps(POINTS), encoding="utf-8")
     return " x ".join(map(str, images.shape[1:])), len(images)
 

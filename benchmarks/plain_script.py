@@ -25,12 +25,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Slices(Dataset):
-    """Slices of one side, images (4, H, W) and masks (1, H, W), both float32."""
+    """Slices of one subset, images (4, H, W) and masks (1, H, W), both float32."""
 
-    def __init__(self, folder: Path, side: str) -> None:
-        self.images = np.load(folder / f"{side}_images.npy", mmap_mode="r")
-        self.masks = np.load(folder / f"{side}_masks.npy", mmap_mode="r")
-        self.cases = np.load(folder / f"{side}_cases.npy")
+    def __init__(self, folder: Path, subset: str) -> None:
+        self.images = np.load(folder / f"{subset}_images.npy", mmap_mode="r")
+        self.masks = np.load(folder / f"{subset}_masks.npy", mmap_mode="r")
+        self.cases = np.load(folder / f"{subset}_cases.npy")
         self.has_lesion = np.array([bool(mask.any()) for mask in self.masks])
 
     def __len__(self) -> int:

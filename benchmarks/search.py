@@ -85,12 +85,12 @@ def gain(storage: Path, data: Path, prepared: Path, seeds: range) -> None:
             )
     print("\n| search | trial-epochs | validation Dice | test Dice |\n| :-- | --: | --: | --: |")
     for arm, pairs in scores.items():
-        cells = [interval([pair[side] for pair in pairs]) for side in (0, 1)]
+        cells = [interval([pair[subset] for pair in pairs]) for subset in (0, 1)]
         print(f"| {arm} | {fmean(spent[arm]):.0f} | {cells[0]} | {cells[1]} |")
     for arm in ("random", "default"):
-        for side, name in enumerate(("validation", "test")):
+        for subset, name in enumerate(("validation", "test")):
             differences = [
-                mine[side] - other[side]
+                mine[subset] - other[subset]
                 for mine, other in zip(scores["ours"], scores[arm], strict=True)
             ]
             print(f"\nours less {arm}, {name}, paired by seed: {interval(differences)}", end="")

@@ -26,7 +26,7 @@ from strokeseg import cli
 from strokeseg.ensemble.devices import add_device_option, device_of
 from strokeseg.errors import UserError
 from strokeseg.imaging.metric_names import POLICIES
-from strokeseg.records.splits import SIDES
+from strokeseg.records.splits import SUBSETS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def add_side_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that says which patients are scored."""
     parser.add_argument(
         "--on",
-        choices=SIDES,
+        choices=SUBSETS,
         default="test",
         help="which patients to score (default: test)",
     )

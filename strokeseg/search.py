@@ -13,7 +13,7 @@ one that inherits the trials that are points of the changed space.
 
 With --measure-leakage nothing is searched. The default configuration, and the best trial if
 there is one, are trained twice on the training folds: with slices divided at random, so that
-those of one patient lie on both sides, and divided by patient. What each would have printed
+those of one patient lie in both subsets, and divided by patient. What each would have printed
 stands beside what it scores on the validation fold's patients, whom neither has seen.
 
     strokeseg search --axis coronal

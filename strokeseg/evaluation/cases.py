@@ -9,13 +9,13 @@ from strokeseg.records.preparation import Preparation
 
 
 def cases_to_score(experiment: Experiment, preparation: Preparation, on: str) -> list[Case]:
-    """Return the cases of a side, `test` or `validation`.
+    """Return the cases of a subset, `test` or `validation`.
 
     Raises:
         UserError: When there are none.
     """
-    side = TEST if on == "test" else str(experiment.config.splits.validation_fold)
-    cases = [preparation.cases[name] for name in preparation.names(side)]
+    subset = TEST if on == "test" else str(experiment.config.splits.validation_fold)
+    cases = [preparation.cases[name] for name in preparation.names(subset)]
     if not cases:
         raise UserError(
             f"{experiment.splits_json}: there is no {on} patient; for a test set choose "

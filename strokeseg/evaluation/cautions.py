@@ -9,7 +9,7 @@ from strokeseg.records.member_header import read_member_record
 
 
 def caution_of(experiment: Experiment, record: EnsembleRecord, on: str) -> str | None:
-    """Return what to bear in mind of scores on a side; None for the test patients.
+    """Return what to bear in mind of scores on a subset; None for the test patients.
 
     Args:
         experiment: Whose ensemble.

@@ -19,7 +19,7 @@ from strokeseg.evaluation.cases import cases_to_score
 from strokeseg.evaluation.cautions import caution_of
 from strokeseg.evaluation.methods import all_members, votes_of
 from strokeseg.evaluation.scoring import Job
-from strokeseg.evaluation.subset import score_side
+from strokeseg.evaluation.subset import score_subset
 from strokeseg.evaluation.summarise import (
     BOOTSTRAP,
     by_size,
@@ -84,7 +84,7 @@ def evaluate(
             device=device.type,
             threads=1 if device.type != "cpu" else cpus_a_task(len(cases)),
         )
-        scored = score_side(experiment, job, cases, experiment.scored_folder(on), show)
+        scored = score_subset(experiment, job, cases, experiment.scored_folder(on), show)
         if not scored.results:
             reasons = "; ".join(f"{case}: {reason}" for case, reason in scored.failed.items())
             raise UserError(f"no {on} case could be scored: {reasons}")
@@ -138,9 +138,9 @@ def print_summary(summary: Summary) -> None:
         name: found for name, found in summary["methods"].items() if found["kind"] != "member"
     }
     cases = max(found["cases"] for found in methods.values())
-    side = "unseen test" if summary["on"] == "test" else "validation"
+    subset = "unseen test" if summary["on"] == "test" else "validation"
     cli.print_table(
-        f"Mean over {cases} {side} cases, in 3D (95 % interval over patients)",
+        f"Mean over {cases} {subset} cases, in 3D (95 % interval over patients)",
         ("method", "cases", *(METRICS[metric].heading for metric in _SHOWN)),
         [
             (

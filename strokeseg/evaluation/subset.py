@@ -1,4 +1,4 @@
-"""All cases of one side of the split, scored.
+"""All cases of one subset of the split, scored.
 
 What was found of a case is *kept* in a file of its own as soon as it is there, with a *key* of
 all that it depends on. An evaluation that was interrupted goes on from there, and one that is
@@ -26,7 +26,7 @@ from strokeseg.storage.files import read_json, values_sha256, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class SideResult:
+class SubsetResult:
     """What was found of the cases.
 
     Attributes:
@@ -49,15 +49,15 @@ class _Kept(TypedDict):
     auroc: float | None
 
 
-def score_side(
+def score_subset(
     experiment: Experiment, job: Job, cases: Sequence[Case], folder: Path, show: Show
-) -> SideResult:
+) -> SubsetResult:
     """Score the cases that have not been scored yet, each by a Ray task.
 
     Args:
         experiment: Whose cases.
         job: What is the same for all of them.
-        cases: All cases of the side.
+        cases: All cases of the subset.
         folder: Where results are kept, a file a case; those of other cases are removed.
         show: Called with the progress.
 
@@ -97,7 +97,7 @@ def score_side(
         show(len(results) + len(failed), len(cases), f"case {name}")
     _sweep(folder, job, results)
     ordered = {case.name: results[case.name] for case in cases if case.name in results}
-    return SideResult(results=ordered, failed=failed, kept=before)
+    return SubsetResult(results=ordered, failed=failed, kept=before)
 
 
 def hashes_of(experiment: Experiment, cases: Sequence[Case]) -> dict[str, dict[str, str]]:

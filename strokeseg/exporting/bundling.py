@@ -163,10 +163,10 @@ def parity_cases(
     Raises:
         UserError: When there is none.
     """
-    side = str(experiment.config.splits.validation_fold)
+    subset = str(experiment.config.splits.validation_fold)
     prepared: dict[str, PreparedCase] = {}
     reasons = []
-    for name in preparation.names(side):
+    for name in preparation.names(subset):
         if len(prepared) == _PARITY_CASES:
             break
         try:

@@ -140,9 +140,9 @@ def _results(
         return ["## How well it does", "That was not measured before it was exported."]
     vote = summary["methods"][VOTE]
     unseen = summary["on"] == "test"
-    side = TEST if unseen else str(experiment.config.splits.validation_fold)
-    failed = [name for name in preparation.names(side) if name in summary["failed"]]
-    scored = [name for name in preparation.names(side) if name not in failed]
+    subset = TEST if unseen else str(experiment.config.splits.validation_fold)
+    failed = [name for name in preparation.names(subset) if name in summary["failed"]]
+    scored = [name for name in preparation.names(subset) if name not in failed]
     patients = len({preparation.cases[name].patient for name in scored})
     kind = (
         "that no training and no choice has seen"

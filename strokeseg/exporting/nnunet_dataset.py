@@ -30,7 +30,7 @@ NUMBERS = range(1, 1000)
 
 
 class _WriteTask:
-    """Writes the files of one case, by its side whether it trains."""
+    """Writes the files of one case, for training or for testing by its subset."""
 
     def __init__(self, config: ExperimentConfig, folder: Path) -> None:
         self._config = config
@@ -111,7 +111,7 @@ def folds_of(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
     """Return the folds as nnU-Net's `splits_final.json` has them, without the test cases.
 
     Args:
-        cases: Each with its side as `fold`.
+        cases: Each with its subset as `fold`.
     """
     trained = [case for case in cases if case.fold != TEST]
     folds = sorted({int(case.fold or 0) for case in trained})

@@ -32,7 +32,7 @@ class Case:
         patient: Whose scan it is: the unit of splitting.
         images: One file for every sequence that was found.
         mask: The lesion mask, or None.
-        fold: The side of the split that the data prescribe ("0", "1", ... or "test"), or
+        fold: The subset of the split that the data prescribe ("0", "1", ... or "test"), or
             None.
         faults: What is wrong with the case as far as file names tell: one sentence for
             every sequence or mask that is missing or there more than once.

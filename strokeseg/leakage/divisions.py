@@ -1,8 +1,8 @@
 """The same slices divided in two ways, and what a training says of each division.
 
 The *pool* is the slices that a search trains on. A *patient-level* division keeps all
-slices of a patient on one side; a *slice-level* one deals slices out at random, so that
-neighbours of one patient, which are nearly copies, lie on both sides. The *printed* score
+slices of a patient in one subset; a *slice-level* one deals slices out at random, so that
+neighbours of one patient, which are nearly copies, lie in both subsets. The *printed* score
 is the best one on the division's own validation slices, as a search would choose and
 report it; the *unseen* score is that of the same weights on patients outside the pool.
 """
@@ -25,19 +25,19 @@ from strokeseg.training.validation import score_slices
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Division:
-    """A pool's two sides."""
+    """A pool's training and validation subsets."""
 
     training: SliceSet
     validation: SliceSet
 
     @property
     def shared_cases(self) -> int:
-        """Number of cases with slices on both sides."""
+        """Number of cases with slices in both subsets."""
         return len(np.intersect1d(self.training.cases, self.validation.cases))
 
     @property
     def validation_cases(self) -> int:
-        """Number of cases with slices on the validation side."""
+        """Number of cases with slices in the validation subset."""
         return len(np.unique(self.validation.cases))
 
     @property
@@ -69,7 +69,7 @@ def divide_by_patient(pool: SliceSet, validation_cases: Collection[str]) -> Divi
 
 
 def divide_by_slice(pool: SliceSet, validation_cases: Collection[str], seed: int) -> Division:
-    """Divide a pool by slice, into sides of the same make-up as `divide_by_patient` gives.
+    """Divide a pool by slice, into subsets of the same make-up as `divide_by_patient` gives.
 
     That division is shuffled among slices of one kind (without brain, with brain, with
     lesion): as many of each kind train, and only whose they are differs.
@@ -97,7 +97,7 @@ def measure(
     """Train to the end and yield every epoch's result, then what its best weights score.
 
     Args:
-        training: A training that has not begun, on one side of a division, validated on
+        training: A training that has not begun, on the training subset of a division, validated on
             the other.
         unseen: All slices of cases outside the pool.
         device: The training's device.

@@ -68,10 +68,10 @@ def decide_splits(
             "take them out of the list"
         )
     if any(case.fold is not None for case in cases):
-        sides: dict[str, set[str]] = {}
+        subsets: dict[str, set[str]] = {}
         for case in cases:
-            sides.setdefault(case.patient, set()).add(case.fold or "")
-        splits = given_splits(sides)
+            subsets.setdefault(case.patient, set()).add(case.fold or "")
+        splits = given_splits(subsets)
         if wanted is not None and set(wanted) != set(splits.test):
             raise UserError(
                 f"splits.test_patients is {sorted(wanted)}, but the manifest's fold column says "

@@ -1,6 +1,6 @@
 """The leak audit: no scan stands under two patients' names.
 
-A *leak* is one scan under two names, which the split may put on both sides: the same file, or
+A *leak* is one scan under two names, which the split may put in both subsets: the same file, or
 nearly the same image.
 """
 
@@ -200,7 +200,7 @@ def refuse_resemblances(leaks: Sequence[Resemblance], table: Path) -> None:
 
 
 def refuse_leaks(cases: Sequence[Case], files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse one scan under two patients' names: it could stand on two sides of the split.
+    """Refuse one scan under two patients' names: it could stand in two subsets of the split.
 
     Raises:
         UserError: With every such pair.

@@ -223,8 +223,8 @@ def _write_prepared(
             "sizes": sizes,
         }
     )
-    sided = [replace(case, fold=splits.side(case.patient)) for case in cases]
-    train = [case for case in sided if case.fold != TEST]
+    assigned = [replace(case, fold=splits.subset(case.patient)) for case in cases]
+    train = [case for case in assigned if case.fold != TEST]
     slices = folder / experiment.slices_folder.name
     slicer = SliceTask(
         config,

@@ -38,7 +38,7 @@ MemberCount = Annotated[int, Field(ge=1, le=100)]
 
 
 # What cases.csv and manifests call their other columns.
-_OWN_COLUMNS = frozenset({"case", "patient", "side", "fold", "mask", "lesion_ml"})
+_OWN_COLUMNS = frozenset({"case", "patient", "subset", "fold", "mask", "lesion_ml"})
 
 
 class Record(BaseModel):

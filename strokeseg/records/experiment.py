@@ -56,7 +56,7 @@ class Experiment:
 
     @property
     def cases_csv(self) -> Path:
-        """A row a prepared case: name, patient, side of the split, and its files."""
+        """A row a prepared case: name, patient, subset of the split, and its files."""
         return self.prepared_folder / "cases.csv"
 
     @property
@@ -149,33 +149,33 @@ class Experiment:
         """The candidates' probabilities of the validation cases; made anew at need."""
         return self.folder / "ensemble-candidates"
 
-    def evaluation_folder(self, side: str) -> Path:
+    def evaluation_folder(self, subset: str) -> Path:
         """Scores and masks of the `test` cases, or beside them those of the `validation`."""
-        return self.folder / ("evaluation" if side == "test" else f"evaluation-{side}")
+        return self.folder / ("evaluation" if subset == "test" else f"evaluation-{subset}")
 
-    def metrics_csv(self, side: str) -> Path:
+    def metrics_csv(self, subset: str) -> Path:
         """A row a case and method."""
-        return self.evaluation_folder(side) / "metrics.csv"
+        return self.evaluation_folder(subset) / "metrics.csv"
 
-    def summary_json(self, side: str) -> Path:
+    def summary_json(self, subset: str) -> Path:
         """Means over the cases, and what was evaluated."""
-        return self.evaluation_folder(side) / "summary.json"
+        return self.evaluation_folder(subset) / "summary.json"
 
-    def masks_folder(self, side: str) -> Path:
+    def masks_folder(self, subset: str) -> Path:
         """Predicted masks as NIfTI."""
-        return self.evaluation_folder(side) / "masks"
+        return self.evaluation_folder(subset) / "masks"
 
-    def uncertainty_folder(self, side: str) -> Path:
+    def uncertainty_folder(self, subset: str) -> Path:
         """Maps of the axes' disagreement as NIfTI."""
-        return self.evaluation_folder(side) / "uncertainty"
+        return self.evaluation_folder(subset) / "uncertainty"
 
-    def scored_folder(self, side: str) -> Path:
+    def scored_folder(self, subset: str) -> Path:
         """What was found of each case, from which an evaluation goes on."""
-        return self.evaluation_folder(side) / "scored"
+        return self.evaluation_folder(subset) / "scored"
 
-    def baselines_folder(self, side: str) -> Path:
+    def baselines_folder(self, subset: str) -> Path:
         """What masks from elsewhere scored, a file a baseline."""
-        return self.evaluation_folder(side) / "baselines"
+        return self.evaluation_folder(subset) / "baselines"
 
     @property
     def report_html(self) -> Path:

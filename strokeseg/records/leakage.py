@@ -26,10 +26,10 @@ class Finding(Record):
         printed_dice: Mean 3D Dice over the cases of its own validation slices.
         unseen_dice: Mean 3D Dice over the unseen cases.
         best_epoch: Epoch of the weights that both belong to, from 1.
-        training_slices: Slices on the side that trained.
-        validation_slices: Slices on the side that printed.
-        shared_cases: Cases with slices on both sides.
-        validation_cases: Cases with slices on the side that printed.
+        training_slices: Slices in the training subset.
+        validation_slices: Slices in the validation subset.
+        shared_cases: Cases with slices in both subsets.
+        validation_cases: Cases with slices in the validation subset.
         lesion_free_cases: Those of them without a lesion in any of these slices, which
             score 1 when none is predicted there, else 0.
         seconds: Wall time of the run.

@@ -52,7 +52,7 @@ class Preparation:
     """What `prepared/` holds.
 
     Attributes:
-        cases: The cases by name, each with the side of its patient as its `fold`.
+        cases: The cases by name, each with the subset of its patient as its `fold`.
         lesion_ml: Volume of each case's lesion.
         spacing_mm: Voxel size (x, y, z) of the prepared cases, in RAS+ order.
         fingerprint: Hash of all that the slices depend on.
@@ -65,9 +65,9 @@ class Preparation:
     fingerprint: str
     splits_hash: str
 
-    def names(self, *sides: str) -> tuple[str, ...]:
-        """Names of the cases on some sides of the split."""
-        return tuple(name for name, case in self.cases.items() if case.fold in sides)
+    def names(self, *subsets: str) -> tuple[str, ...]:
+        """Names of the cases of some subsets of the split."""
+        return tuple(name for name, case in self.cases.items() if case.fold in subsets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def read_preparation(experiment: Experiment) -> Preparation:
                 patient=row["patient"],
                 images={sequence: Path(row[sequence]) for sequence in sequences},
                 mask=Path(row["mask"]),
-                fold=_side(experiment, splits, row["patient"]),
+                fold=_subset(experiment, splits, row["patient"]),
             )
             for row in rows
         }
@@ -149,9 +149,9 @@ def read_preparation(experiment: Experiment) -> Preparation:
     )
 
 
-def _side(experiment: Experiment, splits: Splits, patient: str) -> str:
+def _subset(experiment: Experiment, splits: Splits, patient: str) -> str:
     try:
-        return splits.side(patient)
+        return splits.subset(patient)
     except UserError as error:
         raise UserError(f"{experiment.cases_csv}: {error}") from None
 
@@ -219,19 +219,19 @@ def write_cases(
     splits: Splits,
     measured: Sequence[Measured],
 ) -> None:
-    """Write a row a valid case: its patient, side, lesion volume and files."""
+    """Write a row a valid case: its patient, subset, lesion volume and files."""
     rows = [
         {
             "case": case.name,
             "patient": case.patient,
-            "side": splits.side(case.patient),
+            "subset": splits.subset(case.patient),
             "lesion_ml": f"{found.lesion_ml:.3f}",
             **{sequence: str(case.images[sequence].absolute()) for sequence in case.images},
             "mask": str(case.mask.absolute()) if case.mask else "",
         }
         for case, found in zip(cases, measured, strict=True)
     ]
-    columns = ["case", "patient", "side", "lesion_ml", *config.data.sequences, "mask"]
+    columns = ["case", "patient", "subset", "lesion_ml", *config.data.sequences, "mask"]
     write_csv(path, columns, rows)
 
 
@@ -313,18 +313,18 @@ def changes_since(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
 
 
 def _changed_patients(experiment: Experiment, cases: Sequence[Case]) -> list[str]:
-    """Tell of cases that are given to another patient or side than the table has them on."""
+    """Tell of cases that are given to another patient or subset than in the table."""
     with converts_errors(experiment.cases_csv, "table of cases", _REMEDY):
         rows = read_csv(experiment.cases_csv)
-        known = {row["case"]: (row["patient"], row["side"]) for row in rows}
+        known = {row["case"]: (row["patient"], row["subset"]) for row in rows}
     changes = []
     for case in cases:
-        patient, side = known.get(case.name, (case.patient, case.fold))
+        patient, subset = known.get(case.name, (case.patient, case.fold))
         if case.patient != patient:
             was, now = shown(patient), shown(case.patient)
             changes.append(f"case {case.name} was of patient {was}, now of {now}")
-        elif case.fold is not None and case.fold != side:
-            changes.append(f"case {case.name} was on side {shown(side)}, now on {case.fold}")
+        elif case.fold is not None and case.fold != subset:
+            changes.append(f"case {case.name} was in subset {shown(subset)}, now in {case.fold}")
     return changes
 
 

@@ -1,7 +1,7 @@
 """Splits: which patients train, which validate, which test.
 
-A *side* is one part of the split: a *fold*, numbered from 0, or the *test* set, which
-nothing but the final evaluation may see. All cases of a patient are on one side, since a
+A *subset* is one part of the split: a *fold*, numbered from 0, or the *test* set, which
+nothing but the final evaluation may see. All cases of a patient are in one subset, since a
 network that has seen a patient once recognises them again.
 
 A split is decided once, written to a file with the hash of its content, and never drawn
@@ -23,12 +23,12 @@ from strokeseg.imaging.cases import TEST, is_subset_name
 from strokeseg.storage.files import read_json, values_sha256, write_json
 
 # What an ensemble is scored on: the locked patients, or those of the fold that chose the trials.
-SIDES = (TEST, "validation")
+SUBSETS = (TEST, "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Patients by side.
+    """Patients by subset.
 
     Attributes:
         folds: The patients of each fold, in order of their names.
@@ -45,13 +45,13 @@ class Splits:
         """SHA-256 of the content, hexadecimal."""
         return values_sha256(_content(self))
 
-    def side(self, patient: str) -> str:
+    def subset(self, patient: str) -> str:
         """The fold ("0", "1", ...) or "test" of a patient.
 
         Raises:
-            UserError: When the patient is on no side.
+            UserError: When the patient is in no subset.
         """
-        for name, patients in _sides(self).items():
+        for name, patients in _subsets(self).items():
             if patient in patients:
                 return name
         raise UserError(
@@ -120,16 +120,16 @@ def given_splits(folds: Mapping[str, set[str]]) -> Splits:
     """Take the splits that the data came with.
 
     Args:
-        folds: For every patient the sides that their cases name: "0", "1", ... or "test".
+        folds: For every patient the subsets that their cases name: "0", "1", ... or "test".
 
     Raises:
-        UserError: When a patient is on two sides, a name is no side, or the folds are not
+        UserError: When a patient is in two subsets, a name is no subset, or the folds are not
             numbered from 0 without a gap, at least two of them. With every fault at once.
     """
     faults = [
-        f"patient {patient!r} is on {len(sides)} sides ({', '.join(sorted(sides))})"
-        for patient, sides in folds.items()
-        if len(sides) != 1
+        f"patient {patient!r} is in {len(subsets)} subsets ({', '.join(sorted(subsets))})"
+        for patient, subsets in folds.items()
+        if len(subsets) != 1
     ]
     names = set().union(*folds.values())
     wrong = sorted(name for name in names - {TEST} if not is_subset_name(name))
@@ -140,26 +140,26 @@ def given_splits(folds: Mapping[str, set[str]]) -> Splits:
         faults.append(f"folds must be 0, 1, ... without a gap, two or more, got {numbers}")
     if faults:
         raise UserError(f"{'; '.join(faults)}; correct the manifest's column fold")
-    by_side: dict[str, list[str]] = {name: [] for name in names}
-    for patient, sides in folds.items():
-        by_side[next(iter(sides))].append(patient)
+    by_subset: dict[str, list[str]] = {name: [] for name in names}
+    for patient, subsets in folds.items():
+        by_subset[next(iter(subsets))].append(patient)
     splits = _make_splits(
-        [by_side[str(number)] for number in numbers], by_side.get(TEST, []), seed=0
+        [by_subset[str(number)] for number in numbers], by_subset.get(TEST, []), seed=0
     )
     check_splits(splits)
     return splits
 
 
 def check_splits(splits: Splits) -> None:
-    """Make sure that no patient is on two sides and no fold is empty.
+    """Make sure that no patient is in two subsets and no fold is empty.
 
     Raises:
         UserError: Naming every patient and every fold at fault.
     """
     faults = []
-    counts = Counter(patient for patients in _sides(splits).values() for patient in patients)
+    counts = Counter(patient for patients in _subsets(splits).values() for patient in patients)
     if repeated := sorted(patient for patient, count in counts.items() if count > 1):
-        faults.append(f"patients must be on one side only, {repeated} are on several or twice")
+        faults.append(f"patients must be in one subset only, {repeated} are in several or twice")
     if empty := [number for number, patients in enumerate(splits.folds) if not patients]:
         faults.append(f"every fold must have a patient, {empty} have none")
     if len(splits.folds) < 2:
@@ -214,7 +214,7 @@ def _content(splits: Splits) -> dict[str, Any]:
     }
 
 
-def _sides(splits: Splits) -> dict[str, tuple[str, ...]]:
+def _subsets(splits: Splits) -> dict[str, tuple[str, ...]]:
     return {**{str(n): fold for n, fold in enumerate(splits.folds)}, TEST: splits.test}
 
 

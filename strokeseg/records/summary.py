@@ -1,6 +1,6 @@
 """What `evaluate` measured, as later commands read it.
 
-A *side* is `test`, the locked patients, or `validation`, those that chose the trials. A *score
+A *subset* is `test`, the locked patients, or `validation`, those that chose the trials. A *score
 row* holds the metrics of one mask of one case. A *method* made the mask: a *member* by its name,
 an *axis*, a *vote* (`vote` is the ensemble as promoted), a *comparison* of other members, or a
 *baseline*, a folder of masks that came from elsewhere. The *summary* says what the rows say
@@ -24,7 +24,7 @@ from strokeseg.records.ensemble import RECORD_NAME
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.phrases import count
 from strokeseg.records.scores import ChoiceRecord, Kind, Summary
-from strokeseg.records.splits import SIDES
+from strokeseg.records.splits import SUBSETS
 from strokeseg.storage.files import converts_errors, file_sha256, read_csv, read_json, write_csv
 
 VOTE = "vote"
@@ -61,10 +61,10 @@ def ensemble_hash(experiment: Experiment) -> str:
     return file_sha256(experiment.ensemble_folder / RECORD_NAME)
 
 
-def current_summary(experiment: Experiment, sides: tuple[str, ...] = SIDES) -> Summary | None:
-    """Return the first current summary among the sides, or None when there is none."""
-    for side in sides:
-        path = experiment.summary_json(side)
+def current_summary(experiment: Experiment, subsets: tuple[str, ...] = SUBSETS) -> Summary | None:
+    """Return the first current summary among the subsets, or None when there is none."""
+    for subset in subsets:
+        path = experiment.summary_json(subset)
         if path.exists():
             summary = read_summary(path)
             if summary["ensemble_sha256"] == ensemble_hash(experiment):

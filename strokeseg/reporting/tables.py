@@ -198,24 +198,24 @@ def members_table(findings: Findings) -> Table:
 
 
 def sides_table(findings: Findings) -> Table:
-    """Return how many patients and cases are on each side of the split, and what they do."""
+    """Return how many patients and cases are in each subset of the split, and what they do."""
     cases = findings.preparation.cases.values()
     validation = str(findings.experiment.config.splits.validation_fold)
     scorings = {study["scoring"] for study in findings.studies.values()}
     k_fold = "k-fold" in (scorings or {findings.experiment.config.search.scoring})
     rows = []
-    for side in sorted({case.fold or "" for case in cases}):
-        of_side = [case for case in cases if case.fold == side]
-        if side == "test":
+    for subset in sorted({case.fold or "" for case in cases}):
+        of_subset = [case for case in cases if case.fold == subset]
+        if subset == "test":
             use = "locked: no training and no choice sees it"
         elif k_fold:
             use = "trains, and in turn chooses the trials"
         else:
-            use = "chooses the trials and the ensemble" if side == validation else "trains"
-        patients = len({case.patient for case in of_side})
-        name = "test" if side == "test" else f"fold {side}"
-        rows.append((name, str(patients), str(len(of_side)), use))
-    return Table(columns=("side", "patients", "cases", "use"), rows=tuple(rows))
+            use = "chooses the trials and the ensemble" if subset == validation else "trains"
+        patients = len({case.patient for case in of_subset})
+        name = "test" if subset == "test" else f"fold {subset}"
+        rows.append((name, str(patients), str(len(of_subset)), use))
+    return Table(columns=("subset", "patients", "cases", "use"), rows=tuple(rows))
 
 
 def provenance_table(findings: Findings) -> Table:

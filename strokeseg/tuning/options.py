@@ -148,8 +148,8 @@ def prepared_slices(
     """
     from strokeseg.tuning.study import PreparedSlices
 
-    sides = {case.fold for case in preparation.cases.values() if case.fold is not None}
-    count = sum(side.isdecimal() for side in sides)
+    subsets = {case.fold for case in preparation.cases.values() if case.fold is not None}
+    count = sum(subset.isdecimal() for subset in subsets)
     folds = tuple(preparation.names(str(fold)) for fold in range(count))
     k_fold = budget.scoring == "k-fold"
     scoring = range(count) if k_fold else (experiment.config.splits.validation_fold,)

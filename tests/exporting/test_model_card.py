@@ -41,12 +41,12 @@ def ensemble() -> EnsembleRecord:
 
 @pytest.fixture
 def preparation() -> Preparation:
-    sides = {"p1": "0", "p2": "1", "p3": "test"}
+    subsets = {"p1": "0", "p2": "1", "p3": "test"}
     cases = {
         f"{patient}-{number}": Case(
-            name=f"{patient}-{number}", patient=patient, images={}, mask=None, fold=side
+            name=f"{patient}-{number}", patient=patient, images={}, mask=None, fold=subset
         )
-        for patient, side in sides.items()
+        for patient, subset in subsets.items()
         for number in (1, 2)
     }
     return Preparation(

@@ -64,7 +64,7 @@ def test_the_slice_level_division_is_disjoint_and_of_the_same_make_up(
     pool: SliceSet, seed: int
 ) -> None:
     division = divide_by_slice(pool, ["case1"], seed)
-    # Every slice once, on either side.
+    # Every slice once, in either subset.
     assert sorted(rows_of(division.training) + rows_of(division.validation)) == list(range(48))
     # A case has 12 slices, 10 of them with brain, 5 of those with a lesion (2, 4, ... 10).
     assert make_up(division.training) == (36, 30, 15)

@@ -1,4 +1,4 @@
-"""Splits: no patient on two sides, folds that resemble each other, decided once."""
+"""Splits: no patient in two subsets, folds that resemble each other, decided once."""
 
 import json
 
@@ -35,10 +35,10 @@ def valid_splits():
 
 
 @pytest.mark.parametrize(("count", "folds", "share"), [(28, 5, 0.2), (20, 3, 0.25), (7, 2, 0.0)])
-def test_every_patient_is_on_exactly_one_side(count, folds, share):
+def test_every_patient_is_in_exactly_one_subset(count, folds, share):
     lesion_ml = patients(count)
     splits = drawn(lesion_ml, folds=folds, test_share=share)
-    everyone = [patient for side in (*splits.folds, splits.test) for patient in side]
+    everyone = [patient for subset in (*splits.folds, splits.test) for patient in subset]
     assert sorted(everyone) == sorted(lesion_ml)
     assert len(splits.test) == round(share * count)
     sizes = [len(fold) for fold in splits.folds]
@@ -48,14 +48,14 @@ def test_every_patient_is_on_exactly_one_side(count, folds, share):
 @pytest.mark.parametrize("seed", range(20))
 def test_folds_and_test_set_resemble_each_other_in_lesion_volume(seed):
     # 30 patients have ranks 0..29. The test set takes one of each stretch of 5, which leaves
-    # 4 of each, so that the next blocks of 4 are these same stretches: every side has one
+    # 4 of each, so that the next blocks of 4 are these same stretches: every subset has one
     # patient of each stretch. Its third is in 10..14, its fourth in 15..19: the median of
     # the six lies between (10 + 15) / 2 and (14 + 19) / 2.
     lesion_ml = patients(30)
     splits = drawn(lesion_ml, folds=4, seed=seed)
-    for side in (*splits.folds, splits.test):
-        median_rank = np.median([int(patient[1:]) for patient in side])
-        assert len(side) == 6
+    for subset in (*splits.folds, splits.test):
+        median_rank = np.median([int(patient[1:]) for patient in subset])
+        assert len(subset) == 6
         assert 12.5 <= median_rank <= 16.5
 
 
@@ -65,7 +65,7 @@ def test_lesion_free_patients_are_spread_evenly(seed):
     # the remaining 8 stand first in blocks of 4: two for each fold.
     lesion_ml = patients(30, lesion_free=10)
     splits = drawn(lesion_ml, folds=4, seed=seed)
-    free = [sum(lesion_ml[patient] == 0 for patient in side) for side in splits.folds]
+    free = [sum(lesion_ml[patient] == 0 for patient in subset) for subset in splits.folds]
     assert free == [2, 2, 2, 2]
     assert sum(lesion_ml[patient] == 0 for patient in splits.test) == 2
 
@@ -113,7 +113,7 @@ def test_all_faults_of_given_folds_are_reported_at_once():
     with pytest.raises(UserError) as raised:
         given_splits({"a": {"0", "test"}, "b": {"2"}, "c": {"x"}, "d": {"1", "0"}, "e": {"3"}})
     message = str(raised.value)
-    assert "'a' is on 2 sides (0, test)" in message and "'d' is on 2 sides (0, 1)" in message
+    assert "'a' is in 2 subsets (0, test)" in message and "'d' is in 2 subsets (0, 1)" in message
     assert "['x'] are neither fold numbers nor 'test'" in message
     assert "column fold" in message
 
@@ -127,8 +127,8 @@ def test_given_folds_must_be_numbered_without_a_gap(numbers):
 @pytest.mark.parametrize(
     ("folds", "test", "fault"),
     [
-        ((("a",), ("b", "a")), ("c",), r"\['a'\] are on several"),
-        ((("a",), ("b",)), ("a", "b"), r"\['a', 'b'\] are on several"),
+        ((("a",), ("b", "a")), ("c",), r"\['a'\] are in several"),
+        ((("a",), ("b",)), ("a", "b"), r"\['a', 'b'\] are in several"),
         ((("a", "a"), ("b",)), (), r"\['a'\]"),
         ((("a",), ()), ("b",), r"\[1\] have none"),
         ((("a",),), ("b",), "two folds or more, got 1"),
@@ -141,9 +141,9 @@ def test_check_names_offenders(folds, test, fault):
 
 def test_side_of_a_patient():
     splits = valid_splits()
-    assert [splits.side(patient) for patient in "abcd"] == ["0", "0", "1", "test"]
+    assert [splits.subset(patient) for patient in "abcd"] == ["0", "0", "1", "test"]
     with pytest.raises(UserError, match="'e' is in no fold"):
-        splits.side("e")
+        splits.subset("e")
 
 
 def test_written_splits_read_back_equal(tmp_path):

@@ -80,12 +80,12 @@ def findings(phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> F
     config.write_text(EXPERIMENT)
     experiment = open_experiment(str(config), str(folder / "runs"))
     found = find_siss_cases(phantom_cases, SEQUENCES)
-    sides = [*("0", "1", "1"), *["test"] * TESTED]
+    subsets = [*("0", "1", "1"), *["test"] * TESTED]
     cases = {
         case.name: Case(
-            name=case.name, patient=case.patient, images=case.images, mask=case.mask, fold=side
+            name=case.name, patient=case.patient, images=case.images, mask=case.mask, fold=subset
         )
-        for case, side in zip(found, sides, strict=True)
+        for case, subset in zip(found, subsets, strict=True)
     }
     rows, results = _scored(experiment, [case for case in cases.values() if case.fold == "test"])
     return Findings(
