@@ -75,7 +75,7 @@ parameters:
   focal_weight: {low: 0.0, high: 1.0}
   batch_size: {choices: [8, 16, 32]}
   augmentation: {low: 0.0, high: 1.0}
-  lesion_share: {low: 0.3, high: 0.9}
+  lesion_fraction: {low: 0.3, high: 0.9}
 """
 
 

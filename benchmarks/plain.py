@@ -65,7 +65,7 @@ SPACE = {
             for name, value in {
                 **{"pretrained": False, "weight_decay": 1e-4, "dice_weight": 1.0},
                 **{"cross_entropy_weight": 1.0, "focal_weight": 0.0, "augmentation": 0.0},
-                "lesion_share": 0.5,
+                "lesion_fraction": 0.5,
             }.items()
         },
     },

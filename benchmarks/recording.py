@@ -90,7 +90,11 @@ def compare(
     options: Options,
 ) -> tuple[list[EpochResult], list[EpochResult]]:
     config = TrialConfig(
-        encoder=encoder, encoder_depth=depth, batch_size=BATCH, augmentation=0.5, lesion_share=0.5
+        encoder=encoder,
+        encoder_depth=depth,
+        batch_size=BATCH,
+        augmentation=0.5,
+        lesion_fraction=0.5,
     )
     epochs = options.times(EPOCHS)
     validation = slices.keep(np.arange(len(slices)) < len(slices) // 4)

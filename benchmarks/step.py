@@ -98,7 +98,11 @@ def compare(
     options: Options,
 ) -> list[Comparison]:
     config = TrialConfig(
-        encoder=encoder, encoder_depth=depth, batch_size=BATCH, augmentation=0.0, lesion_share=0.5
+        encoder=encoder,
+        encoder_depth=depth,
+        batch_size=BATCH,
+        augmentation=0.0,
+        lesion_fraction=0.5,
     )
     network = build_network(encoder=encoder, encoder_depth=depth, channels=4)
     repeats = options.times(3) + 1

@@ -61,7 +61,7 @@ class TrialConfig(Record):
         focal_weight: Weight of the focal loss. The three weights are divided by their sum.
         batch_size: Slices a step.
         augmentation: Strength of the augmentation, from 0 (none) to 1.
-        lesion_share: Share of an epoch's slices that show a lesion.
+        lesion_fraction: Fraction of an epoch's slices that show a lesion.
     """
 
     learning_rate: Positive = 1e-3
@@ -74,7 +74,7 @@ class TrialConfig(Record):
     focal_weight: NotNegative = 0.0
     batch_size: Count = 16
     augmentation: Share = 0.5
-    lesion_share: Share = 0.5
+    lesion_fraction: Share = 0.5
 
     @model_validator(mode="after")
     def _never_pure_dice(self) -> TrialConfig:

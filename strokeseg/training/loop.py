@@ -286,7 +286,7 @@ class Training:
 
     def _draw_batches(self, generator: np.random.Generator) -> list[NDArray[np.int64]]:
         has_lesion = self._training.lesion_voxels > 0
-        drawn = draw_epoch(has_lesion, self._slices, self._config.lesion_share, generator)
+        drawn = draw_epoch(has_lesion, self._slices, self._config.lesion_fraction, generator)
         return cut_batches(drawn, self._config.batch_size)
 
     def _new_recording(self) -> Recording | None:

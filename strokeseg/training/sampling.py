@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 def draw_epoch(
     has_lesion: NDArray[np.bool_],
     slices: int,
-    lesion_share: float,
+    lesion_fraction: float,
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Draw the slices of one epoch, in the order of training.
@@ -24,14 +24,14 @@ def draw_epoch(
     Args:
         has_lesion: (N,) bool, one a slice; N of 1 or more.
         slices: How many to draw.
-        lesion_share: Share of the draws with lesion, 0 to 1, rounded to whole slices.
+        lesion_fraction: Fraction of the draws with lesion, 0 to 1, rounded to whole slices.
         generator: The source of the draw.
 
     Returns:
         (slices,) int64 positions in `has_lesion`.
     """
     with_lesion, without_lesion = np.flatnonzero(has_lesion), np.flatnonzero(~has_lesion)
-    lesions = round(slices * lesion_share)
+    lesions = round(slices * lesion_fraction)
     if len(with_lesion) == 0:
         lesions = 0
     elif len(without_lesion) == 0:

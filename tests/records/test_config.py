@@ -206,7 +206,7 @@ def test_dice_is_never_the_only_loss(weights: tuple[float, float, float], allowe
         {"encoder_depth": 6},
         {"batch_size": 0},
         {"augmentation": 1.01},
-        {"lesion_share": -0.01},
+        {"lesion_fraction": -0.01},
         {"dropout": 0.5},
     ],
 )

@@ -24,7 +24,7 @@ EPOCHS = 4
 SPACE = Space(
     dimensions={
         "learning_rate": Dimension(low=1e-4, high=1e-2, log=True),
-        "lesion_share": Dimension(low=0.0, high=1.0),
+        "lesion_fraction": Dimension(low=0.0, high=1.0),
         "batch_size": Dimension(choices=(8, 16)),
     },
     first=(),
@@ -245,8 +245,8 @@ def test_a_trial_that_failed_once_is_not_run_again_by_the_next_driver(journal: P
 
 
 def _score(config: TrialConfig) -> float:
-    """A bowl with its best point at a learning rate of 1e-3 and a lesion share of 0.5."""
-    return 1.0 - abs(config.lesion_share - 0.5) - 10 * abs(config.learning_rate - 1e-3)
+    """A bowl with its best point at a learning rate of 1e-3 and a lesion fraction of 0.5."""
+    return 1.0 - abs(config.lesion_fraction - 0.5) - 10 * abs(config.learning_rate - 1e-3)
 
 
 @pytest.mark.parametrize("stops", [(3,), (1, 6), tuple(range(10))])
@@ -602,7 +602,7 @@ def test_every_sampler_proposes_points_of_the_space_and_goes_on_alike(
         histories.append(configs)
     assert histories[0] == histories[1]
     assert all(1e-4 <= config.learning_rate <= 1e-2 for config in histories[0])
-    assert len({config.lesion_share for config in histories[0]}) == 12
+    assert len({config.lesion_fraction for config in histories[0]}) == 12
 
 
 def k_fold(ledger: Ledger, number: int, scores: dict[str, float]) -> int:

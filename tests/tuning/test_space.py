@@ -81,7 +81,7 @@ def test_a_range_is_sampled_between_its_ends_by_its_kind(tmp_path: Path) -> None
         tmp_path,
         """\
   learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-  lesion_share: {low: 0.25, high: 0.75}
+  lesion_fraction: {low: 0.25, high: 0.75}
   encoder_depth: {low: 3, high: 5}
 """,
     )
@@ -89,14 +89,14 @@ def test_a_range_is_sampled_between_its_ends_by_its_kind(tmp_path: Path) -> None
     point = space.ask(trial)
     assert trial.distributions == {
         "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
-        "lesion_share": FloatDistribution(0.25, 0.75),
+        "lesion_fraction": FloatDistribution(0.25, 0.75),
         "encoder_depth": IntDistribution(3, 5),
     }
     assert isinstance(point.encoder_depth, int)
     drawn = points(space, 60)
     assert {point.encoder_depth for point in drawn} == {3, 4, 5}
     assert all(1e-4 <= point.learning_rate <= 1e-2 for point in drawn)
-    assert all(0.25 <= point.lesion_share <= 0.75 for point in drawn)
+    assert all(0.25 <= point.lesion_fraction <= 0.75 for point in drawn)
 
 
 def test_choices_are_all_drawn_and_a_value_is_never_asked_for(tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_conditions_may_build_on_each_other(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
         """\
-  augmentation: {low: 0.9, high: 1.0, when: {lesion_share: [0.3]}, otherwise: 0.0}
-  lesion_share: {choices: [0.3, 0.4], when: {batch_size: [8]}, otherwise: 0.7}
+  augmentation: {low: 0.9, high: 1.0, when: {lesion_fraction: [0.3]}, otherwise: 0.0}
+  lesion_fraction: {choices: [0.3, 0.4], when: {batch_size: [8]}, otherwise: 0.7}
   batch_size: {choices: [8, 16]}
 """,
     )
     kinds = {
-        (point.batch_size, point.lesion_share, point.augmentation >= 0.9)
+        (point.batch_size, point.lesion_fraction, point.augmentation >= 0.9)
         for point in points(space, 60)
     }
     assert kinds == {(8, 0.3, True), (8, 0.4, False), (16, 0.7, False)}
@@ -155,19 +155,19 @@ def test_a_base_is_overridden_parameter_by_parameter(tmp_path: Path) -> None:
         tmp_path,
         f"first: [{{batch_size: 8}}]\nparameters:\n{ENCODER}"
         "  batch_size: {choices: [8, 16]}\n  focal_weight: {value: 0.5}\n"
-        "  lesion_share: {value: 0.3}\n",
+        "  lesion_fraction: {value: 0.3}\n",
         "base.yaml",
     )
     text = (
         "base: base.yaml\nparameters:\n  batch_size: {choices: [8, 32]}\n"
-        "  lesion_share: null\n  augmentation: {value: 0.1}\n"
+        "  lesion_fraction: null\n  augmentation: {value: 0.1}\n"
     )
     space = load_space(written(tmp_path, text))
     assert space.dimensions["batch_size"].choices == (8, 32)
     assert space.dimensions["focal_weight"].value == 0.5
     assert space.dimensions["augmentation"].value == 0.1
     # Taken out of the space by its heir, it has the default again.
-    assert "lesion_share" not in space.dimensions
+    assert "lesion_fraction" not in space.dimensions
     assert space.first == ({"batch_size": 8},)
     heir = load_space(written(tmp_path, text + "first: [{batch_size: 32}]\n"))
     assert heir.first == ({"batch_size": 32},)
@@ -188,15 +188,15 @@ def test_a_missing_base_is_named(tmp_path: Path) -> None:
 def test_first_points_come_first(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
-        "  batch_size: {choices: [8, 16]}\n  lesion_share: {low: 0.1, high: 0.9}\n",
-        "[{batch_size: 16, lesion_share: 0.5}, {batch_size: 8}]",
+        "  batch_size: {choices: [8, 16]}\n  lesion_fraction: {low: 0.1, high: 0.9}\n",
+        "[{batch_size: 16, lesion_fraction: 0.5}, {batch_size: 8}]",
     )
     asked = study()
     enqueue_first(asked, space)
     drawn = [space.ask(asked.ask()) for _ in range(3)]
-    assert (drawn[0].batch_size, drawn[0].lesion_share) == (16, 0.5)
+    assert (drawn[0].batch_size, drawn[0].lesion_fraction) == (16, 0.5)
     # What a first point leaves out is sampled.
-    assert drawn[1].batch_size == 8 and drawn[1].lesion_share != 0.5
+    assert drawn[1].batch_size == 8 and drawn[1].lesion_fraction != 0.5
     assert [trial.system_attrs.get("fixed_params") is not None for trial in asked.trials] == [
         True,
         True,
@@ -285,9 +285,9 @@ def test_pure_dice_behind_a_condition_is_found_too(tmp_path: Path, parameters: s
     ("first", "fault"),
     [
         ("[{batch_size: 64}]", "first.0: batch_size cannot be 64"),
-        ("[{batch_size: 8}, {lesion_share: 0.95}]", "first.1: lesion_share cannot be 0.95"),
+        ("[{batch_size: 8}, {lesion_fraction: 0.95}]", "first.1: lesion_fraction cannot be 0.95"),
         ("[{dropout: 0.5}]", "first.0: dropout is no parameter of the space"),
-        ("[{lesion_share: true}]", "first.0: lesion_share cannot be True"),
+        ("[{lesion_fraction: true}]", "first.0: lesion_fraction cannot be True"),
         ("[{encoder_depth: 3.5}]", "first.0: encoder_depth cannot be 3.5"),
         ("{batch_size: 8}", "first"),
     ],
@@ -298,7 +298,7 @@ first: {first}
 parameters:
 {ENCODER}  batch_size: {{choices: [8, 16]}}
   encoder_depth: {{low: 3, high: 5}}
-  lesion_share: {{low: 0.1, high: 0.9}}
+  lesion_fraction: {{low: 0.1, high: 0.9}}
 """
     assert fault in fault_of(tmp_path, text)
 
@@ -361,7 +361,7 @@ def test_the_default_is_the_first_point_completed_by_what_is_usual(tmp_path: Pat
   encoder_depth: {low: 3, high: 4}
   batch_size: {choices: [4, 8]}
   augmentation: {value: 0.25}
-  lesion_share: {low: 0.5, high: 1.0, when: {batch_size: [8]}}
+  lesion_fraction: {low: 0.5, high: 1.0, when: {batch_size: [8]}}
 """,
         first="[{learning_rate: 0.02}]",
     )

@@ -204,7 +204,7 @@ def test_what_was_inherited_is_inherited_on(bench: Bench) -> None:
     with bench.open(trials=1, grace_epochs=6) as study:
         ran(study, *[0.9] * 6)
     keep_weights(bench, "axial", 0, b"the best")
-    for number, parameter in enumerate(("lesion_share", "augmentation"), start=1):
+    for number, parameter in enumerate(("lesion_fraction", "augmentation"), start=1):
         with bench.space.open("a") as file:
             file.write(f"  {parameter}: {{low: 0.1, high: 0.9}}\n")
         with bench.open(trials=1, grace_epochs=6, new_study=True) as study:
@@ -225,14 +225,14 @@ def test_a_new_study_inherits_the_trials_that_fit_the_changed_space(bench: Bench
     assert 0 in small
     # Only points of 8 slices are left, and a parameter is new.
     bench.space.write_text(
-        SCRATCH.replace("[8, 16]", "[8, 32]") + "  lesion_share: {low: 0.1, high: 0.9}\n"
+        SCRATCH.replace("[8, 16]", "[8, 32]") + "  lesion_fraction: {low: 0.1, high: 0.9}\n"
     )
     with bench.open(trials=3, grace_epochs=6, new_study=True) as study:
         assert study.ledger.remaining() == 3
         known = [t for t in study.optuna.trials if "inherited" in t.user_attrs]
         assert [trial.value for trial in known] == [boards[number].dice for number in small]
         for trial in known:
-            assert trial.params["lesion_share"] == 0.5
+            assert trial.params["lesion_fraction"] == 0.5
             assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
         # Only what has its weights stands on the leaderboard.
         listed = study.ledger.rows()
@@ -317,7 +317,7 @@ def test_a_study_says_how_it_is_searched(bench: Bench) -> None:
 def test_a_new_study_that_was_killed_at_its_beginning_begins_again(bench: Bench) -> None:
     with bench.open(trials=2) as study:
         ran(study, *[0.4] * 6)
-    bench.space.write_text(SCRATCH + "  lesion_share: {low: 0.1, high: 0.9}\n")
+    bench.space.write_text(SCRATCH + "  lesion_fraction: {low: 0.1, high: 0.9}\n")
     with bench.open(new_study=True):
         pass
     # Nothing of its own has run yet: as if killed just then.
