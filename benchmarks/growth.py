@@ -76,13 +76,13 @@ def measure(what: str, count: int, rounds: int) -> None:
         for number in range(rounds):
             folder = Path(name).absolute() / str(number)
             folder.mkdir()
-            tell = Telling(f"round {number + 1}, ", count, shared)
+            tell = ProgressLines(f"round {number + 1}, ", count, shared)
             (run_trials if what == "trials" else run_cases)(folder, count, tell)
             gc.collect()
             tell("after")
 
 
-class Telling:
+class ProgressLines:
     """Prints a row at given shares of the work."""
 
     def __init__(self, title: str, count: int, shared_mb: float) -> None:
@@ -122,7 +122,7 @@ def size_mb(folder: Path) -> float:
     return found / 1e6
 
 
-def run_trials(folder: Path, count: int, tell: Telling) -> None:
+def run_trials(folder: Path, count: int, tell: ProgressLines) -> None:
     """Search with stand-in trials."""
     suggest: Callable[..., Any] = StudySearcher.suggest
 
@@ -155,13 +155,13 @@ def write_cases(folder: Path, count: int) -> None:
     subprocess.run([sys.executable, "-c", command], check=True)
 
 
-def run_cases(folder: Path, count: int, tell: Telling) -> None:
+def run_cases(folder: Path, count: int, tell: ProgressLines) -> None:
     """Prepare the cases beside the folder."""
     config = folder / "growth.yaml"
     config.write_text(f"data: {{path: {folder.parent / 'cases'}}}\n")
     spread = steps.spread
 
-    def telling_spread(work: Any, cases: Any, show: Any, **how: Any) -> Any:
+    def reporting_spread(work: Any, cases: Any, show: Any, **how: Any) -> Any:
         part = "check" if isinstance(work, steps.CheckTask) else "slice"
         tell(f"before {part}")
         found = spread(work, cases, show, **how)
@@ -169,7 +169,7 @@ def run_cases(folder: Path, count: int, tell: Telling) -> None:
         return found
 
     said = StringIO()
-    with wrapped(steps, spread=telling_spread), redirect_stdout(said):
+    with wrapped(steps, spread=reporting_spread), redirect_stdout(said):
         code = prepare.main(["--experiment", str(config), "--storage", str(folder / "runs")])
     if code:
         raise SystemExit(f"prepare ended with {code}:\n{said.getvalue()}")

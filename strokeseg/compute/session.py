@@ -76,7 +76,7 @@ def ray_session(storage: Path | None = None, data: Path | None = None) -> Iterat
             os.environ.setdefault(name, milliseconds)
         with (
             temporary_folder(_place(), _PREFIX) as folder,
-            _telling_logs(folder),
+            _reporting_logs(folder),
             _started(_private_session(folder)),
             _watched(folder),
         ):
@@ -138,7 +138,7 @@ def _log_errors(data: Mapping[str, Any], ignore_prefix: bool) -> None:
 
 
 @contextmanager
-def _telling_logs(folder: Path) -> Iterator[None]:
+def _reporting_logs(folder: Path) -> Iterator[None]:
     """Copy the ends of Ray's logs to ours when they may be asked for, before they go."""
     with ExitStack() as ends:
         # Whatever ends the session, but what the user can mend or has asked for.

@@ -66,7 +66,7 @@ def write_quality_picture(
     Raises:
         UserError: When the folder cannot be written to.
     """
-    place = telling_place(mask)
+    place = indices_to_show(mask)
     x, y, z = (side * step for side, step in zip(mask.shape, spacing_mm, strict=True))
     pixels_per_mm = _PANEL_SIDE / max(x, y, z)
     planes = [_plane(images, mask, axis, place[axis], spacing_mm, pixels_per_mm) for axis in AXES]
@@ -75,7 +75,7 @@ def write_quality_picture(
         picture.save(temporary, format="PNG")
 
 
-def telling_place(mask: NDArray[np.uint8]) -> dict[str, int]:
+def indices_to_show(mask: NDArray[np.uint8]) -> dict[str, int]:
     """Choose a slice along each axis: where the largest lesion is largest, else the middle.
 
     Args:

@@ -14,7 +14,7 @@ from strokeseg.records.summary import VOTE, ScoreRow
 from strokeseg.reporting import plots, search_plots, tables, wording
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markup import Html, join, tag
-from strokeseg.reporting.pictures import data_uri, draw_planes, see_case, telling_cases
+from strokeseg.reporting.pictures import cases_to_show, data_uri, draw_planes, see_case
 from strokeseg.reporting.style import STYLE
 from strokeseg.reporting.tables import Table
 from strokeseg.reporting.viewer import viewer, viewer_script
@@ -135,7 +135,7 @@ def _cases(findings: Findings) -> list[Html]:
         "R: the patient's right; A: the front.",
         class_="note",
     )
-    rows = telling_cases(findings.rows(VOTE))
+    rows = cases_to_show(findings.rows(VOTE))
     return [
         lines,
         *(_picture(findings, which, row) for which, row in rows.items()),

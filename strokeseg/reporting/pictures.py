@@ -57,7 +57,7 @@ class SeenCase:
     grid: Grid
 
 
-def telling_cases(rows: Sequence[ScoreRow]) -> dict[str, ScoreRow]:
+def cases_to_show(rows: Sequence[ScoreRow]) -> dict[str, ScoreRow]:
     """Choose the worst, the median and the best case, each case once.
 
     Args:
@@ -137,7 +137,7 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def telling_position(seen: SeenCase, axis: int) -> int:
+def slice_to_show(seen: SeenCase, axis: int) -> int:
     """The slice across an axis of the array that shows most of the lesion."""
     for mask in (seen.truth, seen.prediction):
         if mask.any():
@@ -152,7 +152,7 @@ def largest_slice(mask: NDArray[np.bool_], axis: int) -> int:
 
 
 def _panel(seen: SeenCase, axis: int, letter: str) -> Image.Image:
-    index = telling_position(seen, axis)
+    index = slice_to_show(seen, axis)
     spacing = [side for place, side in enumerate(seen.grid.spacing_mm) if place != axis]
     layers = [
         upright(np.take(volume, index, axis=axis))

@@ -32,7 +32,7 @@ from strokeseg.training.cuda_graph import Recording, ready_for_recording, set_ra
 from strokeseg.training.inference import predict_batch
 from strokeseg.training.loss import MixedLoss
 from strokeseg.training.memory import memory_gb
-from strokeseg.training.pictures import SeenSlice, telling_slices
+from strokeseg.training.pictures import SeenSlice, slices_to_show
 from strokeseg.training.precision import Stepper, reduced_type
 from strokeseg.training.sampling import cut_batches, draw_epoch
 from strokeseg.training.schedule import rate_factor
@@ -129,7 +129,7 @@ class Training:
         self._seed = seed
         self._mirror = mirror
         self._epoch = 0
-        self._telling: dict[str, int] = {}
+        self._shown: dict[str, int] = {}
         # Module.to knows memory formats, but its declaration does not.
         layout: dict[str, Any] = {"memory_format": torch.channels_last}
         self.network = network.to(self._device, **layout)
@@ -210,16 +210,16 @@ class Training:
         self._epoch = int(state["epoch"])
 
     def seen_slices(self) -> dict[str, SeenSlice]:
-        """Return the slices that tell most about the last epoch's validation.
+        """Return the slices to show of the last epoch's validation.
 
         Returns:
-            By the names of `telling_slices`; none before the first epoch.
+            By the names of `slices_to_show`; none before the first epoch.
         """
-        if not self._telling:
+        if not self._shown:
             return {}
         validation = self._validation
-        asked = np.array(list(self._telling.values()))
-        images, masks = validation.gather(asked, self._device)
+        positions = np.array(list(self._shown.values()))
+        images, masks = validation.gather(positions, self._device)
         self.network.eval()
         lesion = predict_batch(self.network, images, self._stepper.kind) >= THRESHOLD
         layers = [layer.cpu().numpy() for layer in (images, masks[:, 0] > 0, lesion[:, 0])]
@@ -233,7 +233,7 @@ class Training:
                 prediction=prediction,
             )
             for (name, position), image, truth, prediction in zip(
-                self._telling.items(), *layers, strict=True
+                self._shown.items(), *layers, strict=True
             )
         }
 
@@ -267,9 +267,9 @@ class Training:
         data_seconds = 0.0
         with closing(self._training.batches(plan, self._device)) as batches:
             for step, batch in enumerate(plan):
-                asked = time.perf_counter()
+                requested = time.perf_counter()
                 images, masks = next(batches)
-                data_seconds += time.perf_counter() - asked
+                data_seconds += time.perf_counter() - requested
                 factor = rate_factor(first_step + step, self._epochs * len(plan))
                 set_rate(self._optimiser, factor * self._config.learning_rate)
                 if self._recording is None:
@@ -319,7 +319,7 @@ class Training:
             where=f"epoch {self._epoch + 1}, in validation",
             reduced=self._stepper.kind,
         )
-        self._telling = telling_slices(validation.lesion_voxels, overlap, predicted)
+        self._shown = slices_to_show(validation.lesion_voxels, overlap, predicted)
         return dice_by_case(validation.cases, overlap, predicted, validation.lesion_voxels)
 
 

@@ -55,10 +55,10 @@ class SeenSlice:
         return f"case {self.case}, slice {self.index}: {dice}, {false} false positives"
 
 
-def telling_slices(
+def slices_to_show(
     lesion_voxels: NDArray[np.int64], overlap: NDArray[np.int64], predicted: NDArray[np.int64]
 ) -> dict[str, int]:
-    """Choose the slices that tell most about a network.
+    """Choose the best and the worst slices of a validation.
 
     Args:
         lesion_voxels: (N,) true lesion voxels of each slice.

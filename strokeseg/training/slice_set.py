@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from strokeseg.imaging.slices import hold_brain
-from strokeseg.training.stores import MappedSlices, Store, hold
+from strokeseg.training.stores import MappedSlices, Store, copy_to_device
 
 _BATCHES_AHEAD = 8
 
@@ -87,7 +87,7 @@ class SliceSet:
     def on(self, device: torch.device) -> SliceSet:
         """Return the same slices, the whole store of which is held on a device."""
         return SliceSet(
-            store=hold(self.store, device),
+            store=copy_to_device(self.store, device),
             cases=self.cases,
             lesion_voxels=self.lesion_voxels,
             holds_brain=self.holds_brain,

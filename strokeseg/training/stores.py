@@ -134,7 +134,7 @@ class UnpackedSlices:
         return 1 if device.type == "cpu" else _FILE_READERS
 
 
-class HeldSlices:
+class DeviceSlices:
     """Slices on a device.
 
     Args:
@@ -166,14 +166,14 @@ class HeldSlices:
         return 0
 
 
-def hold(store: Store, device: torch.device, batch_size: int = 256) -> HeldSlices:
+def copy_to_device(store: Store, device: torch.device, batch_size: int = 256) -> DeviceSlices:
     """Put all slices of a store on a device."""
     images = torch.empty((len(store), *store.shape), dtype=torch.float16, device=device)
     masks = torch.empty((len(store), 1, *store.shape[1:]), dtype=torch.uint8, device=device)
     for start in range(0, len(store), batch_size):
         rows = np.arange(start, min(start + batch_size, len(store)))
         images[rows[0] : rows[-1] + 1], masks[rows[0] : rows[-1] + 1] = store.fetch(rows, device)
-    return HeldSlices(images, masks)
+    return DeviceSlices(images, masks)
 
 
 def _room_for(

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from strokeseg.imaging.panels import PREDICTION_COLOUR
-from strokeseg.imaging.quality_picture import telling_place, write_quality_picture
+from strokeseg.imaging.quality_picture import indices_to_show, write_quality_picture
 
 
 def test_slices_go_through_the_largest_lesion_where_it_is_largest():
@@ -13,12 +13,12 @@ def test_slices_go_through_the_largest_lesion_where_it_is_largest():
     mask[1:3, 1:3, 1:3] = 1  # Eight voxels, far from the larger lesion.
     mask[10:13, 20:22, 30:34] = 1  # Three x two x four voxels.
     mask[11, 20:26, 31] = 1  # Its slice 11 along X and 31 along Z has four more.
-    place = telling_place(mask)
+    place = indices_to_show(mask)
     assert place == {"sagittal": 11, "coronal": 20, "axial": 31}
 
 
 def test_without_a_lesion_slices_go_through_the_middle():
-    place = telling_place(np.zeros((20, 30, 41), dtype=np.uint8))
+    place = indices_to_show(np.zeros((20, 30, 41), dtype=np.uint8))
     assert place == {"sagittal": 10, "coronal": 15, "axial": 20}
 
 

@@ -13,10 +13,10 @@ from strokeseg.records.summary import ScoreRow
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.pictures import (
     SeenCase,
+    cases_to_show,
     draw_planes,
     see_case,
-    telling_cases,
-    telling_position,
+    slice_to_show,
 )
 from strokeseg.reporting.viewer import _small, _sprite
 from strokeseg.training.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
@@ -42,7 +42,7 @@ def rows_of(*dice: float) -> list[ScoreRow]:
 def test_worst_median_and_best_are_different_cases(
     dice: tuple[float, ...], chosen: dict[str, str]
 ) -> None:
-    found = telling_cases(rows_of(*dice))
+    found = cases_to_show(rows_of(*dice))
     assert {which: row.case for which, row in found.items()} == chosen
 
 
@@ -60,11 +60,11 @@ def seen(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) ->
 
 def test_the_slice_shown_has_most_of_the_true_lesion() -> None:
     case = seen((20, 20, 20), (1, 1, 1))
-    assert telling_position(case, 2) == 10
+    assert slice_to_show(case, 2) == 10
     case.prediction[3:5, 3:5, 4] = True
-    assert telling_position(case, 2) == 4
+    assert slice_to_show(case, 2) == 4
     case.truth[5, 5, 7] = case.truth[5:7, 5, 8] = True
-    assert telling_position(case, 2) == 8
+    assert slice_to_show(case, 2) == 8
 
 
 def test_planes_are_as_wide_as_the_brain_and_show_both_outlines() -> None:

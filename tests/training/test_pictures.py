@@ -17,7 +17,7 @@ from strokeseg.training.pictures import (
     SeenSlice,
     draw_picture,
     outlines,
-    telling_slices,
+    slices_to_show,
 )
 from strokeseg.training.slice_set import SliceSet
 
@@ -44,7 +44,7 @@ from strokeseg.training.slice_set import SliceSet
 def test_the_slices_that_tell_most_are_chosen(
     lesion: list[int], overlap: list[int], predicted: list[int], expected: dict[str, int]
 ) -> None:
-    assert telling_slices(np.array(lesion), np.array(overlap), np.array(predicted)) == expected
+    assert slices_to_show(np.array(lesion), np.array(overlap), np.array(predicted)) == expected
 
 
 def marked(*rows: str) -> np.ndarray:
