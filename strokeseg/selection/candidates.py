@@ -49,7 +49,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slate:
+class Candidates:
     """All candidates of an experiment.
 
     Attributes:
@@ -61,7 +61,7 @@ class Slate:
     without_weights: tuple[str, ...] = ()
 
     @property
-    def candidates(self) -> dict[str, Candidate]:
+    def by_name(self) -> dict[str, Candidate]:
         """All of them by name, axis by axis, best first."""
         return {one.name: one for of_axis in self.by_axis.values() for one in of_axis}
 
@@ -75,7 +75,7 @@ def find_candidates(
     experiment: Experiment,
     preparation: Preparation,
     boards: Mapping[str, Sequence[LeaderboardRow]],
-) -> Slate:
+) -> Candidates:
     """Find the best complete trials of every axis that may be promoted.
 
     Raises:
@@ -101,7 +101,7 @@ def find_candidates(
                 by_axis[axis].append(candidate(experiment, preparation, axis, row))
             else:
                 gone.append(f"{axis} trial {row.trial}")
-    return Slate(by_axis=by_axis, without_weights=tuple(gone))
+    return Candidates(by_axis=by_axis, without_weights=tuple(gone))
 
 
 def candidate(

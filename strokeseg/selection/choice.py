@@ -8,7 +8,7 @@ from strokeseg.records.config import Show
 from strokeseg.records.ensemble import Rule
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.preparation import Preparation
-from strokeseg.selection.candidates import Slate, unseen_cases
+from strokeseg.selection.candidates import Candidates, unseen_cases
 from strokeseg.selection.options import best_of_each_axis
 from strokeseg.selection.out_of_fold import collect_evidence
 from strokeseg.selection.record import Outcome
@@ -19,7 +19,7 @@ from strokeseg.selection.steps import leave_each_out, take_steps
 def choose_ensemble(
     experiment: Experiment,
     preparation: Preparation,
-    slate: Slate,
+    candidates: Candidates,
     *,
     device: torch.device,
     show: Show,
@@ -29,7 +29,7 @@ def choose_ensemble(
     Args:
         experiment: Whose ensemble.
         preparation: The experiment's.
-        slate: Among whom to choose.
+        candidates: The trials to choose from.
         device: Where to compute the predictions.
         show: Called after every predicted case.
 
@@ -38,24 +38,24 @@ def choose_ensemble(
     """
     settings = experiment.config.ensemble
     start = Choice(
-        members=best_of_each_axis(slate.names, settings.members_per_axis),
+        members=best_of_each_axis(candidates.names, settings.members_per_axis),
         rule=Rule(threshold=settings.threshold),
     )
     if settings.choose == "vote":
         return Outcome(method="vote", start=start, chosen=start)
-    candidates = list(slate.candidates.values())
-    cases = unseen_cases(preparation, candidates)
+    compared = list(candidates.by_name.values())
+    cases = unseen_cases(preparation, compared)
     evidence = collect_evidence(
         experiment,
         preparation,
-        candidates,
+        compared,
         cases,
         lowest_threshold=min(LOWEST_THRESHOLD, settings.threshold),
         device=device,
         show=show,
     )
     scores = PatientScores(evidence)
-    chosen, steps = take_steps(scores, start, slate.names, settings.choose)
+    chosen, steps = take_steps(scores, start, candidates.names, settings.choose)
     return Outcome(
         method=settings.choose,
         start=start,
@@ -65,6 +65,6 @@ def choose_ensemble(
         cases=len(cases),
         dice_start=float(scores.of(start).mean()),
         dice_chosen=float(scores.of(chosen).mean()),
-        left_out=leave_each_out(scores, start, slate.names, settings.choose),
-        k_fold=any(len(one.files) > 1 for one in candidates),
+        left_out=leave_each_out(scores, start, candidates.names, settings.choose),
+        k_fold=any(len(one.files) > 1 for one in compared),
     )

@@ -17,7 +17,7 @@ from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.leaderboard import LeaderboardRow, best_by_start, read_leaderboard
 from strokeseg.records.phrases import STEP_COLUMNS, count, step_rows
 from strokeseg.records.preparation import Preparation, read_preparation
-from strokeseg.selection.candidates import Candidate, Slate, candidate, find_candidates
+from strokeseg.selection.candidates import Candidate, Candidates, candidate, find_candidates
 from strokeseg.selection.choice import choose_ensemble
 from strokeseg.selection.record import Outcome, as_values, sentences
 
@@ -38,10 +38,10 @@ def promote(experiment: Experiment, device: torch.device) -> EnsembleRecord:
     """
     preparation = read_preparation(experiment)
     boards = {axis: _read_board(experiment, axis) for axis in AXES}
-    slate = find_candidates(experiment, preparation, boards)
+    candidates = find_candidates(experiment, preparation, boards)
     comparison = _comparison(experiment, preparation, boards)
-    outcome = _choose(experiment, preparation, slate, device)
-    chosen = [slate.candidates[name] for _, name in outcome.chosen.members]
+    outcome = _choose(experiment, preparation, candidates, device)
+    chosen = [candidates.by_name[name] for _, name in outcome.chosen.members]
     record = EnsembleRecord.model_validate(
         {
             "name": experiment.name,
@@ -59,25 +59,27 @@ def promote(experiment: Experiment, device: torch.device) -> EnsembleRecord:
     for promoted in (chosen, *comparison.values()):
         for one in promoted:
             files.update(one.members)
-    choice = as_values(outcome, slate.names)
+    choice = as_values(outcome, candidates.names)
     notes = {experiment.choice_json.name: choice}
     write_ensemble(experiment.ensemble_folder, record, files, notes)
-    _print_choice(slate, outcome, choice)
+    _print_choice(candidates, outcome, choice)
     _print_members(chosen, record, complete=len(comparison) == len(_STARTS))
     print(f"Ensemble: {experiment.ensemble_folder / RECORD_NAME}")
     return record
 
 
 def _choose(
-    experiment: Experiment, preparation: Preparation, slate: Slate, device: torch.device
+    experiment: Experiment, preparation: Preparation, candidates: Candidates, device: torch.device
 ) -> Outcome:
     if experiment.config.ensemble.choose == "vote":
-        return choose_ensemble(experiment, preparation, slate, device=device, show=lambda *_: None)
+        return choose_ensemble(
+            experiment, preparation, candidates, device=device, show=lambda *_: None
+        )
     with (
         ray_session(experiment.folder, experiment.data_path),
         cli.progress("Computing predictions, by case") as show,
     ):
-        return choose_ensemble(experiment, preparation, slate, device=device, show=show)
+        return choose_ensemble(experiment, preparation, candidates, device=device, show=show)
 
 
 def _read_board(experiment: Experiment, axis: str) -> list[LeaderboardRow]:
@@ -112,10 +114,10 @@ def _member_names(promoted: Sequence[Candidate]) -> dict[str, list[str]]:
     return names
 
 
-def _print_choice(slate: Slate, outcome: Outcome, choice: Mapping[str, Any]) -> None:
-    if slate.without_weights:
+def _print_choice(candidates: Candidates, outcome: Outcome, choice: Mapping[str, Any]) -> None:
+    if candidates.without_weights:
         print(
-            f"No candidates, since their weights are gone: {', '.join(slate.without_weights)} "
+            f"No candidates, since their weights are gone: {', '.join(candidates.without_weights)} "
             "(a search keeps those of the best ensemble.candidates_per_axis trials)"
         )
     if outcome.steps:
