@@ -37,13 +37,13 @@ class Vote:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
-    """One case, as all methods see it.
+class MethodMasks:
+    """The masks of one case by all methods.
 
     Attributes:
         masks: By method, (X, Y, Z) uint8, 0 or 1, on the case's native grid.
         kinds: By method.
-        decision: What the ensemble as promoted says.
+        decision: The decision of the ensemble as promoted.
     """
 
     masks: dict[str, NDArray[np.uint8]]
@@ -81,12 +81,12 @@ def all_members(record: EnsembleRecord) -> dict[str, tuple[str, ...]]:
     return {axis: tuple(of_axis) for axis, of_axis in names.items()}
 
 
-def judge(
+def apply_methods(
     record: EnsembleRecord,
     maps: Iterable[tuple[Predictor, NDArray[np.float32]]],
     spacing_mm: tuple[float, float, float],
-) -> Judged:
-    """Count each member's map, as it comes, in every vote that wants it.
+) -> MethodMasks:
+    """Apply all methods to a case; each member's map counts in every vote of the member.
 
     Args:
         record: Of the ensemble.
@@ -112,7 +112,9 @@ def judge(
     kinds: dict[str, Kind] = dict.fromkeys(own, "member")
     kinds.update(dict.fromkeys(decision.axis_masks, "axis"))
     kinds.update({vote.method: vote.kind for vote in votes})
-    return Judged(masks={**decision.axis_masks, **voted, **own}, kinds=kinds, decision=decision)
+    return MethodMasks(
+        masks={**decision.axis_masks, **voted, **own}, kinds=kinds, decision=decision
+    )
 
 
 def _recount(

@@ -29,7 +29,7 @@ from strokeseg.ensemble.slicewise import Predictor
 from strokeseg.ensemble.torch_predictor import load_predictors
 from strokeseg.ensemble.vote import predict_members
 from strokeseg.errors import CaseError, UserError
-from strokeseg.evaluation.methods import all_members, judge
+from strokeseg.evaluation.methods import all_members, apply_methods
 from strokeseg.imaging.cases import Case, derivative_name, mask_name
 from strokeseg.imaging.metric_names import Policy
 from strokeseg.imaging.metrics import score_masks
@@ -116,15 +116,15 @@ def _score(job: Job, case: Case) -> CaseResult:
     truth, grid = prepared.native_mask, prepared.native_grid
     if truth is None:
         raise CaseError(f"case {case.name} has no lesion mask to be scored against")
-    judged = judge(record, predict_members(predictors, prepared), grid.spacing_mm)
-    decision = judged.decision
-    for method, kind in judged.kinds.items():
-        if kind == "axis" or judged.masks[method] is decision.mask:
+    methods = apply_methods(record, predict_members(predictors, prepared), grid.spacing_mm)
+    decision = methods.decision
+    for method, kind in methods.kinds.items():
+        if kind == "axis" or methods.masks[method] is decision.mask:
             path = job.masks_folder / mask_name(case.name, method)
-            write_mask(path, judged.masks[method], grid)
+            write_mask(path, methods.masks[method], grid)
     unsure = disagreement(decision.axis_probabilities)
     write_map(job.uncertainty_folder / uncertainty_name(case.name), unsure, grid)
-    scores = _scores(truth, judged.masks, grid.spacing_mm, job.policy)
+    scores = _scores(truth, methods.masks, grid.spacing_mm, job.policy)
     any_axis = np.any([mask > 0 for mask in decision.axis_masks.values()], axis=0)
     brain = _brain(prepared)
     return CaseResult(
@@ -133,7 +133,7 @@ def _score(job: Job, case: Case) -> CaseResult:
                 case=case.name,
                 patient=case.patient,
                 method=method,
-                kind=judged.kinds[method],
+                kind=methods.kinds[method],
                 values=values,
             )
             for method, values in scores.items()

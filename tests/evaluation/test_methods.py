@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from strokeseg.ensemble.slicewise import Predictor
-from strokeseg.evaluation.methods import all_members, judge, votes_of
+from strokeseg.evaluation.methods import all_members, apply_methods, votes_of
 from strokeseg.records.ensemble import EnsembleRecord
 
 
@@ -84,21 +84,21 @@ EXPECTED = {
     ],
 )
 def test_every_member_axis_and_vote_has_its_mask(rule: dict[str, object], vote: list[int]) -> None:
-    judged = judge(record(**rule), maps(), (1.0, 1.0, 1.0))
-    found = {method: mask.ravel().tolist() for method, mask in judged.masks.items()}
+    methods = apply_methods(record(**rule), maps(), (1.0, 1.0, 1.0))
+    found = {method: mask.ravel().tolist() for method, mask in methods.masks.items()}
     assert found == {**EXPECTED, "vote": vote}
-    assert judged.kinds.keys() == judged.masks.keys()
-    assert judged.kinds["vote_scratch"] == "comparison"
-    assert judged.kinds["vote_soft"] == judged.kinds["vote"] == "vote"
-    assert (judged.kinds["axial"], judged.kinds["axial-0000"]) == ("axis", "member")
+    assert methods.kinds.keys() == methods.masks.keys()
+    assert methods.kinds["vote_scratch"] == "comparison"
+    assert methods.kinds["vote_soft"] == methods.kinds["vote"] == "vote"
+    assert (methods.kinds["axial"], methods.kinds["axial-0000"]) == ("axis", "member")
 
 
 def test_a_vote_within_an_axis_does_not_reach_the_plain_votes() -> None:
-    judged = judge(record(within="vote"), maps(), (1.0, 1.0, 1.0))
+    methods = apply_methods(record(within="vote"), maps(), (1.0, 1.0, 1.0))
     # Of two members both must agree: 0 1 0.
-    assert judged.masks["axial"].ravel().tolist() == [0, 1, 0]
-    assert judged.masks["vote"].ravel().tolist() == [1, 0, 0]
-    assert judged.masks["vote_hard"].ravel().tolist() == EXPECTED["vote_hard"]
+    assert methods.masks["axial"].ravel().tolist() == [0, 1, 0]
+    assert methods.masks["vote"].ravel().tolist() == [1, 0, 0]
+    assert methods.masks["vote_hard"].ravel().tolist() == EXPECTED["vote_hard"]
 
 
 def test_all_votes_keep_the_ensembles_threshold() -> None:
