@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the results")
     parser.add_argument(
-        "--only-write", action="store_true", help="measure nothing; write RESULTS.md anew"
+        "--only-write", action="store_true", help="measure nothing; write RESULTS.md again"
     )
     add_options(parser)
     options, given = parse_options(parser)
@@ -66,7 +66,7 @@ def main() -> None:
             seconds=time.perf_counter() - started,
             quick=options.quick,
         )
-        # Read anew, since another process may have measured another part meanwhile.
+        # Read again, since another process may have measured another part meanwhile.
         known = {**read_results(results_json), name: measured}
         write_results(results_json, {part: known[part] for part in PARTS if part in known})
     results_md = given.output / "RESULTS.md"

@@ -67,7 +67,7 @@ def run(
         method=(
             f"{size}, batches of {BATCH}, no network beside it. Each method in a process of its "
             "own, in turn. Augmented are those that say so, each with its project's own "
-            "augmentation. Ray Data starts anew each epoch, which is counted."
+            "augmentation. Ray Data starts from scratch each epoch, which is counted."
         ),
         comparisons=tuple(_comparisons(speeds)),
         figures=tuple(

@@ -85,7 +85,7 @@ def export(experiment: Experiment, path: Path) -> None:
     record = exported_record(folder)
     preparation = read_preparation(experiment)
     if record.preparation_hash != preparation.fingerprint:
-        raise UserError(f"{folder}: was made from other data than are prepared now; promote anew")
+        raise UserError(f"{folder}: was made from other data than are prepared now; promote again")
     cases = parity_cases(experiment, preparation, record)
     with cli.progress("Exporting members") as show:
         onnx_files, parity = export_members(folder, record, cases, show)

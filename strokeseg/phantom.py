@@ -1,6 +1,6 @@
 """Simulate cases of ischemic stroke, in the folder layout of ISLES 2015 SISS.
 
-Real anatomy (the ICBM152 tissue maps that nilearn ships), bent and scanned anew for every
+Real anatomy (the ICBM152 tissue maps that nilearn ships), bent and scanned again for every
 subject, with lesions and with things that only look like one. Equal seeds give equal bytes.
 Without options it makes the cases that the experiment asks for; with --output, any.
 

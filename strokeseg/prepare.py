@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--skip-invalid", action="store_true", help="leave invalid cases out and list them"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="prepare and split anew what has changed"
+        "--overwrite", action="store_true", help="prepare and split again what has changed"
     )
     cli.add_address_option(parser)
     options = parser.parse_args(arguments)

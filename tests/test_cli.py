@@ -44,7 +44,7 @@ def test_plain_progress_prints_the_first_and_the_last_line_only_once_when_it_is_
 @pytest.mark.parametrize(
     ("raised", "code", "line"),
     [
-        (UserError("a.nii: is cut short; fetch it anew"), 2, "error: a.nii: is cut short; fetch"),
+        (UserError("a.nii: is cut short; fetch it again"), 2, "error: a.nii: is cut short; fetch"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -463,7 +463,7 @@ def test_prepare_says_which_file_has_changed(
     (line,) = outcome.error_lines
     assert "3/DWI has other content" in line and "--overwrite" in line
     assert (place.folder / "prepared" / "preparation.json").read_bytes() == before
-    # Put back, though written anew, it is the same data.
+    # Put back, though written again, it is the same data.
     content[-1] ^= 1
     image.write_bytes(content)
     outcome = launch(strokeseg.prepare.main, *place.options, "--data", cases)

@@ -91,7 +91,7 @@ def find_cluster(address: str) -> str:
     if head.ray_version != ray.__version__:
         raise UserError(
             f"{_named(address)}: the cluster has ray {head.ray_version}, wanted {ray.__version__} "
-            "as here; install one version on all nodes and start the cluster anew"
+            "as here; install one version on all nodes and start the cluster again"
         )
     alive = {node.node_id.hex() for node in nodes if node.state == gcs_pb2.GcsNodeInfo.ALIVE}
     if not alive.intersection(services.find_node_ids()):

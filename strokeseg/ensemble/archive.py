@@ -69,7 +69,7 @@ def open_entries(path: Path) -> Iterator[dict[str, Entry]]:
             entries = _zip_entries(path, archive)
         except (*_DAMAGE, OSError) as error:
             raise UserError(
-                f"{path}: cannot be read as a bundle ({shown(str(error))}); fetch it anew"
+                f"{path}: cannot be read as a bundle ({shown(str(error))}); fetch it again"
             ) from None
         yield entries
 
@@ -107,11 +107,11 @@ def _zip_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise UserError(
                 f"{path}: a bundle's files must be stored as they are, but {shown(name)} is "
-                "compressed or encrypted; export the bundle anew, or unpack it and give the folder"
+                "compressed or encrypted; export the bundle again, or unpack it and give the folder"
             )
         entries[name] = Entry(size=info.file_size, open=partial(archive.open, info))
     if sum(entry.size for entry in entries.values()) > path.stat().st_size:
-        raise UserError(f"{path}: the files of a bundle must not overlap; fetch it anew")
+        raise UserError(f"{path}: the files of a bundle must not overlap; fetch it again")
     return entries
 
 
@@ -141,10 +141,10 @@ def blocks(path: Path, name: str, entry: Entry) -> Iterator[bytes]:
     except OSError as error:
         raise UserError(
             f"{path}: {shown(name)} cannot be read ({error.strerror or error}); permit it, or "
-            "fetch the bundle anew"
+            "fetch the bundle again"
         ) from None
 
 
 def damaged(path: Path, name: str) -> UserError:
     """Say that an entry is not what it was."""
-    return UserError(f"{path}: {shown(name)} was changed or damaged; fetch the bundle anew")
+    return UserError(f"{path}: {shown(name)} was changed or damaged; fetch the bundle again")

@@ -209,7 +209,7 @@ def _read_member(path: Path, sha256: str | None) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); promote anew") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); promote again") from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise UserError(f"{path}: was changed after it was promoted; promote anew")
+        raise UserError(f"{path}: was changed after it was promoted; promote again")
     return content

@@ -71,7 +71,7 @@ def read_checksums(path: Path, entries: Mapping[str, Entry]) -> dict[str, Checks
     try:
         values = json.loads(b"".join(blocks(path, CHECKSUMS, entry)))
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: {CHECKSUMS} is no valid JSON; fetch the bundle anew") from None
+        raise UserError(f"{path}: {CHECKSUMS} is no valid JSON; fetch the bundle again") from None
     given = values.get("format") if isinstance(values, dict) else None
     if not isinstance(given, int):
         raise UserError(f"{path}: is no bundle of strokeseg, its {CHECKSUMS} tells no format")
@@ -100,7 +100,7 @@ def check_names(
         raise UserError(
             f"{path}: a bundle must hold the files that {CHECKSUMS} lists, "
             f"but {_names(missing)} missing and {_names(unlisted)} "
-            "in excess; fetch it anew"
+            "in excess; fetch it again"
         )
 
 

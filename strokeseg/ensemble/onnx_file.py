@@ -48,7 +48,7 @@ def check_onnx(name: str, content: bytes) -> None:
     try:
         _check(name, "model", memoryview(content), 0)
     except (IndexError, ValueError) as error:
-        raise UserError(f"{name}: is no proper ONNX file ({error}); fetch it anew") from None
+        raise UserError(f"{name}: is no proper ONNX file ({error}); fetch it again") from None
 
 
 def _check(name: str, kind: str, message: memoryview, depth: int) -> None:

@@ -97,7 +97,7 @@ def _predictor(
         if found.shape != expected or found.dtype != np.float32:
             raise UserError(
                 f"{path.name}: must give float32 of shape {expected}, got {found.dtype} of "
-                f"{found.shape}; export the bundle anew"
+                f"{found.shape}; export the bundle again"
             )
         # As `inference.predict_batch`: outside the brain there is no lesion.
         brain = (images != 0).any(axis=1)

@@ -114,6 +114,8 @@ def _check_unchanged(path: Path, record: EnsembleRecord) -> None:
     try:
         given = file_sha256(path)
     except OSError as error:
-        raise UserError(f"{path}: is no readable member ({error.strerror}); promote anew") from None
+        raise UserError(
+            f"{path}: is no readable member ({error.strerror}); promote again"
+        ) from None
     if given != record.sha256.get(path.name):
-        raise UserError(f"{path}: was changed after it was promoted; promote anew")
+        raise UserError(f"{path}: was changed after it was promoted; promote again")

@@ -113,7 +113,7 @@ def score_baselines(
     outdated = []
     for path in sorted(kept_folder.glob("*.json")):
         values: _Kept = parse_values(
-            _Kept, read_json(path), str(path), "remove it, and score the baseline anew"
+            _Kept, read_json(path), str(path), "remove it, and score the baseline again"
         )
         if values["key"] == key:
             found += [row_of(row) for row in values["rows"]]

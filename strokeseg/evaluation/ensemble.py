@@ -100,7 +100,7 @@ def evaluate(
     for name in others.outdated:
         print(
             f"{name}: left out, since it was scored on other cases, by another policy or by "
-            f"other code; score it anew with --predictions FOLDER --name {name}",
+            f"other code; score it again with --predictions FOLDER --name {name}",
             file=sys.stderr,
         )
     rows = [row for result in scored.results.values() for row in result.rows] + [*others.rows]
@@ -172,7 +172,7 @@ def _read_record(experiment: Experiment, preparation: Preparation) -> EnsembleRe
         )
     record = read_ensemble_record(folder / RECORD_NAME)
     if record.preparation_hash != preparation.fingerprint:
-        raise UserError(f"{folder}: was made from other data than are prepared now; promote anew")
+        raise UserError(f"{folder}: was made from other data than are prepared now; promote again")
     return record
 
 

@@ -140,11 +140,11 @@ def _read_kept(path: Path, key: str) -> CaseResult | None:
     # What another version has kept may look otherwise.
     if isinstance(content, dict) and content.get("key") != key:
         return None
-    values: _Kept = parse_values(_Kept, content, str(path), "remove it to score anew")
+    values: _Kept = parse_values(_Kept, content, str(path), "remove it to score again")
     rows = tuple(row_of(row) for row in values["rows"])
     # The file's name is the case's.
     if {row.case for row in rows} != {path.stem} or VOTE not in {row.method for row in rows}:
-        raise UserError(f"{path}: must hold the scores of its case; remove it to score anew")
+        raise UserError(f"{path}: must hold the scores of its case; remove it to score again")
     return CaseResult(
         rows=rows, mean_disagreement=values["mean_disagreement"], auroc=values["auroc"]
     )

@@ -63,7 +63,7 @@ class _WriteTask:
             reference=self._config.preparation.reference,
         )
         if prepared.native_mask is None:
-            raise CaseError("lost its lesion mask since it was prepared; prepare it anew")
+            raise CaseError("lost its lesion mask since it was prepared; prepare it again")
         write_mask(self._folder / "labelsTr" / f"{case.name}.nii.gz", prepared.native_mask, grid)
 
 
@@ -89,7 +89,7 @@ def write_nnunet_dataset(experiment: Experiment, number: int, progress: Progress
     if changed := [file for case in cases for file in changed_files(experiment, case)]:
         raise UserError(
             f"{changed[0]}: has changed since it was prepared ({len(changed)} files have); prepare "
-            "anew"
+            "again"
         )
     name = re.sub("[^A-Za-z0-9]", "", experiment.name) or "Strokeseg"
     place = experiment.nnunet_raw / f"Dataset{number:03d}_{name}"

@@ -103,4 +103,4 @@ def read_sparse_map(path: Path) -> SparseMap:
 
 
 def _unreadable(path: Path, why: str) -> UserError:
-    return UserError(f"{path}: is no readable map ({why}); remove it to make it anew")
+    return UserError(f"{path}: is no readable map ({why}); remove it to make it again")

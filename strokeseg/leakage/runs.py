@@ -185,7 +185,7 @@ class FindingStore:
         values = read_json(path)
         finding = values.get("finding") if isinstance(values, dict) else None
         if not isinstance(finding, dict):
-            raise UserError(f"{path}: holds no finding; delete it to train this run anew")
+            raise UserError(f"{path}: holds no finding; delete it to train this run again")
         return parse_record(Finding, finding, str(path))
 
     def keep(self, run: Run, finding: Finding) -> None:

@@ -74,7 +74,7 @@ def write_phantoms(
                 "remove it or name another"
             )
         partial.mkdir(parents=True)
-        # Closed before the folder goes: a process still at work would write it anew.
+        # Closed before the folder goes: a process still at work would write it again.
         with closing(_write_all(partial, plans, spacing_mm, seed, workers)) as done:
             for name in done:
                 if on_case is not None:

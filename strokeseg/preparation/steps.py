@@ -93,7 +93,7 @@ def make_cases(experiment: Experiment, progress: Progress) -> bool:
     if differing:
         raise UserError(
             f"{folder}: was simulated with other settings ({', '.join(differing)}); "
-            "move it away to simulate anew"
+            "move it away to simulate again"
         )
     return False
 
@@ -137,7 +137,7 @@ def prepare(
     Args:
         experiment: Whose cases are prepared.
         skip_invalid: Leave invalid cases out instead of stopping.
-        overwrite: Prepare anew even if something else was prepared before.
+        overwrite: Prepare again even if something else was prepared before.
         progress: Gives, for a title, a context manager of a function that shows progress.
 
     Returns:

@@ -146,7 +146,7 @@ class Experiment:
 
     @property
     def candidates_folder(self) -> Path:
-        """The candidates' probabilities of the validation cases; made anew at need."""
+        """The candidates' probabilities of the validation cases; made again at need."""
         return self.folder / "ensemble-candidates"
 
     def evaluation_folder(self, subset: str) -> Path:

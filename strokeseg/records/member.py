@@ -81,5 +81,5 @@ def check_fits(path: Path, member: MemberRecord, ensemble: EnsembleRecord, axis:
     if given != expected:
         raise UserError(
             f"{path}: must be a member for axis, sequences and spacing {expected}, got {given}; "
-            "make the ensemble anew"
+            "make the ensemble again"
         )

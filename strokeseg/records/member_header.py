@@ -21,4 +21,4 @@ def read_member_record(path: Path) -> MemberRecord:
             return parse_member_record(path, file.metadata() or {})
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is no readable member ({reason}); make it anew") from None
+        raise UserError(f"{path}: is no readable member ({reason}); make it again") from None

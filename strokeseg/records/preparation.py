@@ -267,7 +267,7 @@ def refresh_paths(experiment: Experiment, cases: Sequence[Case]) -> None:
 def settings_of(config: ExperimentConfig) -> dict[str, Any]:
     """Return the settings that slices depend on, as plain values; where files lie left out."""
     # Which patients are known to be distinct decides whether there are slices, not what is in
-    # them: naming a pair afterwards must not make searches start anew.
+    # them: naming a pair afterwards must not make searches start from scratch.
     apart = {"validation_fold", "distinct_patients"}
     return {
         "data": config.data.model_dump(mode="json", exclude={"path", "layout", "simulated"}),
@@ -342,7 +342,7 @@ def changed(experiment: Experiment, changes: Sequence[str]) -> UserError:
     """Say what has changed since an experiment was prepared, and what to do."""
     return UserError(
         f"{experiment.prepared_folder}: prepared before, and since then changed: "
-        f"{'; '.join(changes)}. Choose another experiment name, or prepare and split anew with "
+        f"{'; '.join(changes)}. Choose another experiment name, or prepare and split again with "
         f"strokeseg prepare --experiment {experiment.name} --overwrite (what was searched and "
         "scored before then no longer applies)"
     )

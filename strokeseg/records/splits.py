@@ -57,7 +57,7 @@ class Splits:
         raise UserError(
             f"patient {shown(repr(patient))} is in no fold and not in the test set; the "
             "splits were decided without this patient: choose another experiment name to decide "
-            "them anew"
+            "them again"
         )
 
 

@@ -115,7 +115,7 @@ def read_scores(path: Path) -> list[ScoreRow]:
     Raises:
         UserError: When the file is missing or holds other columns or values.
     """
-    with converts_errors(path, "table of scores", "evaluate anew"):
+    with converts_errors(path, "table of scores", "evaluate again"):
         return [
             ScoreRow(
                 case=cells["case"],

@@ -109,7 +109,7 @@ def read_findings(experiment: Experiment, command: str) -> Findings:
     if summary["preparation_hash"] != preparation.fingerprint:
         raise UserError(
             f"{experiment.summary_json(summary['on'])}: the scores are of other data than are "
-            "prepared now; search and promote anew, or choose another experiment name"
+            "prepared now; search and promote again, or choose another experiment name"
         )
     boards = {axis: read_leaderboard(experiment.leaderboard_csv(axis)) for axis in AXES}
     ensemble = read_ensemble_record(experiment.ensemble_folder / RECORD_NAME)

@@ -51,7 +51,7 @@ def cautions(findings: Findings) -> list[str]:
         said.append(
             f"Searched again since the ensemble was promoted: {', '.join(again)}. Trials and gains "
             "shown of that are of the new search, members and scores of the one before; promote "
-            "and evaluate anew."
+            "and evaluate again."
         )
     patients = len({row.patient for row in findings.rows(VOTE)})
     said.append(

@@ -117,7 +117,7 @@ def candidate(
     if not paths:
         raise UserError(
             f"{trial_weights(folder, row.trial)}: the weights of this trial are gone; a search "
-            "keeps those of the best ensemble.candidates_per_axis trials only: search anew under "
+            "keeps those of the best ensemble.candidates_per_axis trials only: search again under "
             "another experiment name"
         )
     files = {}
@@ -125,7 +125,7 @@ def candidate(
         record = read_member_record(path)
         if record.preparation_hash != preparation.fingerprint:
             raise UserError(
-                f"{path}: was trained on other data than are prepared now; search anew under "
+                f"{path}: was trained on other data than are prepared now; search again under "
                 "another experiment name"
             )
         files[record.fold] = path

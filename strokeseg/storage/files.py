@@ -151,7 +151,7 @@ def _read_text(path: Path) -> str:
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
-        raise UserError(f"{path}: must have at most {_MOST_BYTES} bytes; make it anew")
+        raise UserError(f"{path}: must have at most {_MOST_BYTES} bytes; make it again")
     return content.decode()
 
 
@@ -166,7 +166,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is no valid JSON ({shown(str(error))}); make it anew") from None
+        raise UserError(f"{path}: is no valid JSON ({shown(str(error))}); make it again") from None
 
 
 @contextmanager
@@ -209,13 +209,13 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
         rows = list(islice(reader, _MOST_CELLS // max(1, len(reader.fieldnames or ()))))
         if next(reader, None) is not None:
-            raise UserError(f"{path}: must have at most {_MOST_CELLS} cells; make it anew")
+            raise UserError(f"{path}: must have at most {_MOST_CELLS} cells; make it again")
         return rows
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"{path}: is no CSV file in UTF-8 ({shown(str(error))}); make it anew"
+            f"{path}: is no CSV file in UTF-8 ({shown(str(error))}); make it again"
         ) from None
 
 

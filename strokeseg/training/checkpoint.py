@@ -67,7 +67,7 @@ def load_member(path: Path) -> Member:
             network.load_state_dict({key: file.get_tensor(key) for key in keys})
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is no readable member ({reason}); make it anew") from None
+        raise UserError(f"{path}: is no readable member ({reason}); make it again") from None
     return Member(network=network.eval(), record=record)
 
 
@@ -94,7 +94,7 @@ def _check_shapes(path: Path, network: nn.Module, given: Mapping[str, list[int]]
         raise UserError(
             f"{path}: must hold the network of its record, but {key} should have shape "
             f"{expected.get(key, 'none')}, got {given.get(key, 'none')} "
-            f"({len(wrong)} tensors differ); make it anew"
+            f"({len(wrong)} tensors differ); make it again"
         )
 
 
@@ -123,6 +123,6 @@ def load_state(path: Path) -> dict[str, Any]:
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path}: is no readable state of a training ({type(error).__name__}); "
-            "delete it to start the trial anew"
+            "delete it to start the trial from scratch"
         ) from None
     return state

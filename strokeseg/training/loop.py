@@ -153,7 +153,7 @@ class Training:
 
         An epoch in reduced precision whose numbers are not finite is repeated in full precision,
         and so are all after it. One for whose recorded steps a GPU has too little memory is
-        repeated without recording them. torch's global generator is seeded anew for every epoch,
+        repeated without recording them. torch's global generator is seeded again for every epoch,
         for the sake of networks with dropout.
 
         Raises:

@@ -91,7 +91,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         # torch's own message would tell the user to switch the check for pickles off.
         raise UserError(
             f"{path}: must hold plain tensors by name, but is damaged or holds something else; "
-            "fetch it anew"
+            "fetch it again"
         ) from None
     if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
         values = values["state_dict"]

@@ -30,7 +30,7 @@ def converts_journal_errors(path: Path) -> Iterator[None]:
     Raises:
         UserError: For whatever its lines make Optuna, or what we keep in it makes us, raise.
     """
-    remedy = "restore it, or move its folder away to begin the search anew"
+    remedy = "restore it, or move its folder away to start the search from scratch"
     try:
         with converts_errors(path, "journal of a study", remedy):
             yield

@@ -1,6 +1,6 @@
 """Who proposes the next trial: Optuna's samplers by name.
 
-A sampler is made anew for every trial, with a seed of that trial's own, so that a search
+A sampler is made again for every trial, with a seed of that trial's own, so that a search
 proposes the same after a restart as without one: what samplers learn they read from the
 study. All of them take running trials into account: those side by side are not to repeat
 each other.

@@ -260,7 +260,7 @@ def _keep_weights(study: optuna.Study, weights: Mapping[str, FoundWeights], fold
     elif changes := _changes(before, hashes):
         raise UserError(
             f"{folder}: this study began with other pretrained weights ({listed(changes)}); "
-            "restore them, or move the folder away to begin anew"
+            "restore them, or move the folder away to begin from scratch"
         )
 
 

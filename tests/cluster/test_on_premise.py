@@ -118,7 +118,7 @@ def test_a_search_over_three_hosts_outlives_one_of_them(hosts: dict[str, Host]) 
     def all_went_on() -> bool:
         for axis, known in histories(experiment).items():
             first = before.get(axis, [])
-            # Not begun anew: no epoch takes exactly as long as another one did.
+            # Not begun from scratch: no epoch takes exactly as long as another one did.
             assert known[: len(first)] == first
             if len(known) > len(first):
                 continued.add(axis)

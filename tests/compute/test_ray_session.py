@@ -191,7 +191,7 @@ def test_a_sweep_takes_dead_folders_and_no_others(tmp_path: Path) -> None:
 def test_logs_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_LOG_BYTES", 1000)
     for _ in range(10):
-        # Each resumption opens the log anew.
+        # Each resumption opens the log again.
         with cli.logging_to(tmp_path / "run.log"):
             for _ in range(10):
                 logging.getLogger("strokeseg").info("x" * 80)

@@ -85,7 +85,7 @@ def run_on(main: Callable[[Sequence[str]], int], bench: Path, *more: object) -> 
 
 
 def prepare(bench: Path) -> int:
-    """Prepare the cases anew."""
+    """Prepare the cases again."""
     options = ("--experiment", bench / "experiment.yaml", "--storage", bench / "fresh")
     return _main(strokeseg.prepare.main, *options)
 
@@ -106,12 +106,12 @@ def predict_again(bench: Path) -> int:
 
 
 def open_torch_bundle(bench: Path) -> int:
-    """Segment a case with a bundle that is opened anew, by PyTorch."""
+    """Segment a case with a bundle that is opened again, by PyTorch."""
     return _open(bench, "torch")
 
 
 def open_onnx_bundle(bench: Path) -> int:
-    """Segment a case with a bundle that is opened anew, by onnxruntime."""
+    """Segment a case with a bundle that is opened again, by onnxruntime."""
     return _open(bench, "onnx")
 
 

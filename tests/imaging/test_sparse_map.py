@@ -94,7 +94,7 @@ def test_damaged_files_are_named_with_the_remedy(tmp_path):
         path = tmp_path / f"{name}.npz"
         if held is not None:
             path.write_bytes(held)
-        with pytest.raises(UserError, match=f"{name}.npz.*remove it to make it anew"):
+        with pytest.raises(UserError, match=f"{name}.npz.*remove it to make it again"):
             read_sparse_map(path)
 
 

@@ -124,7 +124,7 @@ def memorable(cases: int, seed: int) -> SliceSet:
     """Make cases whose lesion can be known only by having seen the case.
 
     A case is one texture of noise, all of its 8 slices the same but for a little more
-    noise. Its lesion is a 10 x 10 square at one place of the 32 x 32, drawn anew for every
+    noise. Its lesion is a 10 x 10 square at one place of the 32 x 32, drawn again for every
     case (across the edges, so that all places are alike), and nothing of it is in the image.
     """
     generator = np.random.default_rng(seed)

@@ -506,7 +506,7 @@ def test_a_killed_search_goes_on_from_the_bucket_to_the_bundle(
     _run("run", *place, "--device", "cpu")
     journal = server.files.open_input_file(f"{BUCKET}/runs/tiny/search/axial/journal.log").read()
     whole = before[: before.rfind(b"\n") + 1]
-    assert whole and journal.startswith(whole), "the search began anew"
+    assert whole and journal.startswith(whole), "the search began from scratch"
     assert {"bundle.zip", "report/index.html", "evaluation/summary.json"} <= server.names(
         "runs/tiny"
     )

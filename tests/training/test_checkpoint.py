@@ -116,7 +116,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes | None) -> No
     path = tmp_path / "state.pt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match="delete it to start the trial anew"):
+    with pytest.raises(UserError, match="delete it to start the trial from scratch"):
         load_state(path)
 
 
