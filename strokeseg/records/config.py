@@ -239,7 +239,7 @@ class EnsembleConfig(Record):
 
     Attributes:
         choose: `guard` takes, of the votes and sets of members that promotion tries, each step
-            that the validation patients bear out beyond luck; `best` takes whatever scored
+            that the validation patients support beyond chance; `best` takes whatever scored
             best on them; `vote` takes the hard majority vote of the axes as it is, with
             `members_per_axis` and `threshold`.
         candidates_per_axis: Best trials of an axis among which promotion chooses.

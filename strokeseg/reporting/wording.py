@@ -13,7 +13,7 @@ from strokeseg.reporting.findings import Findings
 
 # The p of a rank correlation is an approximation that few cases make a lie: 0 for three of them.
 _FEWEST_FOR_P = 10
-_BORNE_OUT = 0.05
+_SIGNIFICANT_P = 0.05
 _USUAL_POLICY = "isles22"
 
 
@@ -87,10 +87,10 @@ def tests_note(findings: Findings) -> str:
     )
     # All signs alike are the rarest that can be, on either side.
     smallest = min(1.0, 2 / 2**patients)
-    if smallest <= _BORNE_OUT:
+    if smallest <= _SIGNIFICANT_P:
         return said
     return (
-        f"{said} So few patients bear out no difference, however large: the smallest p that "
+        f"{said} So few patients cannot support a difference, however large: the smallest p that "
         f"{count(patients, 'patient')} can give is {smallest:.3g}."
     )
 
@@ -141,7 +141,7 @@ def choice_notes(findings: Findings) -> list[str]:
         )
     if choice["method"] == "guard" and choice["smallest_p"] > choice["significant_p"]:
         said.append(
-            f"So few patients can bear out no step: the smallest p they can give is "
+            f"So few patients cannot support a step: the smallest p they can give is "
             f"{choice['smallest_p']:.3g}, and {choice['significant_p']:g} is asked for."
         )
     return [*said, f"p: {choice['test']}.", choice["caveat"]]

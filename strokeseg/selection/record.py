@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def guard_is_powerless(self) -> bool:
-        """Whether so few patients can bear out no step at all."""
+        """Whether so few patients cannot support any step."""
         return self.method == "guard" and smallest_p(self.patients) > SIGNIFICANT_P
 
 
@@ -101,7 +101,7 @@ def sentences(outcome: Outcome) -> list[str]:
     said = []
     if outcome.guard_is_powerless:
         said.append(
-            f"The plain vote stays: {count(outcome.patients, 'patient')} cannot bear out any "
+            f"The plain vote stays: {count(outcome.patients, 'patient')} cannot support any "
             f"step (p is {smallest_p(outcome.patients):.3g} at least, "
             f"{SIGNIFICANT_P:g} at most is asked for)"
         )

@@ -129,7 +129,7 @@ def leave_each_out(
 
     Returns:
         The means over the patients; None for one patient alone, or where the others are too
-        few to bear out a step whatever they say.
+        few to support any step.
     """
     count = len(scores.patients)
     if count < 2 or (method == "guard" and smallest_p(count - 1) > SIGNIFICANT_P):

@@ -33,13 +33,13 @@ def choice_of(experiment: Experiment) -> Any:
     return json.loads(experiment.choice_json.read_text())
 
 
-def test_two_patients_cannot_bear_out_a_step_and_the_plain_vote_stays(
+def test_two_patients_cannot_support_a_step_and_the_plain_vote_stays(
     searched: Searched, launch: Callable[..., Any]
 ) -> None:
     experiment = searched()
     outcome = launch_promote(launch, experiment)
     assert outcome.code == 0, outcome.err
-    assert "2 patients cannot bear out any step (p is 0.25 at least" in outcome.out
+    assert "2 patients cannot support any step (p is 0.25 at least" in outcome.out
     assert "What each step brought" in outcome.out
     record = read_ensemble_record(experiment.ensemble_folder / RECORD_NAME)
     assert record.rule.model_dump() == type(record.rule)().model_dump()

@@ -109,7 +109,7 @@ def test_patients_left_out_are_scored_by_what_the_others_chose() -> None:
     assert leave_each_out(PatientScores(evidence[:1]), start(ONE_EACH), ONE_EACH, "best") is None
 
 
-def test_patients_are_not_left_out_of_so_few_that_the_others_cannot_bear_out_a_step() -> None:
+def test_patients_are_not_left_out_of_so_few_that_the_others_cannot_support_a_step() -> None:
     names = [name for of_axis in ONE_EACH.values() for name in of_axis]
     evidence = [patient(f"p{n}", names, inside=0.3) for n in range(6)]
     # The smallest p of four patients is 1/16, that of five 1/32.
