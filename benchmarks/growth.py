@@ -32,9 +32,9 @@ import optuna
 import psutil
 from ray import tune
 
+from benchmarks.measuring import wrapped
 from benchmarks.overhead import our_search
 from benchmarks.stand_in import stand_in
-from benchmarks.watching import wrapped
 from strokeseg import cli, prepare
 from strokeseg.compute.allotment import Allotment
 from strokeseg.compute.session import ray_session

@@ -48,8 +48,8 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from benchmarks.measuring import wrapped
 from benchmarks.stand_in import metrics_of, stand_in, warm_up
-from benchmarks.watching import wrapped
 from strokeseg.compute.allotment import Allotment
 from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig
 from strokeseg.records.experiment import Experiment

@@ -33,11 +33,11 @@ from typing import Any
 
 import psutil
 
-from benchmarks.watching import own_mb, ray_workers_mb, wrapped
+from benchmarks.measuring import own_mb, ray_workers_mb, wrapped
 from strokeseg.cli import logging_to
 from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.preparation import steps
-from strokeseg.process.background_timer import watching
+from strokeseg.process.background_timer import background_timer
 from strokeseg.records.config import DataConfig, ExperimentConfig
 from strokeseg.records.experiment import Experiment
 
@@ -189,7 +189,7 @@ def watching_memory() -> Iterator[dict[str, float]]:
         largest["driver_mb"] = max(largest["driver_mb"], own_mb(driver))
         largest["worker_mb"] = max(largest["worker_mb"], *ray_workers_mb(), 0.0)
 
-    with watching(look, SECONDS_BETWEEN_LOOKS):
+    with background_timer(look, SECONDS_BETWEEN_LOOKS):
         yield largest
 
 

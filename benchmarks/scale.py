@@ -45,6 +45,7 @@ import optuna
 import ray
 from ray import tune
 
+from benchmarks.measuring import ray_workers_mb, wrapped
 from benchmarks.overhead import (
     SPACE,
     our_search,
@@ -53,9 +54,8 @@ from benchmarks.overhead import (
     timing_proposals,
 )
 from benchmarks.stand_in import metrics_of, stand_in, warm_up
-from benchmarks.watching import ray_workers_mb, wrapped
 from strokeseg.compute.allotment import Allotment
-from strokeseg.process.background_timer import watching
+from strokeseg.process.background_timer import background_timer
 from strokeseg.tuning.samplers import make_sampler
 from strokeseg.tuning.searcher import StudyScheduler
 from strokeseg.tuning.space_file import load_space
@@ -259,7 +259,7 @@ def watching_workers() -> Iterator[dict[str, float]]:
     def look() -> None:
         largest["workers_mb"] = max(largest["workers_mb"], sum(ray_workers_mb()))
 
-    with watching(look, SECONDS_BETWEEN_LOOKS):
+    with background_timer(look, SECONDS_BETWEEN_LOOKS):
         yield largest
 
 

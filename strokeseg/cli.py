@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from strokeseg.errors import UserError, printable
-from strokeseg.process.background_timer import watching
+from strokeseg.process.background_timer import background_timer
 from strokeseg.process.interrupts import Stopped, check_interrupt, heeding_interrupts
 from strokeseg.storage.files import storage_fault, unwritable
 from strokeseg.storage.remote_copy import Mirror
@@ -115,7 +115,7 @@ def publishing(mirror: Mirror) -> Iterator[None]:
             mirror.publish()
 
     try:
-        with watching(look, _PUBLISH_SECONDS):
+        with background_timer(look, _PUBLISH_SECONDS):
             yield
     finally:
         mirror.publish()

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from strokeseg.compute.joining import check_nodes, find_cluster
 from strokeseg.errors import UserError
-from strokeseg.process.background_timer import watching
+from strokeseg.process.background_timer import background_timer
 from strokeseg.process.interrupts import holding_interrupts, stopped_by_now
 from strokeseg.process.temporary_folder import temporary_folder
 
@@ -179,7 +179,7 @@ def _watched(folder: Path) -> Iterator[None]:
             if processes[name].poll() is not None:
                 _end_without(name, processes, folder)
 
-    with watching(look, _WATCH_SECONDS):
+    with background_timer(look, _WATCH_SECONDS):
         yield
 
 

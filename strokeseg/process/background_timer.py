@@ -1,4 +1,4 @@
-"""Looking at something again and again while something else goes on."""
+"""A timer that calls a function in a thread while a block of code runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def watching(look: Callable[[], None], every_seconds: float) -> Iterator[None]:
-    """Look in a thread, every so many seconds, for as long as the block takes."""
+def background_timer(function: Callable[[], None], every_seconds: float) -> Iterator[None]:
+    """Call a function in a thread, every so many seconds, for as long as the block takes."""
     over = threading.Event()
 
-    def watch() -> None:
+    def run() -> None:
         while not over.wait(every_seconds):
-            look()
+            function()
 
-    watcher = threading.Thread(target=watch, name="watching", daemon=True)
-    watcher.start()
+    timer = threading.Thread(target=run, name="background_timer", daemon=True)
+    timer.start()
     try:
         yield
     finally:
         over.set()
-        watcher.join()
+        timer.join()

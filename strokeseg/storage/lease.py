@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from strokeseg.errors import UserError
-from strokeseg.process.background_timer import watching
+from strokeseg.process.background_timer import background_timer
 from strokeseg.storage.remote_copy import Mirror
 
 _BEAT_SECONDS = 5.0
@@ -53,7 +53,7 @@ def leased(mirror: Mirror, path: Path) -> Iterator[None]:
             mirror.write(path, holder)
 
     try:
-        with watching(beat, _BEAT_SECONDS):
+        with background_timer(beat, _BEAT_SECONDS):
             yield
     finally:
         mirror.remove(path)

@@ -1,4 +1,4 @@
-"""Looking at a process from within: its memory while it works, and time spent in its functions."""
+"""Measuring a process from within: its memory while it works, and time spent in its functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ray_workers_mb() -> list[float]:
     """Return the same of each of this process's Ray workers."""
     found = []
     for process in psutil.Process().children(recursive=True):
-        # It may end between being found and being asked.
+        # It may end between being found and being read.
         with suppress(psutil.NoSuchProcess):
             if process.name().startswith("ray::"):
                 found.append(own_mb(process))
