@@ -26,7 +26,7 @@ from strokeseg.errors import UserError, printable
 from strokeseg.process.background_timer import background_timer
 from strokeseg.process.interrupts import Stopped, check_interrupt, heeding_interrupts
 from strokeseg.storage.files import storage_fault, unwritable
-from strokeseg.storage.remote_copy import Mirror
+from strokeseg.storage.remote_copy import RemoteCopy
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -100,25 +100,25 @@ def experiment_of(options: argparse.Namespace) -> Experiment:
     experiment = open_experiment(
         options.experiment, options.storage, getattr(options, "data", None)
     )
-    if experiment.mirror is not None and (ends := _ENDS.get(None)) is not None:
-        ends.enter_context(publishing(experiment.mirror))
+    if experiment.remote_copy is not None and (ends := _ENDS.get(None)) is not None:
+        ends.enter_context(publishing(experiment.remote_copy))
     return experiment
 
 
 @contextmanager
-def publishing(mirror: Mirror) -> Iterator[None]:
+def publishing(remote_copy: RemoteCopy) -> Iterator[None]:
     """Publish every some seconds what changed, and at the end, however that comes about."""
 
     def look() -> None:
         # The next look, or the end of the command, tells of a storage that stays away.
         with suppress(UserError):
-            mirror.publish()
+            remote_copy.publish()
 
     try:
         with background_timer(look, _PUBLISH_SECONDS):
             yield
     finally:
-        mirror.publish()
+        remote_copy.publish()
 
 
 def run_command(work: Callable[[], int], address: str | None = None) -> int:

@@ -26,7 +26,7 @@ from strokeseg import cli
 from strokeseg.ensemble.devices import add_device_option
 from strokeseg.ensemble.runtimes import RUNTIMES
 from strokeseg.imaging.layouts.finding import AUTO, LAYOUTS
-from strokeseg.storage.remote_copy import fetched, is_uri, mirror_of
+from strokeseg.storage.remote_copy import fetched, is_uri, remote_copy_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,11 +78,11 @@ def _at_places(options: argparse.Namespace) -> int:
     if not is_uri(options.output):
         options.output = Path(options.output)
         return segment_cases(options)
-    mirror = mirror_of(options.output)
-    mirror.check(writes=True)
-    mirror.fetch()
-    options.output = mirror.folder
-    with cli.publishing(mirror):
+    remote_copy = remote_copy_of(options.output)
+    remote_copy.check(writes=True)
+    remote_copy.fetch()
+    options.output = remote_copy.folder
+    with cli.publishing(remote_copy):
         return segment_cases(options)
 
 

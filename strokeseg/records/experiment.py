@@ -14,7 +14,7 @@ import strokeseg
 from strokeseg.errors import UserError
 from strokeseg.records.config import ExperimentConfig, load_experiment
 from strokeseg.storage.files import unwritable
-from strokeseg.storage.remote_copy import Mirror, fetched, is_uri, mirror_of
+from strokeseg.storage.remote_copy import RemoteCopy, fetched, is_uri, remote_copy_of
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,7 @@ class Experiment:
         config_path: The YAML file that they came from; relative paths in it start there.
         folder: `<storage>/<name>`.
         data_path: The cases' folder or manifest.
-        mirror: Of its storage, where that is a URI.
+        remote_copy: Of its storage, where that is a URI; None for a folder.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Experiment:
     config_path: Path
     folder: Path
     data_path: Path
-    mirror: Mirror | None = None
+    remote_copy: RemoteCopy | None = None
 
     @property
     def log_folder(self) -> Path:
@@ -255,11 +255,11 @@ def open_experiment(name: str, storage: str, data: str | None = None) -> Experim
     path = _find_config(name)
     config = load_experiment(path)
     experiment = path.parent.name if path.name == "experiment.yaml" else path.stem
-    mirror = mirror_of(f"{storage.rstrip('/')}/{experiment}") if is_uri(storage) else None
-    if mirror:
-        mirror.check(writes=True)
-        mirror.fetch()
-    folder = mirror.folder if mirror else Path(storage).absolute() / experiment
+    remote_copy = remote_copy_of(f"{storage.rstrip('/')}/{experiment}") if is_uri(storage) else None
+    if remote_copy:
+        remote_copy.check(writes=True)
+        remote_copy.fetch()
+    folder = remote_copy.folder if remote_copy else Path(storage).absolute() / experiment
     cases = fetched(data, "--data") if data and is_uri(data) else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +274,7 @@ def open_experiment(name: str, storage: str, data: str | None = None) -> Experim
         config_path=path,
         folder=folder,
         data_path=_data_path(config, path, folder, data if cases is None else str(cases)),
-        mirror=mirror,
+        remote_copy=remote_copy,
     )
 
 

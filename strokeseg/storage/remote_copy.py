@@ -1,9 +1,9 @@
 """A working copy of what lies at a URI, for code that needs a file system.
 
-A *storage* is what a URI such as `s3://bucket/prefix` names. A *mirror* is the pair of a storage
-and a local folder. A command *fetches* the folder when it starts, and its own process *publishes*
-what changed there, every some seconds and at the end; all others, Ray's tasks and trials among
-them, know of the folder alone, which all nodes of a cluster must share.
+A *storage* is what a URI such as `s3://bucket/prefix` names. A *remote copy* is a storage
+with its local folder. A command *fetches* the folder when it starts, and its own process
+*publishes* what changed there, every some seconds and at the end; all others, Ray's tasks and
+trials among them, know of the folder alone, which all nodes of a cluster must share.
 
 Trials write while the driver publishes, and a machine that is lost may leave any part of it on the
 storage. A *record*, a JSON file or a study's journal, says what other files hold: it is read before
@@ -48,7 +48,7 @@ _Status = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Mirror:
+class RemoteCopy:
     """A storage and its working copy.
 
     Attributes:
@@ -238,14 +238,14 @@ def is_uri(place: str) -> bool:
     return "://" in place
 
 
-def mirror_of(uri: str) -> Mirror:
-    """Return the mirror of a URI, in this user's own part of the temporary folder."""
+def remote_copy_of(uri: str) -> RemoteCopy:
+    """Return the remote copy of a URI, in this user's own part of the temporary folder."""
     name = hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
-    return Mirror(uri.rstrip("/"), _work_folder() / name)
+    return RemoteCopy(uri.rstrip("/"), _work_folder() / name)
 
 
 def is_working_copy(path: Path) -> bool:
-    """Whether a path lies in a mirror's folder."""
+    """Whether a path lies in a remote copy's folder."""
     return path.is_relative_to(_work_folder())
 
 
@@ -266,17 +266,17 @@ def fetched(place: Path | str | None, option: str) -> Path | None:
     # A file is read with all that lies beside it, since a manifest names such files.
     parent, _, name = uri.rstrip("/").rpartition("/")
     is_file = Path(name).suffix in {".csv", ".zip"}
-    mirror = mirror_of(parent if is_file else uri)
-    mirror.check(writes=False)
-    path = mirror.folder / name if is_file else mirror.folder
-    mirror.fetch(path if Path(name).suffix == ".zip" else None)
+    remote_copy = remote_copy_of(parent if is_file else uri)
+    remote_copy.check(writes=False)
+    path = remote_copy.folder / name if is_file else remote_copy.folder
+    remote_copy.fetch(path if Path(name).suffix == ".zip" else None)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{option} {uri}: there is nothing; correct it")
     return path
 
 
 def make_private(folder: Path) -> None:
-    """Make a mirror's folder and its parent, which only this user may enter.
+    """Make a remote copy's folder and its parent, which only this user may enter.
 
     Raises:
         UserError: When it cannot be made, or is another user's.

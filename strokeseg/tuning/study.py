@@ -160,11 +160,11 @@ def _held(experiment: Experiment, axis: str) -> Iterator[None]:
         ) from None
     try:
         with ExitStack() as leases:
-            if experiment.mirror is not None:
+            if experiment.remote_copy is not None:
                 lease = experiment.driver_lock(axis).with_suffix(".lease")
-                leases.enter_context(leased(experiment.mirror, lease))
+                leases.enter_context(leased(experiment.remote_copy, lease))
                 # What another machine has done since this command began.
-                experiment.mirror.fetch()
+                experiment.remote_copy.fetch()
             yield
     finally:
         lock.release()

@@ -16,7 +16,7 @@ import strokeseg
 from strokeseg.compute.joining import NodeReport, faults_of, find_cluster
 from strokeseg.errors import UserError
 from strokeseg.process.temporary_folder import temporary_folder
-from strokeseg.storage.remote_copy import mirror_of
+from strokeseg.storage.remote_copy import remote_copy_of
 
 ROOT = Path(strokeseg.__file__).resolve().parents[1]
 WANTED = {"Python": "3.11.7", "ray": "2.60.0", "torch": "2.15.0+cpu", "strokeseg": "1.2.0"}
@@ -79,7 +79,7 @@ def test_a_working_copy_that_nodes_do_not_share_names_its_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STROKESEG_WORK", str(tmp_path))
-    folder = mirror_of("s3://research/runs").folder
+    folder = remote_copy_of("s3://research/runs").folder
     report = NodeReport(versions=WANTED, unseen=("/probe", "/data"))
     copied, data = faults_of("w1", report, WANTED, {"/probe": str(folder)})
     assert copied == (

@@ -96,8 +96,8 @@ def test_an_experiment_at_a_uri_has_a_working_copy(
     monkeypatch.setenv("STROKESEG_WORK", str(workplace / "work"))
     experiment = open_experiment("stroke", f"file://{workplace}/mounted")
     assert experiment.folder.is_relative_to(workplace / "work")
-    assert experiment.mirror is not None
-    assert experiment.mirror.uri == f"file://{workplace}/mounted/stroke"
+    assert experiment.remote_copy is not None
+    assert experiment.remote_copy.uri == f"file://{workplace}/mounted/stroke"
 
 
 def test_a_wrong_setting_names_the_file_and_leaves_no_folder(workplace: Path) -> None:

@@ -24,7 +24,7 @@ import strokeseg.search
 from strokeseg.errors import UserError
 from strokeseg.storage.files import write_json, write_text
 from strokeseg.storage.lease import leased
-from strokeseg.storage.remote_copy import Mirror, fetched, mirror_of
+from strokeseg.storage.remote_copy import RemoteCopy, fetched, remote_copy_of
 from strokeseg.storage.uri import Storage
 
 EXPERIMENT = """\
@@ -157,7 +157,7 @@ def _run(*arguments: object) -> str:
 
 
 def _forget(tmp_path: Path) -> None:
-    """Remove the mirrors for good: a killed driver's trials write on until Ray ends them."""
+    """Remove the remote copies for good: a killed driver's trials write on until Ray ends them."""
     work = tmp_path / "work"
 
     def gone() -> bool:
@@ -168,15 +168,15 @@ def _forget(tmp_path: Path) -> None:
     _wait_for(gone)
 
 
-def _mirror(server: Server, tmp_path: Path, prefix: str) -> Mirror:
-    mirror = mirror_of(f"s3://{BUCKET}/{prefix}")
-    mirror.folder.mkdir(parents=True, exist_ok=True)
-    return mirror
+def _remote_copy(server: Server, tmp_path: Path, prefix: str) -> RemoteCopy:
+    remote_copy = remote_copy_of(f"s3://{BUCKET}/{prefix}")
+    remote_copy.folder.mkdir(parents=True, exist_ok=True)
+    return remote_copy
 
 
 def test_a_second_place_sees_what_the_first_published(server: Server, tmp_path: Path) -> None:
-    first = Mirror(f"s3://{BUCKET}/pair", tmp_path / "a" / "x")
-    second = Mirror(f"s3://{BUCKET}/pair", tmp_path / "b" / "x")
+    first = RemoteCopy(f"s3://{BUCKET}/pair", tmp_path / "a" / "x")
+    second = RemoteCopy(f"s3://{BUCKET}/pair", tmp_path / "b" / "x")
     (first.folder / "deep").mkdir(parents=True)
     (first.folder / "deep" / "one.txt").write_text("1")
     (first.folder / "deep" / ".partial-9-one.txt").write_text("half")
@@ -192,17 +192,17 @@ def test_a_second_place_sees_what_the_first_published(server: Server, tmp_path: 
 
 
 def test_a_replaced_folder_leaves_nothing_of_the_old_one(server: Server, tmp_path: Path) -> None:
-    mirror = _mirror(server, tmp_path, "replaced")
-    folder = mirror.folder / "prepared"
+    remote_copy = _remote_copy(server, tmp_path, "replaced")
+    folder = remote_copy.folder / "prepared"
     folder.mkdir()
     for name in ("old.parquet", "both.parquet", "preparation.json"):
         (folder / name).write_text(name)
-    mirror.publish()
+    remote_copy.publish()
     shutil.rmtree(folder)
     folder.mkdir()
     for name in ("new.parquet", "both.parquet", "preparation.json"):
         (folder / name).write_text(f"newer {name}")
-    mirror.publish()
+    remote_copy.publish()
     assert server.names("replaced/prepared") == {
         "new.parquet",
         "both.parquet",
@@ -211,54 +211,54 @@ def test_a_replaced_folder_leaves_nothing_of_the_old_one(server: Server, tmp_pat
 
 
 def test_what_was_removed_here_does_not_come_back(server: Server, tmp_path: Path) -> None:
-    mirror = _mirror(server, tmp_path, "removed")
-    path = mirror.folder / "state.pt"
+    remote_copy = _remote_copy(server, tmp_path, "removed")
+    path = remote_copy.folder / "state.pt"
     path.write_text("1")
-    mirror.publish()
+    remote_copy.publish()
     path.unlink()
-    mirror.fetch()
+    remote_copy.fetch()
     assert not path.exists()
-    mirror.publish()
+    remote_copy.publish()
     assert server.names("removed") == set()
 
 
 def test_what_was_not_published_yet_is_kept(server: Server, tmp_path: Path) -> None:
-    mirror = _mirror(server, tmp_path, "unpublished")
-    journal = mirror.folder / "journal.log"
+    remote_copy = _remote_copy(server, tmp_path, "unpublished")
+    journal = remote_copy.folder / "journal.log"
     journal.write_text("1\n")
-    mirror.publish()
+    remote_copy.publish()
     with journal.open("a") as file:
         file.write("2\n")
     later = time.time_ns() + 2_000_000_000
     os.utime(journal, ns=(later, later))
-    again = mirror_of(mirror.uri)
+    again = remote_copy_of(remote_copy.uri)
     again.fetch()
     assert journal.read_text() == "1\n2\n"
 
 
 def test_what_grew_while_it_was_published_is_kept(tmp_path: Path) -> None:
-    mirror = mirror_of(f"file://{tmp_path}/grown")
-    mirror.fetch()
-    journal = mirror.folder / "journal.log"
+    remote_copy = remote_copy_of(f"file://{tmp_path}/grown")
+    remote_copy.fetch()
+    journal = remote_copy.folder / "journal.log"
     journal.write_text("1\n")
-    mirror.publish()
+    remote_copy.publish()
     published = journal.stat().st_mtime_ns
     with journal.open("a") as file:
         file.write("2\n")
     # As if the line had come between the upload and the taking over of the storage's time.
     os.utime(journal, ns=(published, published))
-    mirror_of(mirror.uri).fetch()
+    remote_copy_of(remote_copy.uri).fetch()
     assert journal.read_text() == "1\n2\n"
 
 
 def test_a_working_copy_that_is_gone_empties_no_storage(tmp_path: Path) -> None:
-    mirror = mirror_of(f"file://{tmp_path}/kept")
-    mirror.fetch()
-    (mirror.folder / "journal.log").write_text("1\n")
-    mirror.publish()
-    shutil.rmtree(mirror.folder)
+    remote_copy = remote_copy_of(f"file://{tmp_path}/kept")
+    remote_copy.fetch()
+    (remote_copy.folder / "journal.log").write_text("1\n")
+    remote_copy.publish()
+    shutil.rmtree(remote_copy.folder)
     with pytest.raises(UserError, match="has gone"):
-        mirror.publish()
+        remote_copy.publish()
     assert (tmp_path / "kept" / "journal.log").read_text() == "1\n"
 
 
@@ -302,9 +302,9 @@ def _epochs(path: Path) -> int:
 def test_the_storage_never_knows_of_an_epoch_that_it_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = mirror_of(f"file://{tmp_path}/stored")
-    mirror.fetch()
-    search = _Search(mirror.folder, tmp_path / "stored")
+    remote_copy = remote_copy_of(f"file://{tmp_path}/stored")
+    remote_copy.fetch()
+    search = _Search(remote_copy.folder, tmp_path / "stored")
     search.go_on()
     read, write = Path.read_bytes, Storage.write
 
@@ -319,10 +319,10 @@ def test_the_storage_never_knows_of_an_epoch_that_it_lacks(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", reading)
         patch.setattr(Storage, "write", writing)
-        mirror.publish()
-        mirror.publish()
+        remote_copy.publish()
+        remote_copy.publish()
     # All that came late comes with the last one.
-    mirror.publish()
+    remote_copy.publish()
     assert len(search.epochs) > 5
     for name, epoch in search.epochs.items():
         assert _epochs(tmp_path / "stored" / "trials" / name / "state.pt") == epoch
@@ -334,9 +334,9 @@ def test_the_storage_never_knows_of_an_epoch_that_it_lacks(
 def test_what_was_replaced_while_it_was_published_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = mirror_of(f"file://{tmp_path}/replacing")
-    mirror.fetch()
-    state = mirror.folder / "state.pt"
+    remote_copy = remote_copy_of(f"file://{tmp_path}/replacing")
+    remote_copy.fetch()
+    state = remote_copy.folder / "state.pt"
     write_text(state, "1")
     write = Storage.write
 
@@ -347,24 +347,24 @@ def test_what_was_replaced_while_it_was_published_is_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(Storage, "write", writing)
-        mirror.publish()
+        remote_copy.publish()
     # As after a kill: another process knows only the times.
-    mirror_of(mirror.uri).fetch()
+    remote_copy_of(remote_copy.uri).fetch()
     assert state.read_text() == "2"
-    mirror.publish()
+    remote_copy.publish()
     assert (tmp_path / "replacing" / "state.pt").read_text() == "2"
 
 
 def test_a_state_leaves_the_storage_only_after_the_end_of_its_trial_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = mirror_of(f"file://{tmp_path}/ended")
-    mirror.fetch()
-    state = mirror.folder / "trials" / "0000" / "state.pt"
+    remote_copy = remote_copy_of(f"file://{tmp_path}/ended")
+    remote_copy.fetch()
+    state = remote_copy.folder / "trials" / "0000" / "state.pt"
     write_text(state, "1")
-    journal = mirror.folder / "journal.log"
+    journal = remote_copy.folder / "journal.log"
     journal.write_text("running\n")
-    mirror.publish()
+    remote_copy.publish()
     with journal.open("a") as file:
         file.write("ended\n")
     state.unlink()
@@ -376,22 +376,22 @@ def test_a_state_leaves_the_storage_only_after_the_end_of_its_trial_is_there(
         delete(storage, key)
 
     monkeypatch.setattr(Storage, "delete", deleting)
-    mirror.publish()
+    remote_copy.publish()
     assert deleted == ["trials/0000/state.pt"]
 
 
-def test_a_folder_as_uri_is_mirrored(tmp_path: Path) -> None:
+def test_a_folder_as_uri_gets_a_remote_copy(tmp_path: Path) -> None:
     mounted = tmp_path / "mounted"
     mounted.mkdir()
-    mirror = mirror_of(f"file://{mounted}/results")
-    mirror.check(writes=True)
-    mirror.fetch()
-    (mirror.folder / "one.txt").write_text("1")
-    mirror.publish()
+    remote_copy = remote_copy_of(f"file://{mounted}/results")
+    remote_copy.check(writes=True)
+    remote_copy.fetch()
+    (remote_copy.folder / "one.txt").write_text("1")
+    remote_copy.publish()
     assert (mounted / "results" / "one.txt").read_text() == "1"
     (mounted / "results" / "two.txt").write_text("2")
-    mirror.fetch()
-    assert (mirror.folder / "two.txt").read_text() == "2"
+    remote_copy.fetch()
+    assert (remote_copy.folder / "two.txt").read_text() == "2"
 
 
 @pytest.mark.parametrize("uri", ["s3://no-such-bucket/x", "nonsense://x/y"])
@@ -426,7 +426,7 @@ def test_refused_credentials_are_one_line(server: Server) -> None:
     _post(switch, b"0")
     try:
         with pytest.raises(UserError, match="credentials"):
-            mirror_of(f"s3://{BUCKET}/x").check(writes=True)
+            remote_copy_of(f"s3://{BUCKET}/x").check(writes=True)
     finally:
         _post(switch, b"inf")
 
@@ -437,13 +437,13 @@ def test_data_that_are_not_there_are_one_line(server: Server) -> None:
 
 
 def test_another_machine_waits_while_a_lease_is_fresh(server: Server, tmp_path: Path) -> None:
-    mirror = _mirror(server, tmp_path, "leased")
-    path = mirror.folder / "axial.lease"
-    mirror.write(path, "elsewhere 0")
-    with pytest.raises(UserError, match="on elsewhere"), leased(mirror, path):
+    remote_copy = _remote_copy(server, tmp_path, "leased")
+    path = remote_copy.folder / "axial.lease"
+    remote_copy.write(path, "elsewhere 0")
+    with pytest.raises(UserError, match="on elsewhere"), leased(remote_copy, path):
         pass
-    mirror.write(path, f"{socket.gethostname()} {os.getuid()}")
-    with leased(mirror, path):
+    remote_copy.write(path, f"{socket.gethostname()} {os.getuid()}")
+    with leased(remote_copy, path):
         assert server.names("leased") >= {"axial.lease"}
     assert "axial.lease" not in server.names("leased")
 
@@ -451,26 +451,26 @@ def test_another_machine_waits_while_a_lease_is_fresh(server: Server, tmp_path: 
 def test_whoever_slept_while_another_machine_took_the_lease_ends(
     server: Server, tmp_path: Path
 ) -> None:
-    mirror = _mirror(server, tmp_path, "taken")
+    remote_copy = _remote_copy(server, tmp_path, "taken")
     hold = (
         "import sys, time\nfrom strokeseg.storage.lease import leased\n"
-        "from strokeseg.storage.remote_copy import mirror_of\n"
-        "mirror = mirror_of(sys.argv[1])\n"
-        "with leased(mirror, mirror.folder / 'axial.lease'):\n    time.sleep(100)"
+        "from strokeseg.storage.remote_copy import remote_copy_of\n"
+        "remote_copy = remote_copy_of(sys.argv[1])\n"
+        "with leased(remote_copy, remote_copy.folder / 'axial.lease'):\n    time.sleep(100)"
     )
     sleeper = subprocess.Popen(
-        [sys.executable, "-c", hold, mirror.uri], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", hold, remote_copy.uri], stderr=subprocess.PIPE, text=True
     )
-    path = mirror.folder / "axial.lease"
-    _wait_for(lambda: mirror.read(path) is not None)
+    path = remote_copy.folder / "axial.lease"
+    _wait_for(lambda: remote_copy.read(path) is not None)
     # Past its own second look.
     time.sleep(3)
-    mirror.write(path, "elsewhere 0")
+    remote_copy.write(path, "elsewhere 0")
     _, said = sleeper.communicate(timeout=PATIENCE_SECONDS)
     assert sleeper.returncode == 2
-    assert said.startswith(f"error: {mirror.uri}: ") and "elsewhere has taken" in said
+    assert said.startswith(f"error: {remote_copy.uri}: ") and "elsewhere has taken" in said
     # It is the other's, and was not removed.
-    found = mirror.read(path)
+    found = remote_copy.read(path)
     assert found is not None and found[0] == "elsewhere 0"
 
 
