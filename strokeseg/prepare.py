@@ -3,7 +3,7 @@
 Every case is checked first; an invalid one stops the command with one line that says why
 (all of them in prepared/validation.csv), unless --skip-invalid leaves it out. Patients are
 then divided into folds and a locked test set, once and for all, in prepared/splits.json.
-One scan under two patients' names is refused, also when it was re-saved, mirrored or
+One scan under two patients' names is refused, also when it was re-saved, flipped or
 resampled; prepared/similarity.csv tells for every case which one of another patient
 resembles it most.
 Running it again does nothing when nothing has changed, and says what has when something did.

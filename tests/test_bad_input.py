@@ -196,7 +196,7 @@ def test_a_single_invalid_case_is_named_though_skipping_would_leave_none(
 
 
 def disguise(cases: Path, case: str, name: str) -> None:
-    """Copy a case under another name: mirrored, padded, and in other units and numbers."""
+    """Copy a case under another name: flipped, padded, and in other units and numbers."""
     for path in sorted((cases / case).glob("VSD.*/*.nii")):
         image = nibabel.load(path)
         voxels = np.pad(np.asarray(image.dataobj)[::-1], ((2, 0), (1, 3), (0, 2)))

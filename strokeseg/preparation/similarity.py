@@ -6,7 +6,7 @@ its standard deviation along each axis, so that neither position nor voxel size 
 The outermost layer is left out, since interpolation changes it most. What is left is
 high-passed: slow changes, bias fields and the anatomy that all heads share go, the folds and
 findings of one person stay. The *similarity* of two images is the correlation of their
-descriptors, from -1 to 1, in the best of the eight ways to mirror one of them.
+descriptors, from -1 to 1, in the best of the eight ways to flip one of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIDE = 24
 # From here two images are one scan. Measured, in any sequence, different people: 0.52 at most
 # (real, 1 mm), 0.67 (simulated in pairs on one brain, 2 mm), 0.69 (phantoms, all on one template
 # brain, 2 and 3 mm), 0.81 (phantoms of 6 mm, 4,950 pairs). Real scans and the simulated pairs
-# against their copies, however saved, mirrored, cropped, resampled or made noisy: 0.88 and more.
+# against their copies, however saved, flipped, cropped, resampled or made noisy: 0.88 and more.
 # Phantoms of 2 and 3 mm, the noisiest: 0.97 while no voxel is interpolated, 0.82 and more (0.87 in
 # the best of their sequences) when resampled a little, 0.69 (0.79) after all of it at once. Voxels
 # of 5 mm and more give another picture when resampled (0.5 to 0.9): such copies may pass.
@@ -104,7 +104,7 @@ def blocks_of_similarities(
         Rows, columns, and the (rows, columns) float32 part of the matrix that `similarities`
         returns: the parts on and above its diagonal.
     """
-    # How the eight parts change their sign under the eight mirrorings.
+    # How the eight parts change their sign under the eight flips.
     signs = hadamard(8).astype(np.float32)
     batches = [slice(start, start + side) for start in range(0, len(descriptors), side)]
     for place, rows in enumerate(batches):
@@ -155,10 +155,10 @@ def _blur(cells: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _parts(descriptors: NDArray[np.int8]) -> NDArray[np.float32]:
-    """Split unit-length descriptors into parts that only change sign when mirrored.
+    """Split unit-length descriptors into parts that only change sign when flipped.
 
     A volume is the sum of an even and an odd part about its middle plane, and so along
-    three axes of eight. All mirrorings are compared at the price of one.
+    three axes of eight. All flips are compared at the price of one.
 
     Args:
         descriptors: (N, SIDE, SIDE, SIDE).

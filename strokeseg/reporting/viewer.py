@@ -180,11 +180,11 @@ def _small(seen: SeenCase) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArra
     classes = seen.truth.astype(np.uint8) + 2 * seen.prediction.astype(np.uint8)
     grey = resample(Volume(voxels=seen.grey, grid=seen.grid), grid, 1).voxels
     marked = resample(Volume(voxels=classes, grid=seen.grid), grid, 0).voxels
-    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
-    mirror[0, 3] = grid.shape[0] - 1
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    flip[0, 3] = grid.shape[0] - 1
     from_one = np.eye(4)
     from_one[:3, 3] = -1
-    return grey[::-1], marked[::-1], grid.affine_ras @ mirror @ from_one
+    return grey[::-1], marked[::-1], grid.affine_ras @ flip @ from_one
 
 
 def _sprite(volume: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -35,11 +35,11 @@ def augment(
     strength: float,
     generator: torch.Generator,
     *,
-    mirror: bool = True,
+    flip: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Change every slice of a batch at random.
 
-    In space: mirrored with probability strength / 2, turned by up to 15 degrees, scaled by
+    In space: flipped with probability strength / 2, turned by up to 15 degrees, scaled by
     up to 15 %, moved by up to 5 % of the slice, and bent with probability strength / 2. In
     intensity, channel by channel: blurred with probability 0.4 strength by up to 1 voxel, a
     bias field of up to 1.5 or its inverse, gamma up to 1.3 or its inverse, contrast up to
@@ -50,7 +50,7 @@ def augment(
         masks: (B, 1, H, W) float32, 0 or 1.
         strength: 0 to 1; the extents above times this.
         generator: The source of every draw, on the tensors' device.
-        mirror: Whether to reverse slices along H. That is left and right in axial and
+        flip: Whether to reverse slices along H. That is left and right in axial and
             coronal slices; in sagittal ones it would put the face to the back.
 
     Returns:
@@ -61,7 +61,7 @@ def augment(
         return images, masks
     draws = Draws(generator, len(images))
     channels, height, width = images.shape[1:]
-    places = draw_deformation(draws, strength, (height, width), mirror=mirror)
+    places = draw_deformation(draws, strength, (height, width), flip=flip)
     images, masks = deform(images, masks, places)
     background = (images == 0).all(dim=1, keepdim=True)
     images = blur(images, draw_blur(draws, strength, channels))

@@ -1,8 +1,8 @@
-"""Deformation: slices turned, scaled, moved, mirrored and bent, in one sampling.
+"""Deformation: slices turned, scaled, moved, flipped and bent, in one sampling.
 
 A *place* is (x, y) in voxels along W and H, (0, 0) in the middle of the first voxel. A
 deformation tells for every place of the output where in the input to look. The *affine*
-part turns, scales, mirrors and moves a slice as a whole; the *displacement* bends it. Both
+part turns, scales, flips and moves a slice as a whole; the *displacement* bends it. Both
 are composed before anything is sampled, since every sampling blurs.
 
 Nothing folds: neighbouring control values of a displacement differ by at most 2 d, where d
@@ -26,22 +26,20 @@ from strokeseg.training.smooth_field import control_shape, smooth_field
 _ROTATION_DEGREES = 15.0
 _SCALING = 0.15
 _SHIFT = 0.05
-_MIRRORED = 0.5
+_FLIP_PROBABILITY = 0.5
 _BENT = 0.5
 _DISPLACEMENT = 0.2
 _INTERVALS = 4
 
 
-def draw_deformation(
-    draws: Draws, strength: float, size: tuple[int, int], *, mirror: bool
-) -> Tensor:
+def draw_deformation(draws: Draws, strength: float, size: tuple[int, int], *, flip: bool) -> Tensor:
     """Draw where each place of the output looks (see `deform`).
 
     Args:
         draws: Draws for B slices.
         strength: 0 to 1.
         size: H and W.
-        mirror: Whether slices may be reversed along H.
+        flip: Whether slices may be reversed along H.
 
     Returns:
         (B, H, W, 2) float32 places of the input.
@@ -49,11 +47,11 @@ def draw_deformation(
     height, width = size
     angle = draws.uniform(strength * _ROTATION_DEGREES)
     scale = 1 + draws.uniform(strength * _SCALING)
-    mirrored = draws.chances(strength * _MIRRORED) & mirror
+    flipped = draws.chances(strength * _FLIP_PROBABILITY) & flip
     shift = torch.stack(
         [draws.uniform(strength * _SHIFT * side) for side in (width, height)], dim=-1
     )
-    affine = affine_of(angle, scale, mirrored, shift, size)
+    affine = affine_of(angle, scale, flipped, shift, size)
     return look_up(affine, draw_displacement(draws, strength, size))
 
 
@@ -81,14 +79,14 @@ def draw_displacement(draws: Draws, strength: float, size: tuple[int, int]) -> T
 
 
 def affine_of(
-    angle: Tensor, scale: Tensor, mirrored: Tensor, shift: Tensor, size: tuple[int, int]
+    angle: Tensor, scale: Tensor, flipped: Tensor, shift: Tensor, size: tuple[int, int]
 ) -> Tensor:
     """Return the affine part from the output's places to the input's, about the middle.
 
     Args:
         angle: (B,) degrees by which to turn, against the clock as displayed.
         scale: (B,) magnification.
-        mirrored: (B,) bool, whether to reverse slices along H after turning them.
+        flipped: (B,) bool, whether to reverse slices along H after turning them.
         shift: (B, 2) from the input's to the output's middle, (x, y) in voxels of the input.
         size: H and W.
 
@@ -97,7 +95,7 @@ def affine_of(
     """
     # Straight from the output to the input, in which kornia's clockwise angle turns the output
     # the other way: inverting a matrix would make a GPU wait.
-    shrinking = torch.stack([1 / scale, torch.where(mirrored, -1 / scale, 1 / scale)], dim=-1)
+    shrinking = torch.stack([1 / scale, torch.where(flipped, -1 / scale, 1 / scale)], dim=-1)
     center = torch.empty_like(shift)
     center[:, 0], center[:, 1] = (size[1] - 1) / 2, (size[0] - 1) / 2
     return get_affine_matrix2d(shift, center, shrinking, angle)

@@ -95,7 +95,7 @@ class Training:
         slices_per_epoch: int | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
-        mirror: bool = True,
+        flip: bool = True,
         precision: torch.dtype | None = None,
     ) -> None:
         """Make ready for the first epoch.
@@ -109,7 +109,7 @@ class Training:
             slices_per_epoch: Slices an epoch draws; None for as many as hold brain.
             device: Where to train.
             seed: The trial's seed.
-            mirror: Whether augmentation may reverse slices along H (see `augment`).
+            flip: Whether augmentation may reverse slices along H (see `augment`).
             precision: The type to compute in, float32 or one of 16 bits; None for the one that
                 the device is fastest in.
 
@@ -127,7 +127,7 @@ class Training:
         self._slices = slices_per_epoch or len(self._training)
         self._device = torch.device(device)
         self._seed = seed
-        self._mirror = mirror
+        self._flip = flip
         self._epoch = 0
         self._shown: dict[str, int] = {}
         # Module.to knows memory formats, but its declaration does not.
@@ -295,7 +295,7 @@ class Training:
     def _step(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Learn from a batch."""
         images, masks = augment(
-            images, masks, self._config.augmentation, self._draws, mirror=self._mirror
+            images, masks, self._config.augmentation, self._draws, flip=self._flip
         )
         with self._stepper.autocast():
             # Convolutions of a U-Net run 1.2 to 1.6 times as fast channels-last, on CPUs too.

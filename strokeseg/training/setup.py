@@ -56,7 +56,7 @@ def new_training(
         slices_per_epoch=slices_per_epoch,
         device=device,
         seed=seed,
-        # Rows of a sagittal slice run from back to front: no brain is its own mirror there.
-        mirror=axis != "sagittal",
+        # Rows of a sagittal slice run from back to front: no brain is symmetric there.
+        flip=axis != "sagittal",
         precision=precision,
     )

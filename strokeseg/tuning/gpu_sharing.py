@@ -213,7 +213,7 @@ class _TrialActor:
             config,
             slices,
             slices.keep(np.arange(count) == 0),
-            # Where slices may be mirrored.
+            # Where slices may be flipped.
             axis="axial",
             encoder_weights=None,
             epochs=sys.maxsize,

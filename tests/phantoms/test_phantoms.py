@@ -149,11 +149,11 @@ def test_lesions_are_bright_on_dwi_flair_t2_and_dark_on_t1_beside_the_other_side
         brain = voxels(case, "MR_T1") > 0
         middle = np.argwhere(brain)[:, 0].mean()
         x, y, z = np.nonzero(lesion)
-        mirrored = np.clip(np.rint(2 * middle - x).astype(int), 0, brain.shape[0] - 1)
-        kept = brain[mirrored, y, z]
+        flipped = np.clip(np.rint(2 * middle - x).astype(int), 0, brain.shape[0] - 1)
+        kept = brain[flipped, y, z]
         for sequence, tag in SEQUENCE_TAGS.items():
             image = z_scored(voxels(case, tag), brain)
-            apart = image[x, y, z][kept].mean() - image[mirrored, y, z][kept].mean()
+            apart = image[x, y, z][kept].mean() - image[flipped, y, z][kept].mean()
             differences[sequence].append(float(apart))
     means = {sequence: float(np.mean(values)) for sequence, values in differences.items()}
     assert means["DWI"] > 1.5

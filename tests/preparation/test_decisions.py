@@ -110,7 +110,7 @@ def scans(pictures: dict[str, tuple[int, int]]) -> list[Measured]:
     ]
 
 
-# T2 of case c is the mirrored T2 of case a, as a file that went to the wrong folder.
+# T2 of case c is the flipped T2 of case a, as a file that went to the wrong folder.
 EXCHANGED = {"a": (1, 2), "b": (3, 4), "c": (5, 2)}
 
 
@@ -120,8 +120,8 @@ def two_sequences(**splits: Any) -> ExperimentConfig:
 
 def test_one_exchanged_sequence_is_a_leak_that_names_pair_sequence_and_remedies():
     found = scans(EXCHANGED)
-    mirrored = np.ascontiguousarray(found[2].descriptors[1][::-1])
-    found[2] = Measured(descriptors=(found[2].descriptors[0], mirrored))
+    flipped = np.ascontiguousarray(found[2].descriptors[1][::-1])
+    found[2] = Measured(descriptors=(found[2].descriptors[0], flipped))
     audit = audit_leaks(two_sequences(), cases(dict.fromkeys("abc")), found)
     assert str(audit) == (
         "Leak audit: 3 cases compared, nearest pair a and c, similarity 1.00 in T2 "

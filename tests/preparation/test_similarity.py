@@ -78,7 +78,7 @@ def with_lesion(image: Image) -> Image:
 DISGUISES: dict[str, Callable[[Image], Image]] = {
     "saved in bytes": in_bytes,
     "rescaled": lambda image: np.where(image != 0, 0.01 * image + 7, 0).astype("f4"),
-    "mirrored": lambda image: image[::-1],
+    "flipped": lambda image: image[::-1],
     "turned upside down": lambda image: image[:, ::-1, ::-1],
     "shifted and padded": lambda image: np.pad(image, ((7, 2), (0, 5), (3, 0))),
     "cropped to the brain": lambda image: image[ndimage.find_objects((image != 0).astype(int))[0]],
@@ -113,13 +113,13 @@ def test_two_people_with_one_lesion_are_not_one_person() -> None:
     assert similarity(with_lesion(head(1)), with_lesion(head(1))[::-1]) > SAME_SCAN_FROM
 
 
-def test_every_mirroring_is_tried() -> None:
+def test_every_flip_is_tried() -> None:
     image = head(3)
     for axes in [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]:
         assert similarity(image, np.flip(image, axes)) > 0.99
 
 
-def test_a_similarity_is_the_correlation_of_cells_in_the_best_mirroring() -> None:
+def test_a_similarity_is_the_correlation_of_cells_in_the_best_flip() -> None:
     generator = np.random.default_rng(0)
     pictures = generator.integers(-127, 128, (2, SIDE, SIDE, SIDE)).astype(np.int8)
     one, other = pictures.astype(float)
@@ -196,7 +196,7 @@ def test_simulated_subjects_on_one_brain_are_different_people() -> None:
     if not folder.is_dir():
         pytest.skip(f"shared data absent: {folder}")
     images = siss_images(folder)
-    # Pairs of the twenty are one brain, mirrored and bent, with another scanner and stroke.
+    # Pairs of the twenty are one brain, flipped and bent, with another scanner and stroke.
     assert most_similar(images) < 0.75
     for channel in images["3"]:
         copy = np.ascontiguousarray(DISGUISES["all of it"](channel))

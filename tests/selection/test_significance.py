@@ -19,10 +19,10 @@ def test_p_of_one_option_counts_the_flips_of_signs() -> None:
 
 def test_trying_more_options_makes_luck_more_probable() -> None:
     alone = np.array([[1.0, 1.0, 1.0]])
-    # The second option mirrors the first: its mean is 1 when all signs are flipped.
-    with_mirror = np.array([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
+    # The second option negates the first: its mean is 1 when all signs are flipped.
+    with_negation = np.array([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
     assert best_option(alone).p == 1 / 8
-    assert best_option(with_mirror).p == 2 / 8
+    assert best_option(with_negation).p == 2 / 8
     # An option that is the same as another adds no luck.
     assert best_option(np.repeat(alone, 20, axis=0)).p == 1 / 8
 

@@ -89,21 +89,21 @@ def test_background_stays_zero() -> None:
     assert (filled <= 121).all()
 
 
-def test_mirroring_reverses_the_first_axis_of_about_half_the_slices() -> None:
+def test_flipping_reverses_the_first_axis_of_about_half_the_slices() -> None:
     images, masks = _batch(64)
     top = masks[:, 0, :16].sum(dim=(1, 2))
     assert (top == 80).all()
     moved = augment(images, masks, 1.0, _generator())[1]
-    mirrored = (moved[:, 0, 16:].sum(dim=(1, 2)) > moved[:, 0, :16].sum(dim=(1, 2))).sum()
-    assert 16 <= mirrored <= 48
-    kept = augment(images, masks, 1.0, _generator(), mirror=False)[1]
+    flipped = (moved[:, 0, 16:].sum(dim=(1, 2)) > moved[:, 0, :16].sum(dim=(1, 2))).sum()
+    assert 16 <= flipped <= 48
+    kept = augment(images, masks, 1.0, _generator(), flip=False)[1]
     assert (kept[:, 0, :16].sum(dim=(1, 2)) > kept[:, 0, 16:].sum(dim=(1, 2))).all()
 
 
 def test_extents_grow_with_the_strength() -> None:
     images, masks = _batch(32)
     differences = [
-        (augment(images, masks, strength, _generator(), mirror=False)[0] - images).abs().mean()
+        (augment(images, masks, strength, _generator(), flip=False)[0] - images).abs().mean()
         for strength in (0.01, 0.1, 1.0)
     ]
     assert differences == sorted(differences)

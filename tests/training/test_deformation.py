@@ -20,14 +20,14 @@ def _draws(count: int, seed: int = 0) -> Draws:
 
 
 def _affine(
-    masks: torch.Tensor, *, degrees: float = 0, scale: float = 1, mirrored: bool = False
+    masks: torch.Tensor, *, degrees: float = 0, scale: float = 1, flipped: bool = False
 ) -> torch.Tensor:
     """Move masks (1, 1, H, W) as a whole."""
     height, width = masks.shape[2:]
     affine = affine_of(
         torch.tensor([float(degrees)]),
         torch.tensor([float(scale)]),
-        torch.tensor([mirrored]),
+        torch.tensor([flipped]),
         torch.zeros(1, 2),
         (height, width),
     )
@@ -61,9 +61,9 @@ def test_scaling_magnifies() -> None:
     assert torch.equal(_affine(masks, scale=2), expected)
 
 
-def test_mirroring_reverses_rows() -> None:
+def test_flipping_reverses_rows() -> None:
     masks = _rectangle((64, 128), slice(4, 10), slice(80, 88))
-    assert torch.equal(_affine(masks, mirrored=True), masks.flip(2))
+    assert torch.equal(_affine(masks, flipped=True), masks.flip(2))
 
 
 def test_a_smooth_field_reproduces_straight_lines_and_stays_within_its_control_values() -> None:
@@ -114,7 +114,7 @@ def test_lesion_volumes_are_kept_on_average() -> None:
     # average; bending is symmetric about 0. The standard deviation is about 0.18 a slice,
     # of the mean of 400 below 0.01.
     masks = _rectangle((96, 96), slice(40, 52), slice(44, 60)).repeat(400, 1, 1, 1)
-    places = draw_deformation(_draws(400), 1.0, (96, 96), mirror=True)
+    places = draw_deformation(_draws(400), 1.0, (96, 96), flip=True)
     _, moved = deform(masks, masks, places)
     volumes = moved.sum(dim=(1, 2, 3)) / (12 * 16)
     assert abs(volumes.mean() - 1.0075) < 0.03
