@@ -48,7 +48,7 @@ class Division:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakageScore:
+class BestWeightsScore:
     """What one training printed and what it was worth.
 
     Attributes:
@@ -93,7 +93,7 @@ def shuffle_within(
 
 def measure(
     training: Training, unseen: SliceSet, device: torch.device
-) -> Iterator[EpochResult | LeakageScore]:
+) -> Iterator[EpochResult | BestWeightsScore]:
     """Train to the end and yield every epoch's result, then what its best weights score.
 
     Args:
@@ -118,6 +118,6 @@ def measure(
     training.network.load_state_dict(weights)
     where = f"epoch {best.epoch}, on unseen patients"
     case_dice = score_slices(training.network, unseen, device, where=where)
-    yield LeakageScore(
+    yield BestWeightsScore(
         printed_dice=best.dice, unseen_dice=fmean(case_dice.values()), best_epoch=best.epoch
     )

@@ -10,7 +10,7 @@ from strokeseg import cli
 from strokeseg.compute.gpu_share import AUTO
 from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
-from strokeseg.leakage.runs import FindingStore, Pool, Run, choose_configurations, plan_runs
+from strokeseg.leakage.runs import LeakageScoreStore, Pool, Run, choose_configurations, plan_runs
 from strokeseg.leakage.tasks import do_runs
 from strokeseg.preparation.steps import ensure_prepared
 from strokeseg.records.config import SearchConfig
@@ -53,7 +53,7 @@ def measure_leakage(axis: str, options: argparse.Namespace) -> int:
         )
         pool = _pool(experiment, axis, preparation, budget)
         runs = plan_runs(configurations, pool, budget, options.leakage_seeds)
-        store = FindingStore(experiment, pool, configurations, code_version())
+        store = LeakageScoreStore(experiment, pool, configurations, code_version())
         failures: dict[Run, str] = {}
         if missing := store.missing(runs):
             with (
@@ -70,7 +70,7 @@ def measure_leakage(axis: str, options: argparse.Namespace) -> int:
                 )
     rows = store.rows(runs, failures)
     write_leakage(experiment.leakage_csv(axis), rows)
-    _print_findings(axis, rows)
+    _print_scores(axis, rows)
     print(f"\nAll runs: {experiment.leakage_csv(axis)}")
     return cli.SOME_FAILED if failures else cli.DONE
 
@@ -91,7 +91,7 @@ def _pool(
     )
 
 
-def _print_findings(axis: str, rows: Sequence[LeakageRow]) -> None:
+def _print_scores(axis: str, rows: Sequence[LeakageRow]) -> None:
     averages = means(rows)
     cli.print_table(
         f"{axis}: mean 3D Dice as it would have been printed, and on unseen patients; means over "

@@ -1,7 +1,7 @@
 """What a measurement of leakage has to train, and what it has found already.
 
 A *run* is one configuration, one seed and one *level* of division (see
-`learning.divisions`). Its *inputs* are all that its finding depends on; a finding is kept
+`leakage.divisions`). Its *inputs* are all that its scores depend on; scores are kept
 under their hash as soon as the run is done, so that a measurement that was interrupted,
 or is asked for more, trains only what is missing.
 """
@@ -17,7 +17,7 @@ from strokeseg.errors import UserError
 from strokeseg.records.config import SearchConfig, TrialConfig, parse_record
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import DEFAULT, LeaderboardRow, ranked
-from strokeseg.records.leakage import LEVELS, Finding, LeakageRow
+from strokeseg.records.leakage import LEVELS, LeakageRow, LeakageScores
 from strokeseg.storage.files import read_json, values_sha256, write_json
 from strokeseg.training.pretrained import EncoderWeights, find_encoder_weights
 from strokeseg.tuning.space import Space
@@ -147,8 +147,8 @@ def plan_runs(
     ]
 
 
-class FindingStore:
-    """The findings of a pool's runs on disk, each under the hash of its run's inputs."""
+class LeakageScoreStore:
+    """The scores of a pool's runs on disk, each under the hash of its run's inputs."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class FindingStore:
         configurations: Sequence[Configuration],
         code_version: str,
     ) -> None:
-        """Look for findings, and keep them, in an experiment's folder.
+        """Look for scores, and keep them, in an experiment's folder.
 
         Args:
             experiment: The experiment.
@@ -173,8 +173,8 @@ class FindingStore:
             for configuration in configurations
         }
 
-    def read(self, run: Run) -> Finding | None:
-        """Return a run's finding if there is one.
+    def read(self, run: Run) -> LeakageScores | None:
+        """Return a run's scores, or None when it has none.
 
         Raises:
             UserError: When its file is damaged.
@@ -183,33 +183,33 @@ class FindingStore:
         if not path.exists():
             return None
         values = read_json(path)
-        finding = values.get("finding") if isinstance(values, dict) else None
-        if not isinstance(finding, dict):
-            raise UserError(f"{path}: holds no finding; delete it to train this run again")
-        return parse_record(Finding, finding, str(path))
+        scores = values.get("scores") if isinstance(values, dict) else None
+        if not isinstance(scores, dict):
+            raise UserError(f"{path}: holds no scores; delete it to train this run again")
+        return parse_record(LeakageScores, scores, str(path))
 
-    def keep(self, run: Run, finding: Finding) -> None:
-        """Write a run's finding, with what made it."""
+    def keep(self, run: Run, scores: LeakageScores) -> None:
+        """Write a run's scores, with what made them."""
         content = {
             "inputs": self._inputs(run),
             "code_version": self._code_version,
-            "finding": finding.model_dump(),
+            "scores": scores.model_dump(),
         }
         write_json(self._path(run), content)
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
-        """Return the runs without a finding."""
+        """Return the runs without scores."""
         return [run for run in runs if self.read(run) is None]
 
     def rows(self, runs: Sequence[Run], failures: Mapping[Run, str]) -> list[LeakageRow]:
-        """Return a row a run, with its finding, or else why it failed."""
+        """Return a row a run, with its scores, or else why it failed."""
         return [
             LeakageRow(
                 configuration=run.configuration,
                 level=run.level,
                 seed=run.seed,
                 config=run.config,
-                finding=self.read(run),
+                scores=self.read(run),
                 reason=failures.get(run, ""),
             )
             for run in runs

@@ -1,7 +1,7 @@
 """The runs of a measurement of leakage as Ray tasks, side by side like trials.
 
 A *stream* is what one task tells the driver while it works: the number of every epoch
-that is done, then its finding, or why there is none.
+that is done, then its scores, or why there is none.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from strokeseg.compute.allotment import allot
 from strokeseg.compute.autoscaling import await_node
 from strokeseg.errors import UserError
 from strokeseg.leakage.divisions import (
+    BestWeightsScore,
     Division,
-    LeakageScore,
     divide_by_patient,
     divide_by_slice,
     measure,
 )
-from strokeseg.leakage.runs import Configuration, FindingStore, Pool, Run
+from strokeseg.leakage.runs import Configuration, LeakageScoreStore, Pool, Run
 from strokeseg.records.config import Show
-from strokeseg.records.leakage import Finding
+from strokeseg.records.leakage import LeakageScores
 from strokeseg.training.loop import Training
 from strokeseg.training.setup import new_training
 from strokeseg.training.slice_set import SliceSet
@@ -42,7 +42,7 @@ def do_runs(
     runs: Sequence[Run],
     configurations: Sequence[Configuration],
     pool: Pool,
-    store: FindingStore,
+    store: LeakageScoreStore,
     *,
     gpus_per_run: float | None,
     show: Show,
@@ -53,7 +53,7 @@ def do_runs(
         runs: What to do, one or more.
         configurations: All that the runs name.
         pool: The data.
-        store: Where findings are kept.
+        store: Where scores are kept.
         gpus_per_run: As asked for; None for one, or for none where there are none.
         show: Called with the epochs done, of how many, and a note.
 
@@ -86,7 +86,7 @@ def do_runs(
 
 
 def _collect(
-    streams: Mapping[ray.ObjectRefGenerator, Run], store: FindingStore, show: Show
+    streams: Mapping[ray.ObjectRefGenerator, Run], store: LeakageScoreStore, show: Show
 ) -> dict[Run, str]:
     epochs = dict.fromkeys(streams.values(), 0)
     failures: dict[Run, str] = {}
@@ -104,7 +104,7 @@ def _collect(
         else:
             epochs[run] = run.epochs
             done += 1
-            if isinstance(item, Finding):
+            if isinstance(item, LeakageScores):
                 store.keep(run, item)
             else:
                 failures[run] = item
@@ -113,10 +113,10 @@ def _collect(
     return failures
 
 
-def _next(stream: ray.ObjectRefGenerator) -> int | Finding | str | None:
+def _next(stream: ray.ObjectRefGenerator) -> int | LeakageScores | str | None:
     """Return the next item of a stream, or None at its end."""
     try:
-        item: int | Finding | str = ray.get(next(stream))
+        item: int | LeakageScores | str = ray.get(next(stream))
     except StopIteration:
         # Waited for: Ray aborts the process when a task ends that it has given up before.
         return None
@@ -132,7 +132,7 @@ def _do_run(
     pool: Pool,
     threads: int,
     device: str,
-) -> Iterator[int | Finding | str]:
+) -> Iterator[int | LeakageScores | str]:
     """Train one run: a stream."""
     started = time.perf_counter()
     torch.set_num_threads(threads)
@@ -142,8 +142,8 @@ def _do_run(
         unseen = slices.select(pool.unseen_cases)
         training = _training(run, division, weights, pool, device)
         for result in measure(training, unseen, torch.device(device)):
-            if isinstance(result, LeakageScore):
-                yield _finding(result, division, time.perf_counter() - started)
+            if isinstance(result, BestWeightsScore):
+                yield _scores_of(result, division, time.perf_counter() - started)
             else:
                 yield result.epoch
     except (TrialFailure, UserError) as failure:
@@ -176,8 +176,8 @@ def _training(
     )
 
 
-def _finding(score: LeakageScore, division: Division, seconds: float) -> Finding:
-    return Finding(
+def _scores_of(score: BestWeightsScore, division: Division, seconds: float) -> LeakageScores:
+    return LeakageScores(
         printed_dice=score.printed_dice,
         unseen_dice=score.unseen_dice,
         best_epoch=score.best_epoch,

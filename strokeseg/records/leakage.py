@@ -1,9 +1,9 @@
 """What a measurement of leakage found: its rows, their means, and the sentences they make.
 
 A *run* is one configuration trained once, with its slices divided at one *level*, `slice`
-or `patient` (see `learning.divisions`). Its *finding* is the score that it would have
+or `patient` (see `leakage.divisions`). Its *scores* are the one that it would have
 printed and the score of the same weights on patients never seen; the *gap* is the first
-minus the second. A *row* is one run with its finding, or with why there is none.
+minus the second. A *row* is one run with its scores, or with why there is none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from strokeseg.storage.files import write_csv
 LEVELS = ("slice", "patient")
 
 
-class Finding(Record):
+class LeakageScores(Record):
     """What a finished run found.
 
     Attributes:
@@ -60,7 +60,7 @@ class LeakageRow:
         level: `slice` or `patient`.
         seed: Seed of its division and its training.
         config: Its configuration.
-        finding: What it found, if it finished.
+        scores: What it scored; None when it did not finish.
         reason: Why it failed, if it did.
     """
 
@@ -68,7 +68,7 @@ class LeakageRow:
     level: str
     seed: int
     config: TrialConfig
-    finding: Finding | None
+    scores: LeakageScores | None
     reason: str
 
 
@@ -116,32 +116,32 @@ def write_leakage(path: Path, rows: Sequence[LeakageRow]) -> None:
     table: list[dict[str, object]] = []
     for row in rows:
         cells: dict[str, object] = {name: getattr(row, name) for name in names}
-        if row.finding is not None:
-            cells |= row.finding.model_dump() | {"seconds": f"{row.finding.seconds:.1f}"}
+        if row.scores is not None:
+            cells |= row.scores.model_dump() | {"seconds": f"{row.scores.seconds:.1f}"}
             for name in ("printed_dice", "unseen_dice", "gap"):
-                cells[name] = f"{getattr(row.finding, name):.6f}"
+                cells[name] = f"{getattr(row.scores, name):.6f}"
         table.append({**cells, "reason": row.reason, **row.config.model_dump()})
-    scores = ("printed_dice", "unseen_dice", "gap")
-    others = [name for name in Finding.model_fields if name not in scores]
-    write_csv(path, [*names, *scores, *others, "reason", *TrialConfig.model_fields], table)
+    dice_columns = ("printed_dice", "unseen_dice", "gap")
+    others = [name for name in LeakageScores.model_fields if name not in dice_columns]
+    write_csv(path, [*names, *dice_columns, *others, "reason", *TrialConfig.model_fields], table)
 
 
 def means(rows: Sequence[LeakageRow]) -> list[LeakageMeans]:
     """Average over seeds, in the rows' order; what has no finished run is left out."""
-    groups: dict[tuple[str, str], list[Finding]] = {}
+    groups: dict[tuple[str, str], list[LeakageScores]] = {}
     for row in rows:
-        if row.finding is not None:
-            groups.setdefault((row.configuration, row.level), []).append(row.finding)
+        if row.scores is not None:
+            groups.setdefault((row.configuration, row.level), []).append(row.scores)
     return [
         LeakageMeans(
             configuration=configuration,
             level=level,
-            runs=len(findings),
-            printed=_mean([finding.printed_dice for finding in findings]),
-            unseen=_mean([finding.unseen_dice for finding in findings]),
-            gap=_mean([finding.gap for finding in findings]),
+            runs=len(group),
+            printed=_mean([one.printed_dice for one in group]),
+            unseen=_mean([one.unseen_dice for one in group]),
+            gap=_mean([one.gap for one in group]),
         )
-        for (configuration, level), findings in groups.items()
+        for (configuration, level), group in groups.items()
     ]
 
 

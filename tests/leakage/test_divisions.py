@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from strokeseg.leakage.divisions import (
+    BestWeightsScore,
     Division,
-    LeakageScore,
     divide_by_patient,
     divide_by_slice,
     measure,
@@ -112,9 +112,9 @@ def make_training(division: Division, epochs: int, seed: int = 0) -> Training:
 
 def measured(
     division: Division, unseen: SliceSet, epochs: int
-) -> tuple[list[EpochResult], LeakageScore]:
+) -> tuple[list[EpochResult], BestWeightsScore]:
     *results, score = measure(make_training(division, epochs), unseen, CPU)
-    assert isinstance(score, LeakageScore)
+    assert isinstance(score, BestWeightsScore)
     epochs_of = [result for result in results if isinstance(result, EpochResult)]
     assert len(epochs_of) == len(results) == epochs
     return epochs_of, score

@@ -12,11 +12,11 @@ from tiny_experiment import write_experiment
 
 import strokeseg.search
 from strokeseg.records.config import TrialConfig
-from strokeseg.records.leakage import Finding, LeakageRow, means, sentences, write_leakage
+from strokeseg.records.leakage import LeakageRow, LeakageScores, means, sentences, write_leakage
 
 
-def finding(printed: float, unseen: float) -> Finding:
-    return Finding(
+def scores(printed: float, unseen: float) -> LeakageScores:
+    return LeakageScores(
         printed_dice=printed,
         unseen_dice=unseen,
         best_epoch=2,
@@ -29,21 +29,21 @@ def finding(printed: float, unseen: float) -> Finding:
     )
 
 
-def row(level: str, seed: int, found: Finding | None, name: str = "default") -> LeakageRow:
+def row(level: str, seed: int, found: LeakageScores | None, name: str = "default") -> LeakageRow:
     return LeakageRow(
         configuration=name,
         level=level,
         seed=seed,
         config=TrialConfig(encoder="resnet18"),
-        finding=found,
+        scores=found,
         reason="" if found else "exploded",
     )
 
 
 ROWS = [
-    row("slice", 0, finding(0.8, 0.5)),
-    row("patient", 0, finding(0.5, 0.6)),
-    row("slice", 1, finding(0.6, 0.5)),
+    row("slice", 0, scores(0.8, 0.5)),
+    row("patient", 0, scores(0.5, 0.6)),
+    row("slice", 1, scores(0.6, 0.5)),
     row("patient", 1, None),
 ]
 
@@ -69,17 +69,17 @@ def test_means_are_over_the_seeds_that_finished() -> None:
             "0.500: 0.200 too much (patient-level: 0.100 too little).",
         ),
         (
-            [row("slice", 0, finding(0.5, 0.6)), row("patient", 0, finding(0.5, 0.5))],
+            [row("slice", 0, scores(0.5, 0.6)), row("patient", 0, scores(0.5, 0.5))],
             "default: a slice-level split would have printed 0.500 where unseen patients score "
             "0.600: 0.100 too little (patient-level: neither too much nor too little).",
         ),
         (
-            [row("slice", 0, finding(0.5, 0.4)), row("patient", 0, None)],
+            [row("slice", 0, scores(0.5, 0.4)), row("patient", 0, None)],
             "default: a slice-level split would have printed 0.500 where unseen patients score "
             "0.400: 0.100 too much (patient-level: no run finished).",
         ),
         (
-            [row("slice", 0, None), row("patient", 0, finding(0.5, 0.4))],
+            [row("slice", 0, None), row("patient", 0, scores(0.5, 0.4))],
             "default: no slice-level run finished (patient-level: 0.100 too much).",
         ),
     ],
@@ -95,7 +95,7 @@ def test_nothing_is_said_of_what_never_finished() -> None:
 
 
 def test_every_configuration_has_its_sentence() -> None:
-    both = [*ROWS, row("slice", 0, finding(0.5, 0.5), name="trial 3 (best)")]
+    both = [*ROWS, row("slice", 0, scores(0.5, 0.5), name="trial 3 (best)")]
     assert [line.split(":")[0] for line in sentences(means(both))] == ["default", "trial 3 (best)"]
 
 
@@ -144,7 +144,7 @@ class Place:
             *("--axis", "axial", "--measure-leakage", *options),
         )
 
-    def findings(self) -> dict[Path, int]:
+    def scores(self) -> dict[Path, int]:
         """The kept runs and when they were written."""
         kept = (self.search_folder / "leakage").iterdir()
         return {path: path.stat().st_mtime_ns for path in kept}
@@ -179,14 +179,14 @@ def test_a_measurement_prints_and_keeps_its_runs_and_trains_only_what_is_missing
     assert not (place.search_folder / "journal.log").exists()
     assert not [path for path in place.storage.rglob("*") if ".partial" in path.name]
 
-    # One finding lost: one run, and the other's file is not touched.
-    before, rows = place.findings(), place.rows()
+    # One score file lost: one run, and the other's file is not touched.
+    before, rows = place.scores(), place.rows()
     (lost,) = (path for path in before if path.name.startswith("slice"))
     lost.unlink()
     outcome = place.measure("--leakage-seeds", 1)
     assert outcome.code == 0, outcome.err
     assert "Measuring leakage, axial, epochs: 1/1" in outcome.err
-    after = place.findings()
+    after = place.scores()
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} == {lost}
     assert place.rows()[1] == rows[1]
@@ -194,7 +194,7 @@ def test_a_measurement_prints_and_keeps_its_runs_and_trains_only_what_is_missing
     # Nothing lost: nothing is trained.
     outcome = place.measure("--leakage-seeds", 1)
     assert outcome.code == 0 and "Measuring" not in outcome.err
-    assert place.findings() == after
+    assert place.scores() == after
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from strokeseg.errors import UserError
 from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.leakage.runs import (
     Configuration,
-    FindingStore,
+    LeakageScoreStore,
     Pool,
     Run,
     choose_configurations,
@@ -25,7 +25,7 @@ from strokeseg.leakage.tasks import do_runs
 from strokeseg.records.config import DataConfig, ExperimentConfig, SearchConfig, TrialConfig
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import LeaderboardRow
-from strokeseg.records.leakage import Finding, means
+from strokeseg.records.leakage import LeakageScores, means
 from strokeseg.tuning.space import Space
 from strokeseg.tuning.space_file import load_space
 
@@ -33,7 +33,7 @@ SMALL = TrialConfig(
     encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3, augmentation=0
 )
 BUDGET = SearchConfig(epochs=4, slices_per_epoch=48, seed=5)
-FOUND = Finding(
+FOUND = LeakageScores(
     printed_dice=0.75,
     unseen_dice=0.5,
     best_epoch=1,
@@ -114,8 +114,10 @@ def pool(tmp_path: Path) -> Pool:
     )
 
 
-def store_of(experiment: Experiment, pool: Pool, *configurations: Configuration) -> FindingStore:
-    return FindingStore(experiment, pool, configurations or (configuration(),), "1")
+def store_of(
+    experiment: Experiment, pool: Pool, *configurations: Configuration
+) -> LeakageScoreStore:
+    return LeakageScoreStore(experiment, pool, configurations or (configuration(),), "1")
 
 
 def test_without_a_leaderboard_the_spaces_first_point_is_measured(space: Space) -> None:
@@ -184,7 +186,7 @@ def test_a_pool_of_one_fold_is_refused(pool: Pool) -> None:
         plan_runs([configuration()], replace(pool, folds=pool.folds[:1]), BUDGET, seeds=1)
 
 
-def test_a_finding_is_found_again_only_for_the_same_inputs(
+def test_scores_are_found_again_only_for_the_same_inputs(
     experiment: Experiment, pool: Pool
 ) -> None:
     run, *_ = plan_runs([configuration()], pool, BUDGET, seeds=1)
@@ -209,8 +211,8 @@ def test_a_finding_is_found_again_only_for_the_same_inputs(
         assert store_of(experiment, replace(pool, **change)).read(run) is None, change
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"finding": {"printed_dice": 2}}'])
-def test_a_damaged_finding_is_an_error_that_names_its_file(
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"scores": {"printed_dice": 2}}'])
+def test_a_damaged_score_file_is_an_error_that_names_its_file(
     experiment: Experiment, pool: Pool, content: str
 ) -> None:
     run, *_ = plan_runs([configuration()], pool, BUDGET, seeds=1)
@@ -267,20 +269,18 @@ def test_runs_are_kept_shown_and_give_the_gap_that_must_be_there(
     assert averages[0].gap.value == by_slice.gap > 0.4
 
 
-def test_a_run_again_gives_the_same_finding(
+def test_a_run_again_gives_the_same_scores(
     experiment: Experiment, pool: Pool, do: Callable[..., Any]
 ) -> None:
     # Two, so that each gets one thread: their number may change the last digits.
     runs = plan_runs([configuration()], pool, BUDGET.model_copy(update={"epochs": 1}), seeds=1)
     store = store_of(experiment, pool)
-    findings = []
+    repeats = []
     for _ in range(2):
         do(runs, configuration())
         found = [store.read(run) for run in runs]
-        findings.append(
-            [finding.model_copy(update={"seconds": 0.0}) for finding in found if finding]
-        )
-    assert len(findings[0]) == 2 and findings[0] == findings[1]
+        repeats.append([one.model_copy(update={"seconds": 0.0}) for one in found if one])
+    assert len(repeats[0]) == 2 and repeats[0] == repeats[1]
 
 
 def test_a_run_that_explodes_is_listed_and_the_others_go_on(
@@ -293,6 +293,6 @@ def test_a_run_that_explodes_is_listed_and_the_others_go_on(
     assert all("no longer finite" in reason for reason in failures.values())
     assert reports[-1] == (16, 16, "4 of 4 runs done")
     rows = store_of(experiment, pool, exploding, configuration()).rows(runs, failures)
-    assert [(row.finding is None, bool(row.reason)) for row in rows] == [
+    assert [(row.scores is None, bool(row.reason)) for row in rows] == [
         *((True, True), (True, True), (False, False), (False, False))
     ]
