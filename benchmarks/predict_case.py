@@ -33,7 +33,7 @@ from strokeseg.ensemble.prediction import Tool, predict_case
 from strokeseg.ensemble.slicewise import Predictor
 from strokeseg.ensemble.vote import Ensemble
 from strokeseg.imaging.cases import Case
-from strokeseg.imaging.layouts.finding import find_cases
+from strokeseg.imaging.layouts.detection import find_cases
 from strokeseg.imaging.slices import AXES
 from strokeseg.phantoms.dataset import write_phantoms
 from strokeseg.records.ensemble import EnsembleRecord

@@ -25,7 +25,7 @@ from pathlib import Path
 from strokeseg import cli
 from strokeseg.ensemble.devices import add_device_option
 from strokeseg.ensemble.runtimes import RUNTIMES
-from strokeseg.imaging.layouts.finding import AUTO, LAYOUTS
+from strokeseg.imaging.layouts.detection import AUTO, LAYOUTS
 from strokeseg.storage.remote_copy import fetched, is_uri, remote_copy_of
 
 

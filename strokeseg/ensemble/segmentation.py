@@ -15,7 +15,7 @@ from strokeseg.ensemble.runtimes import choose_runtime
 from strokeseg.errors import CaseError, UserError, printable
 from strokeseg.imaging.cases import Case, bids_name
 from strokeseg.imaging.derivatives import describe_dataset, refuse_scans
-from strokeseg.imaging.layouts.finding import find_cases
+from strokeseg.imaging.layouts.detection import find_cases
 from strokeseg.imaging.layouts.named_files import name_case
 from strokeseg.records.experiment import code_version
 from strokeseg.storage.files import unwritable, write_csv

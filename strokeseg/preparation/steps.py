@@ -14,7 +14,7 @@ from pathlib import Path
 from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
 from strokeseg.imaging.cases import TEST, Case
-from strokeseg.imaging.layouts import finding
+from strokeseg.imaging.layouts import detection
 from strokeseg.imaging.slices import AXES, SCHEMA_VERSION
 from strokeseg.phantoms.dataset import write_phantoms
 from strokeseg.preparation.decisions import common_size, common_spacing, decide_splits
@@ -126,7 +126,7 @@ def find_cases(experiment: Experiment) -> list[Case]:
     """
     data = experiment.config.data
     layout = "siss" if data.phantom is not None else data.layout
-    return finding.find_cases(experiment.data_path, data.sequences, layout=layout)
+    return detection.find_cases(experiment.data_path, data.sequences, layout=layout)
 
 
 def prepare(

@@ -15,7 +15,7 @@ from strokeseg import cli
 from strokeseg.errors import UserError
 from strokeseg.exporting.nnunet_dataset import folds_of, write_nnunet_dataset
 from strokeseg.imaging.cases import TEST, Case
-from strokeseg.imaging.layouts.finding import detect_layout, find_cases
+from strokeseg.imaging.layouts.detection import detect_layout, find_cases
 from strokeseg.records.experiment import Experiment, open_experiment
 from strokeseg.records.preparation import read_preparation
 

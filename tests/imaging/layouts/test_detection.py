@@ -1,4 +1,4 @@
-"""Telling the layout of cases by the names of folders and files."""
+"""Detecting the layout of cases by the names of folders and files."""
 
 import shutil
 from typing import get_args
@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from strokeseg.errors import UserError
-from strokeseg.imaging.layouts.finding import LAYOUTS, detect_layout, find_cases
+from strokeseg.imaging.layouts.detection import LAYOUTS, detect_layout, find_cases
 from strokeseg.imaging.layouts.named_files import name_case
 from strokeseg.records.config import DataConfig
 

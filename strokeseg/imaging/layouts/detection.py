@@ -1,4 +1,4 @@
-"""Finding cases, whatever their layout."""
+"""Detecting the layout of cases, and finding them."""
 
 from __future__ import annotations
 
