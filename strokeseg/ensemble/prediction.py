@@ -83,8 +83,8 @@ class Tool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What was found in a case.
+class CasePrediction:
+    """The prediction of one case.
 
     Attributes:
         lesion_ml: Volume of all lesions.
@@ -105,13 +105,13 @@ class Finding:
     done_before: bool = False
 
     def __str__(self) -> str:
-        """The finding in words."""
+        """The prediction in words."""
         if not self.lesions:
             return "no lesion found"
         return f"{self.lesion_ml:.2f} ml in {self.lesions} lesion{'s' * (self.lesions > 1)}"
 
 
-def predict_case(tool: Tool, case: Case, output: Path) -> Finding:
+def predict_case(tool: Tool, case: Case, output: Path) -> CasePrediction:
     """Segment a case and write what was found.
 
     Args:
@@ -136,7 +136,7 @@ def predict_case(tool: Tool, case: Case, output: Path) -> Finding:
     files = files_of(output, case.name)
     # Without it the case is not done, should this command end while it replaces the files.
     files.sidecar.unlink(missing_ok=True)
-    finding = Finding(
+    prediction = CasePrediction(
         lesion_ml=float(volumes_ml.sum()),
         lesions=len(volumes_ml),
         files=files,
@@ -144,13 +144,13 @@ def predict_case(tool: Tool, case: Case, output: Path) -> Finding:
         code_version=tool.code_version,
         bundle_sha256=tool.bundle_sha256,
     )
-    _write(tool, case, prepared, decision, finding)
+    _write(tool, case, prepared, decision, prediction)
     largest_ml = float(volumes_ml.max(initial=0))
-    write_json(files.sidecar, _sidecar(tool, case, finding, largest_ml))
-    return finding
+    write_json(files.sidecar, _sidecar(tool, case, prediction, largest_ml))
+    return prediction
 
 
-def find_done(tool: Tool, case: Case, output: Path) -> Finding | None:
+def find_done(tool: Tool, case: Case, output: Path) -> CasePrediction | None:
     """Return what an earlier command found in a case, or None when it is not done.
 
     Raises:
@@ -182,27 +182,27 @@ def find_done(tool: Tool, case: Case, output: Path) -> Finding | None:
     same = sources == hashes and parsed["Reference"] == tool.reference
     if not same or not all(path.is_file() for path in files.all()):
         return None
-    return _finding(parsed, files)
+    return _prediction(parsed, files)
 
 
-def find_segmented(output: Path) -> dict[str, Finding]:
+def find_segmented(output: Path) -> dict[str, CasePrediction]:
     """Return what was found in every case whose mask is in a folder, whichever bundle made it.
 
     Args:
         output: Folder of the derivatives.
 
     Returns:
-        The findings by the cases' names, in natural order.
+        The predictions by the cases' names, in natural order.
 
     Raises:
         UserError: When a sidecar there is none of a prediction.
     """
-    found: dict[str, Finding] = {}
+    found: dict[str, CasePrediction] = {}
     for path in output.glob(_SIDECARS):
         there = _parse(read_json(path), path)
         files = files_of(output, there["Case"])
         if files.sidecar == path and files.mask.is_file():
-            found[there["Case"]] = _finding(there, files)
+            found[there["Case"]] = _prediction(there, files)
     return {name: found[name] for name in sorted(found, key=natural_name_order)}
 
 
@@ -212,8 +212,8 @@ def _parse(values: Any, path: Path) -> _Sidecar:
     return sidecar
 
 
-def _finding(sidecar: _Sidecar, files: CaseFiles) -> Finding:
-    return Finding(
+def _prediction(sidecar: _Sidecar, files: CaseFiles) -> CasePrediction:
+    return CasePrediction(
         lesion_ml=sidecar["LesionVolumeMl"],
         lesions=sidecar["LesionCount"],
         files=files,
@@ -225,9 +225,9 @@ def _finding(sidecar: _Sidecar, files: CaseFiles) -> Finding:
 
 
 def _write(
-    tool: Tool, case: Case, prepared: PreparedCase, decision: Decision, finding: Finding
+    tool: Tool, case: Case, prepared: PreparedCase, decision: Decision, prediction: CasePrediction
 ) -> None:
-    files, grid = finding.files, prepared.native_grid
+    files, grid = prediction.files, prepared.native_grid
     # Compression takes most of the time here, and leaves Python to others meanwhile.
     with ThreadPoolExecutor() as threads:
         writing = [
@@ -243,19 +243,21 @@ def _write(
             prepared.project(decision.mask),
             sequences=tool.ensemble.record.sequences,
             spacing_mm=prepared.spacing_mm,
-            caption=f"{case.name}: {finding}",
+            caption=f"{case.name}: {prediction}",
         )
     for written in writing:
         written.result()
 
 
-def _sidecar(tool: Tool, case: Case, finding: Finding, largest_ml: float) -> dict[str, Any]:
+def _sidecar(
+    tool: Tool, case: Case, prediction: CasePrediction, largest_ml: float
+) -> dict[str, Any]:
     record = tool.ensemble.record
     return mask_sidecar(
         list(case.images.values()),
         Case=case.name,
-        LesionVolumeMl=finding.lesion_ml,
-        LesionCount=finding.lesions,
+        LesionVolumeMl=prediction.lesion_ml,
+        LesionCount=prediction.lesions,
         LargestLesionMl=largest_ml,
         Sequences=list(record.sequences),
         SourceSha256=_hashes(case),

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from strokeseg import cli
 from strokeseg.ensemble.bundle import bundle_sha256, open_bundle
-from strokeseg.ensemble.prediction import Finding, Tool, find_done, find_segmented, predict_case
+from strokeseg.ensemble.prediction import (
+    CasePrediction,
+    Tool,
+    find_done,
+    find_segmented,
+    predict_case,
+)
 from strokeseg.ensemble.runtimes import choose_runtime
 from strokeseg.errors import CaseError, UserError, printable
 from strokeseg.imaging.cases import Case, bids_name
@@ -41,8 +47,8 @@ def segment_cases(options: argparse.Namespace) -> int:
     waiting = [case for case in cases if case.name not in done and case.name not in refused]
     segmented, faulty = _segment(tool, waiting, options.output)
     found, failed = {**done, **segmented}, {**refused, **faulty}
-    for name, finding in found.items():
-        print(f"{name}: {finding}, {finding.files.mask}{_when(tool, finding)}")
+    for name, prediction in found.items():
+        print(f"{name}: {prediction}, {prediction.files.mask}{_when(tool, prediction)}")
     for name, reason in failed.items():
         print(printable(f"failed: case {name}: {reason}"), file=sys.stderr)
     if not found:
@@ -92,26 +98,26 @@ def _cases(options: argparse.Namespace, sequences: Sequence[str]) -> list[Case]:
 
 def _find_done(
     tool: Tool, cases: Sequence[Case], output: Path
-) -> tuple[dict[str, Finding], dict[str, str]]:
+) -> tuple[dict[str, CasePrediction], dict[str, str]]:
     """Return what is done already, and why what must not be replaced is refused, by case."""
-    found: dict[str, Finding] = {}
+    found: dict[str, CasePrediction] = {}
     refused: dict[str, str] = {}
     for case in cases:
         try:
-            finding = find_done(tool, case, output)
+            prediction = find_done(tool, case, output)
         except CaseError as error:
             refused[case.name] = str(error)
             continue
-        if finding is not None:
-            found[case.name] = finding
+        if prediction is not None:
+            found[case.name] = prediction
     return found, refused
 
 
 def _segment(
     tool: Tool, cases: Sequence[Case], output: Path
-) -> tuple[dict[str, Finding], dict[str, str]]:
+) -> tuple[dict[str, CasePrediction], dict[str, str]]:
     """Segment cases; return what was found, and why some failed, by case."""
-    found: dict[str, Finding] = {}
+    found: dict[str, CasePrediction] = {}
     failed: dict[str, str] = {}
     with cli.progress("Segmenting cases") as show:
         for index, case in enumerate(cases):
@@ -124,14 +130,14 @@ def _segment(
     return found, failed
 
 
-def _when(tool: Tool, finding: Finding) -> str:
+def _when(tool: Tool, prediction: CasePrediction) -> str:
     """Say that a case was kept, and what made it where that would not be the same today."""
-    if not finding.done_before:
+    if not prediction.done_before:
         return ""
-    made_with = (finding.runtime, finding.code_version)
+    made_with = (prediction.runtime, prediction.code_version)
     if made_with == (tool.runtime, tool.code_version):
         return " (done before)"
-    return f" (done before, with {finding.runtime}, strokeseg {finding.code_version})"
+    return f" (done before, with {prediction.runtime}, strokeseg {prediction.code_version})"
 
 
 def _describe(tool: Tool, output: Path) -> None:
@@ -145,12 +151,12 @@ def _describe(tool: Tool, output: Path) -> None:
     rows = [
         {
             "case": name,
-            "lesion_ml": f"{finding.lesion_ml:.3f}",
-            "lesions": finding.lesions,
-            "mask": finding.files.mask.relative_to(output).as_posix(),
-            "bundle_sha256": finding.bundle_sha256,
+            "lesion_ml": f"{prediction.lesion_ml:.3f}",
+            "lesions": prediction.lesions,
+            "mask": prediction.files.mask.relative_to(output).as_posix(),
+            "bundle_sha256": prediction.bundle_sha256,
         }
-        for name, finding in find_segmented(output).items()
+        for name, prediction in find_segmented(output).items()
     ]
     columns = ["case", "lesion_ml", "lesions", "mask", "bundle_sha256"]
     write_csv(output / "lesions.csv", columns, rows)

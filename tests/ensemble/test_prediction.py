@@ -98,11 +98,11 @@ def expected() -> NDArray[np.bool_]:
 def test_a_case_gets_all_its_files(tmp_path: Path) -> None:
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
     case = save(tmp_path / "scans", voxels(), affine)
-    finding = predict_case(tool(), case, tmp_path / "out")
+    prediction = predict_case(tool(), case, tmp_path / "out")
     # 60 voxels of 2 mm3.
-    assert (finding.lesion_ml, finding.lesions) == (pytest.approx(0.12), 1)
-    assert str(finding) == "0.12 ml in 1 lesion"
-    files = finding.files
+    assert (prediction.lesion_ml, prediction.lesions) == (pytest.approx(0.12), 1)
+    assert str(prediction) == "0.12 ml in 1 lesion"
+    files = prediction.files
     written = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert written == sorted(files.all())
     mask, probability, uncertainty = (
@@ -124,10 +124,10 @@ def test_a_case_gets_all_its_files(tmp_path: Path) -> None:
 
 def test_an_empty_prediction_is_said(tmp_path: Path) -> None:
     case = save(tmp_path / "scans", voxels(lesion=False), np.eye(4))
-    finding = predict_case(tool(), case, tmp_path / "out")
-    assert str(finding) == "no lesion found" and finding.lesion_ml == 0
-    assert not nibabel.load(finding.files.mask).get_fdata().any()
-    sidecar = json.loads(finding.files.sidecar.read_text())
+    prediction = predict_case(tool(), case, tmp_path / "out")
+    assert str(prediction) == "no lesion found" and prediction.lesion_ml == 0
+    assert not nibabel.load(prediction.files.mask).get_fdata().any()
+    sidecar = json.loads(prediction.files.sidecar.read_text())
     assert (sidecar["LesionCount"], sidecar["LargestLesionMl"]) == (0, 0)
 
 
@@ -139,8 +139,8 @@ def test_orientations_turn_the_mask_and_nothing_else(tmp_path: Path, codes: str)
     for sequence, values in voxels().items():
         image = nibabel.Nifti1Image(values, np.eye(4)).as_reoriented(turn)
         scans[sequence], affine = np.asarray(image.dataobj), image.affine
-    finding = predict_case(tool(), save(tmp_path / "scans", scans, affine), tmp_path / "out")
-    mask = nibabel.load(finding.files.mask)
+    prediction = predict_case(tool(), save(tmp_path / "scans", scans, affine), tmp_path / "out")
+    mask = nibabel.load(prediction.files.mask)
     assert "".join(nibabel.aff2axcodes(mask.affine)) == codes
     turned = nibabel.as_closest_canonical(mask)
     np.testing.assert_array_equal(turned.get_fdata() > 0, expected())
@@ -151,8 +151,8 @@ def test_an_oblique_affine_is_kept(tmp_path: Path) -> None:
     affine = np.eye(4)
     affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     affine[:3, 3] = (-40, 12, 7.5)
-    finding = predict_case(tool(), save(tmp_path / "scans", voxels(), affine), tmp_path / "out")
-    mask = nibabel.load(finding.files.mask)
+    prediction = predict_case(tool(), save(tmp_path / "scans", voxels(), affine), tmp_path / "out")
+    mask = nibabel.load(prediction.files.mask)
     np.testing.assert_allclose(mask.affine, affine, atol=1e-6)
     np.testing.assert_array_equal(mask.get_fdata() > 0, expected())
     # Both transforms of the header say so, whichever a viewer believes.
@@ -164,13 +164,13 @@ def test_another_spacing_is_resampled_and_brought_back(tmp_path: Path) -> None:
     scans = voxels(lesion=False)
     scans["FLAIR"][block] = 200
     case = save(tmp_path / "scans", scans, np.eye(4))
-    finding = predict_case(tool(spacing_mm=(2, 2, 2)), case, tmp_path / "out")
+    prediction = predict_case(tool(spacing_mm=(2, 2, 2)), case, tmp_path / "out")
     # On the grid of 2 mm the block is whole voxels. Brought back, each voxel lies a quarter of
     # those from its centre: 3/4 at a face, 9/16 at an edge, and 27/64 at the eight corners.
     wanted = np.zeros(SHAPE, dtype=bool)
     wanted[block] = True
     wanted[np.ix_((6, 13), (8, 15), (6, 11))] = False
-    np.testing.assert_array_equal(nibabel.load(finding.files.mask).get_fdata() > 0, wanted)
+    np.testing.assert_array_equal(nibabel.load(prediction.files.mask).get_fdata() > 0, wanted)
 
 
 def test_sequences_on_other_grids_need_a_reference(tmp_path: Path) -> None:
@@ -180,16 +180,16 @@ def test_sequences_on_other_grids_need_a_reference(tmp_path: Path) -> None:
     nibabel.save(coarse, case.images["T1"])
     with pytest.raises(CaseError, match="must be on the grid of T1, .*predict: --reference"):
         predict_case(tool(), case, tmp_path / "out")
-    finding = predict_case(tool(reference="FLAIR"), case, tmp_path / "out")
-    np.testing.assert_array_equal(nibabel.load(finding.files.mask).get_fdata() > 0, expected())
+    prediction = predict_case(tool(reference="FLAIR"), case, tmp_path / "out")
+    np.testing.assert_array_equal(nibabel.load(prediction.files.mask).get_fdata() > 0, expected())
 
 
 def test_cut_fields_of_view_are_handled(tmp_path: Path) -> None:
     """The scan ends in the middle of the brain, and one sequence even earlier."""
     scans = {sequence: values[:, :, 5:].copy() for sequence, values in voxels().items()}
     scans["T1"][:, :, 8:] = 0
-    finding = predict_case(tool(), save(tmp_path / "scans", scans, np.eye(4)), tmp_path / "out")
-    mask = nibabel.load(finding.files.mask).get_fdata() > 0
+    prediction = predict_case(tool(), save(tmp_path / "scans", scans, np.eye(4)), tmp_path / "out")
+    mask = nibabel.load(prediction.files.mask).get_fdata() > 0
     np.testing.assert_array_equal(mask, expected()[:, :, 5:])
 
 
@@ -225,22 +225,22 @@ def test_what_cannot_be_segmented_is_refused_in_one_line(tmp_path: Path, damage,
 
 def test_a_fourth_axis_of_one_is_dropped(tmp_path: Path) -> None:
     scans = {sequence: values[..., None] for sequence, values in voxels().items()}
-    finding = predict_case(tool(), save(tmp_path / "scans", scans, np.eye(4)), tmp_path / "out")
-    assert nibabel.load(finding.files.mask).shape == SHAPE
+    prediction = predict_case(tool(), save(tmp_path / "scans", scans, np.eye(4)), tmp_path / "out")
+    assert nibabel.load(prediction.files.mask).shape == SHAPE
 
 
 def test_a_case_is_done_as_long_as_nothing_has_changed(tmp_path: Path) -> None:
     case = save(tmp_path / "scans", voxels(), np.eye(4))
     output = tmp_path / "out"
     assert find_done(tool(), case, output) is None
-    finding = predict_case(tool(), case, output)
+    prediction = predict_case(tool(), case, output)
     done = find_done(tool(), case, output)
     assert done is not None and done.done_before
-    assert (done.lesion_ml, done.lesions) == (finding.lesion_ml, finding.lesions)
+    assert (done.lesion_ml, done.lesions) == (prediction.lesion_ml, prediction.lesions)
     assert find_done(tool(reference="T1"), case, output) is None
     with pytest.raises(UserError, match=r"another bundle \(bundle\.zip\); give another --output"):
         find_done(tool(sha256="b" * 64), case, output)
-    finding.files.uncertainty.unlink()
+    prediction.files.uncertainty.unlink()
     assert find_done(tool(), case, output) is None
 
 
@@ -261,7 +261,7 @@ def test_all_that_is_segmented_is_found_in_natural_order(tmp_path: Path) -> None
     files_of(output, "gone").mask.unlink()
     found = find_segmented(output)
     assert list(found) == ["2", "10", "sub-3_ses-1"]
-    assert {finding.lesions for finding in found.values()} == {1}
+    assert {prediction.lesions for prediction in found.values()} == {1}
     assert found["2"].files == files_of(output, "2")
     files_of(output, "10").sidecar.write_text("[]")
     with pytest.raises(UserError, match="should be a valid dictionary, .*; move it away"):
@@ -270,7 +270,7 @@ def test_all_that_is_segmented_is_found_in_natural_order(tmp_path: Path) -> None
 
 def test_files_of_others_are_not_replaced_in_silence(tmp_path: Path) -> None:
     case = save(tmp_path / "scans", voxels(), np.eye(4))
-    finding = predict_case(tool(), case, tmp_path / "out")
-    finding.files.sidecar.write_text("[]")
+    prediction = predict_case(tool(), case, tmp_path / "out")
+    prediction.files.sidecar.write_text("[]")
     with pytest.raises(UserError, match=r"another bundle \(unknown\)"):
         find_done(tool(), case, tmp_path / "out")
