@@ -45,14 +45,14 @@ def report(experiment: Experiment, command: str | None = None) -> Path:
     Raises:
         UserError: When the experiment is not evaluated yet.
     """
-    from strokeseg.reporting.findings import read_findings
     from strokeseg.reporting.markdown import report_markdown
     from strokeseg.reporting.page import report_page
+    from strokeseg.reporting.results import read_results
 
     made_by = command or "prepare, search, promote and evaluate, command by command"
-    findings = read_findings(experiment, made_by)
-    write_text(experiment.report_html, report_page(findings))
-    write_text(experiment.report_md, report_markdown(findings))
+    results = read_results(experiment, made_by)
+    write_text(experiment.report_html, report_page(results))
+    write_text(experiment.report_md, report_markdown(results))
     return experiment.report_html
 
 

@@ -1,9 +1,9 @@
 """What a measurement of leakage found: its rows, their means, and the sentences they make.
 
 A *run* is one configuration trained once, with its slices divided at one *level*, `slice`
-or `patient` (see `leakage.divisions`). Its *scores* are the one that it would have
-printed and the score of the same weights on patients never seen; the *gap* is the first
-minus the second. A *row* is one run with its scores, or with why there is none.
+or `patient` (see `leakage.divisions`). Its *scores* are the Dice that it would
+have printed and that of the same weights on patients never seen; the *gap* is the first minus
+the second. A *row* is one run with its scores, or with why there is none.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from strokeseg.errors import CaseError
 from strokeseg.imaging.metric_names import METRICS
 from strokeseg.records.summary import VOTE, ScoreRow
 from strokeseg.reporting import plots, search_plots, tables, wording
-from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markup import Html, join, tag
 from strokeseg.reporting.pictures import cases_to_show, data_uri, draw_planes, see_case
+from strokeseg.reporting.results import Results
 from strokeseg.reporting.style import STYLE
 from strokeseg.reporting.tables import Table
 from strokeseg.reporting.viewer import viewer, viewer_script
@@ -23,7 +23,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 _CARDS = ("sensitivity", "precision", "hd95_mm", "assd_mm", "volume_difference_ml", "lesion_f1")
 
 
-def report_page(findings: Findings) -> str:
+def report_page(results: Results) -> str:
     """Return the whole page.
 
     Raises:
@@ -42,15 +42,15 @@ def report_page(findings: Findings) -> str:
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{findings.experiment.name}: strokeseg report"),
+        tag("title", f"{results.experiment.name}: strokeseg report"),
         tag("style", Html(STYLE)),
     )
     body = tag(
         "body",
         tag(
             "header",
-            tag("h1", f"{findings.experiment.name}: ischemic stroke lesion segmentation"),
-            *_headline(findings),
+            tag("h1", f"{results.experiment.name}: ischemic stroke lesion segmentation"),
+            *_headline(results),
             tag(
                 "nav", *(tag("a", title, href=f"#{name}") for name, (title, _) in sections.items())
             ),
@@ -58,7 +58,7 @@ def report_page(findings: Findings) -> str:
         tag(
             "main",
             *(
-                tag("section", tag("h2", title), *content(findings), id=name)
+                tag("section", tag("h2", title), *content(results), id=name)
                 for name, (title, content) in sections.items()
             ),
         ),
@@ -67,14 +67,14 @@ def report_page(findings: Findings) -> str:
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
-def _headline(findings: Findings) -> list[Html]:
-    dice = findings.dice
+def _headline(results: Results) -> list[Html]:
+    dice = results.dice
     interval = (
         f"95 % interval over patients {dice['low']:.3f} to {dice['high']:.3f}"
         if dice["low"] is not None
         else "no interval: it takes two patients"
     )
-    vote = findings.summary["methods"][VOTE]
+    vote = results.summary["methods"][VOTE]
     cards = [
         tag(
             "div",
@@ -93,41 +93,41 @@ def _headline(findings: Findings) -> list[Html]:
             tag("span", f"Dice ({interval})"),
             class_="headline",
         ),
-        tag("p", f"{wording.headline(findings)}."),
-        tag("div", *_paragraphs(wording.cautions(findings)), class_="warning"),
+        tag("p", f"{wording.headline(results)}."),
+        tag("div", *_paragraphs(wording.cautions(results)), class_="warning"),
         tag("div", *cards, class_="cards"),
     ]
 
 
-def _scores(findings: Findings) -> list[Html]:
+def _scores(results: Results) -> list[Html]:
     parts = [
         _plot(
-            plots.dice_by_method(findings),
+            plots.dice_by_method(results),
             "Every point is a case, the diamond the mean, the bar its interval over patients.",
         ),
-        _table(tables.methods_table(findings, *tables.MAIN_KINDS), own=VOTE),
-        tag("p", wording.accuracy(findings), class_="note"),
-        *_paragraphs(wording.comparison_notes(findings), "note"),
-        _more("Every member by itself", _table(tables.methods_table(findings, "member"))),
+        _table(tables.methods_table(results, *tables.MAIN_KINDS), own=VOTE),
+        tag("p", wording.accuracy(results), class_="note"),
+        *_paragraphs(wording.comparison_notes(results), "note"),
+        _more("Every member by itself", _table(tables.methods_table(results, "member"))),
         _more("What the metrics mean", _words(tables.definitions_table())),
     ]
-    if findings.summary["tests"]:
+    if results.summary["tests"]:
         parts += [
             tag("h3", "Differences"),
-            _table(tables.tests_table(findings)),
-            tag("p", wording.tests_note(findings), class_="note"),
+            _table(tables.tests_table(results)),
+            tag("p", wording.tests_note(results), class_="note"),
         ]
     parts += [
         tag("h3", "Lesions found, missed and made up"),
-        _table(tables.lesions_table(findings), own=VOTE),
+        _table(tables.lesions_table(results), own=VOTE),
     ]
-    if failed := findings.failed:
+    if failed := results.failed:
         listed = Table(columns=("case", "why"), rows=tuple(failed.items()))
         parts += [tag("h3", "Failed cases"), _words(listed)]
     return parts
 
 
-def _cases(findings: Findings) -> list[Html]:
+def _cases(results: Results) -> list[Html]:
     lines = tag(
         *("p", "Each plane is the slice with most of the true lesion. "),
         *(tag("span", "Blue", class_="truth"), ": the outline of the true lesion; "),
@@ -135,19 +135,19 @@ def _cases(findings: Findings) -> list[Html]:
         "R: the patient's right; A: the front.",
         class_="note",
     )
-    rows = cases_to_show(findings.rows(VOTE))
+    rows = cases_to_show(results.rows(VOTE))
     return [
         lines,
-        *(_picture(findings, which, row) for which, row in rows.items()),
+        *(_picture(results, which, row) for which, row in rows.items()),
         tag("h3", "Every case"),
-        _table(tables.cases_table(findings)),
+        _table(tables.cases_table(results)),
     ]
 
 
-def _picture(findings: Findings, which: str, row: ScoreRow) -> Html:
+def _picture(results: Results, which: str, row: ScoreRow) -> Html:
     words = f"The {which} case, {row.case}: Dice {tables.number(row.values['dice'])}"
     try:
-        seen = see_case(findings, row.case)
+        seen = see_case(results, row.case)
     except CaseError as error:
         # The scores stand whether or not the case's files are still where they were.
         return tag("p", f"{words}. It cannot be shown: {error}", class_="note")
@@ -174,57 +174,57 @@ def _picture(findings: Findings, which: str, row: ScoreRow) -> Html:
     )
 
 
-def _volumes(findings: Findings) -> list[Html]:
-    if not findings.rows():
-        return [tag("p", f"By the policy {findings.summary['policy']} no case has a Dice.")]
+def _volumes(results: Results) -> list[Html]:
+    if not results.rows():
+        return [tag("p", f"By the policy {results.summary['policy']} no case has a Dice.")]
     return [
         tag(
             "div",
             _plot(
-                plots.dice_by_volume(findings),
-                wording.volume_note(findings),
+                plots.dice_by_volume(results),
+                wording.volume_note(results),
             ),
             _plot(
-                plots.volume_agreement(findings),
+                plots.volume_agreement(results),
                 "Above 0 the ensemble sees too much lesion, below 0 too little; the limits of "
                 "agreement are 1.96 standard deviations from the bias.",
             ),
-            _plot(plots.disagreement_and_error(findings), wording.disagreement_note(findings)),
+            _plot(plots.disagreement_and_error(results), wording.disagreement_note(results)),
             class_="plots",
         ),
         tag("h3", "Dice by the volume of the true lesion"),
-        _table(tables.sizes_table(findings)),
+        _table(tables.sizes_table(results)),
     ]
 
 
-def _choice(findings: Findings) -> list[Html]:
-    parts = _paragraphs(wording.choice_notes(findings))
-    if findings.choice is not None and findings.choice["steps"]:
-        parts.insert(1, _table(tables.steps_table(findings.choice)))
-    return [*parts, _words(tables.members_table(findings))]
+def _choice(results: Results) -> list[Html]:
+    parts = _paragraphs(wording.choice_notes(results))
+    if results.choice is not None and results.choice["steps"]:
+        parts.insert(1, _table(tables.steps_table(results.choice)))
+    return [*parts, _words(tables.members_table(results))]
 
 
-def _search(findings: Findings) -> list[Html]:
-    boards = findings.boards
+def _search(results: Results) -> list[Html]:
+    boards = results.boards
     parts = [
-        tag("p", wording.search_note(findings)),
+        tag("p", wording.search_note(results)),
         _plots(
             (f"{axis}: {words}", search_plots.history(axis, rows))
             for axis, rows in boards.items()
             for words in ["the score of every trial, and the best so far"]
         ),
     ]
-    if findings.importances:
+    if results.importances:
         parts.append(
             _plots(
                 (
                     f"{axis}: which parameters set the best trials apart",
                     search_plots.importances(axis, shares),
                 )
-                for axis, shares in findings.importances.items()
+                for axis, shares in results.importances.items()
             )
         )
-    if missing := [axis for axis in boards if axis not in findings.importances]:
+    if missing := [axis for axis in boards if axis not in results.importances]:
         words = f"Too few trials to tell which parameters mattered: {', '.join(missing)}."
         parts.append(tag("p", words, class_="note"))
     for axis, rows in boards.items():
@@ -239,11 +239,11 @@ def _search(findings: Findings) -> list[Html]:
     return parts
 
 
-def _protocol(findings: Findings) -> list[Html]:
-    settings = findings.experiment.config_path.read_text(encoding="utf-8")
+def _protocol(results: Results) -> list[Html]:
+    settings = results.experiment.config_path.read_text(encoding="utf-8")
     return [
-        _table(tables.sides_table(findings), kind="words"),
-        _words(tables.provenance_table(findings)),
+        _table(tables.subsets_table(results), kind="words"),
+        _words(tables.provenance_table(results)),
         _more("The experiment's settings", tag("pre", settings)),
     ]
 

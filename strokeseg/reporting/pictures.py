@@ -24,7 +24,7 @@ from strokeseg.imaging.scan import read_lesion
 from strokeseg.imaging.slices import upright
 from strokeseg.imaging.volume import Grid, Volume, read_volume, to_ras, voxels_on
 from strokeseg.records.summary import VOTE, ScoreRow
-from strokeseg.reporting.findings import Findings
+from strokeseg.reporting.results import Results
 
 # Lesions stand out on these, in this order; another data set may have neither.
 _PREFERRED = ("FLAIR", "DWI")
@@ -73,21 +73,21 @@ def cases_to_show(rows: Sequence[ScoreRow]) -> dict[str, ScoreRow]:
     return chosen
 
 
-def see_case(findings: Findings, name: str) -> SeenCase:
+def see_case(results: Results, name: str) -> SeenCase:
     """Read a case's image, its true lesion and what the ensemble made of it.
 
     Raises:
         CaseError: When a file cannot be read.
     """
-    case = findings.preparation.cases[name]
-    sequences = findings.ensemble.sequences
+    case = results.preparation.cases[name]
+    sequences = results.ensemble.sequences
     sequence = next((known for known in _PREFERRED if known in sequences), sequences[0])
-    folder = findings.experiment.masks_folder(findings.summary["on"])
+    folder = results.experiment.masks_folder(results.summary["on"])
     predicted = to_ras(read_volume(folder / mask_name(name, VOTE)))
     image = voxels_on(to_ras(read_volume(case.images[sequence])), predicted.grid, order=1)
     truth = np.zeros(predicted.grid.shape, dtype=bool)
     if case.mask is not None:
-        labels = findings.experiment.config.data.lesion_labels
+        labels = results.experiment.config.data.lesion_labels
         lesion = read_lesion(case.mask, labels)
         as_bytes = Volume(voxels=lesion.voxels.astype(np.uint8), grid=lesion.grid)
         truth = voxels_on(as_bytes, predicted.grid, order=0) > 0

@@ -12,8 +12,8 @@ from __future__ import annotations
 from statistics import fmean, stdev
 
 from strokeseg.records.summary import VOTE, ScoreRow, interval_text
-from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markup import Html
+from strokeseg.reporting.results import Results
 from strokeseg.reporting.svg import (
     HUES,
     SHAPES,
@@ -34,9 +34,9 @@ _LIMITS = 1.96
 _ROW = 30
 
 
-def dice_by_method(findings: Findings) -> Html:
+def dice_by_method(results: Results) -> Html:
     """Show the Dice of every case and the mean with its interval, a row a method."""
-    methods = findings.methods(*MAIN_KINDS)
+    methods = results.methods(*MAIN_KINDS)
     longest = max(len(name) for name in methods)
     height = _TOP + _ROW * len(methods)
     x = Scale(low=0, high=1, start=16 + 8.0 * longest, end=_WIDTH - _RIGHT)
@@ -49,7 +49,7 @@ def dice_by_method(findings: Findings) -> Html:
         middle = 36 + _ROW * index
         hue = HUES[0] if name == VOTE else "hue-quiet"
         marks.append(text(name, x.start - 10, middle + 4, anchor="end", kind="label strong"))
-        for row in findings.rows(name):
+        for row in results.rows(name):
             dice = row.values["dice"] or 0.0
             marks.append(
                 point(x.place(dice), middle, "circle", f"{hue} faint", f"{row.case}: {dice:.3f}")
@@ -69,13 +69,13 @@ def dice_by_method(findings: Findings) -> Html:
     )
 
 
-def dice_by_volume(findings: Findings) -> Html:
+def dice_by_volume(results: Results) -> Html:
     """Show the Dice of every case by the volume of its lesion, of the vote and of baselines.
 
     A case without a lesion has no place on a logarithmic axis, and is left out.
     """
-    methods = [VOTE, *findings.methods("baseline")][: len(HUES)]
-    rows = {name: [row for row in findings.rows(name) if row.values["true_ml"]] for name in methods}
+    methods = [VOTE, *results.methods("baseline")][: len(HUES)]
+    rows = {name: [row for row in results.rows(name) if row.values["true_ml"]] for name in methods}
     volumes = [volume for row in rows[VOTE] if (volume := row.values["true_ml"])]
     x = Scale(
         low=min([*volumes, 1.0]) / 1.3,
@@ -104,9 +104,9 @@ def dice_by_volume(findings: Findings) -> Html:
     return figure(_WIDTH, _HEIGHT, "Dice of every case by the volume of its true lesion", marks)
 
 
-def volume_agreement(findings: Findings) -> Html:
+def volume_agreement(results: Results) -> Html:
     """Show predicted minus true volume by the mean of both, with the limits of agreement."""
-    rows = findings.rows(VOTE)
+    rows = results.rows(VOTE)
     means, differences = [], []
     for row in rows:
         true, predicted = _volumes(row)
@@ -138,11 +138,11 @@ def volume_agreement(findings: Findings) -> Html:
     )
 
 
-def disagreement_and_error(findings: Findings) -> Html:
+def disagreement_and_error(results: Results) -> Html:
     """Show the error of the vote of every case by how much its axes disagree."""
     known = [
         (case["case"], disagreement, dice)
-        for case in findings.summary["disagreement"]["cases"]
+        for case in results.summary["disagreement"]["cases"]
         if (dice := case["dice"]) is not None
         and (disagreement := case["mean_disagreement"]) is not None
     ]

@@ -11,7 +11,7 @@ from strokeseg.records.gains import further_runs
 from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.records.phrases import STEP_COLUMNS, step_rows
 from strokeseg.records.summary import VOTE, interval_text
-from strokeseg.reporting.findings import Findings
+from strokeseg.reporting.results import Results
 
 MAIN_KINDS = ("vote", "axis", "comparison", "baseline")
 BOARD_ROWS = 5
@@ -40,7 +40,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def methods_table(findings: Findings, *kinds: str) -> Table:
+def methods_table(results: Results, *kinds: str) -> Table:
     """Return what the methods of some kinds scored: means, with intervals over patients."""
     titles = [METRICS[metric].heading for metric in _METHOD_METRICS]
     return Table(
@@ -59,12 +59,12 @@ def methods_table(findings: Findings, *kinds: str) -> Table:
                     for metric in _METHOD_METRICS
                 ),
             )
-            for name, found in findings.methods(*kinds).items()
+            for name, found in results.methods(*kinds).items()
         ),
     )
 
 
-def lesions_table(findings: Findings) -> Table:
+def lesions_table(results: Results) -> Table:
     """Return how many lesions each method found, missed and made up, all cases together."""
     return Table(
         columns=("method", "true lesions", "predicted", "missed", "false", "missed cases"),
@@ -74,14 +74,14 @@ def lesions_table(findings: Findings) -> Table:
                 *(str(found["lesions"][key]) for key in ("true", "predicted", "missed", "false")),
                 str(found["missed_cases"]),
             )
-            for name, found in findings.methods(*MAIN_KINDS).items()
+            for name, found in results.methods(*MAIN_KINDS).items()
         ),
     )
 
 
-def sizes_table(findings: Findings) -> Table:
+def sizes_table(results: Results) -> Table:
     """Return the Dice of each method by the volume of the true lesion."""
-    methods = list(findings.methods(*MAIN_KINDS))
+    methods = list(results.methods(*MAIN_KINDS))
     return Table(
         columns=("true volume, ml", "cases", *methods),
         rows=tuple(
@@ -97,12 +97,12 @@ def sizes_table(findings: Findings) -> Table:
                     for name in methods
                 ),
             )
-            for found in findings.summary["by_size"]
+            for found in results.summary["by_size"]
         ),
     )
 
 
-def tests_table(findings: Findings) -> Table:
+def tests_table(results: Results) -> Table:
     """Return the paired comparisons of methods."""
     return Table(
         columns=("first", "second", "cases", "patients", "Dice, first minus second", "p"),
@@ -115,16 +115,15 @@ def tests_table(findings: Findings) -> Table:
                 interval_text({**test, "mean": test["mean_difference"]}),
                 f"{test['p']:.3g}",
             )
-            for test in findings.summary["tests"]
+            for test in results.summary["tests"]
         ),
     )
 
 
-def cases_table(findings: Findings) -> Table:
+def cases_table(results: Results) -> Table:
     """Return what the vote scored on each case, the worst first, those without a Dice last."""
     unsure = {
-        case["case"]: case["mean_disagreement"]
-        for case in findings.summary["disagreement"]["cases"]
+        case["case"]: case["mean_disagreement"] for case in results.summary["disagreement"]["cases"]
     }
     return Table(
         columns=(
@@ -139,7 +138,7 @@ def cases_table(findings: Findings) -> Table:
                 *(_metric_cell(metric, row.values[metric]) for metric in _CASE_METRICS),
                 number(unsure.get(row.case)),
             )
-            for row in findings.every_row()
+            for row in results.every_row()
         ),
     )
 
@@ -169,22 +168,22 @@ def board_table(rows: Sequence[LeaderboardRow]) -> Table:
     )
 
 
-def importances_table(findings: Findings) -> Table:
+def importances_table(results: Results) -> Table:
     """Return the parameters' importances, a column an axis."""
-    axes = list(findings.importances)
-    names = {name: None for axis in axes for name in findings.importances[axis]}
+    axes = list(results.importances)
+    names = {name: None for axis in axes for name in results.importances[axis]}
     return Table(
         columns=("parameter", *axes),
         rows=tuple(
-            (name, *(number(findings.importances[axis].get(name)) for axis in axes))
+            (name, *(number(results.importances[axis].get(name)) for axis in axes))
             for name in names
         ),
     )
 
 
-def members_table(findings: Findings) -> Table:
+def members_table(results: Results) -> Table:
     """Return the members of the ensemble and, after them, those kept for comparisons."""
-    ensemble = findings.ensemble
+    ensemble = results.ensemble
     sets = {VOTE: ensemble.members}
     sets.update({f"{VOTE}_{name}": members for name, members in ensemble.comparison.items()})
     return Table(
@@ -197,12 +196,12 @@ def members_table(findings: Findings) -> Table:
     )
 
 
-def sides_table(findings: Findings) -> Table:
+def subsets_table(results: Results) -> Table:
     """Return how many patients and cases are in each subset of the split, and what they do."""
-    cases = findings.preparation.cases.values()
-    validation = str(findings.experiment.config.splits.validation_fold)
-    scorings = {study["scoring"] for study in findings.studies.values()}
-    k_fold = "k-fold" in (scorings or {findings.experiment.config.search.scoring})
+    cases = results.preparation.cases.values()
+    validation = str(results.experiment.config.splits.validation_fold)
+    scorings = {study["scoring"] for study in results.studies.values()}
+    k_fold = "k-fold" in (scorings or {results.experiment.config.search.scoring})
     rows = []
     for subset in sorted({case.fold or "" for case in cases}):
         of_subset = [case for case in cases if case.fold == subset]
@@ -218,15 +217,15 @@ def sides_table(findings: Findings) -> Table:
     return Table(columns=("subset", "patients", "cases", "use"), rows=tuple(rows))
 
 
-def provenance_table(findings: Findings) -> Table:
+def provenance_table(results: Results) -> Table:
     """Return what made the results, so that they can be made again."""
-    summary, bootstrap = findings.summary, findings.summary["bootstrap"]
-    spacing = " x ".join(f"{side:g}" for side in findings.preparation.spacing_mm)
+    summary, bootstrap = results.summary, results.summary["bootstrap"]
+    spacing = " x ".join(f"{side:g}" for side in results.preparation.spacing_mm)
     rows = [
-        ("made by", findings.command),
+        ("made by", results.command),
         ("strokeseg", summary["code_version"]),
         ("versions", ", ".join(f"{name} {text}" for name, text in summary["versions"].items())),
-        ("sequences", ", ".join(findings.ensemble.sequences)),
+        ("sequences", ", ".join(results.ensemble.sequences)),
         ("voxels of the networks", f"{spacing} mm"),
         ("data (SHA-256)", summary["preparation_hash"]),
         ("splits (SHA-256)", summary["splits_hash"]),

@@ -9,7 +9,7 @@ from strokeseg.records.gains import gain_over_default
 from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.records.phrases import count
 from strokeseg.records.summary import VOTE, few_patients_notes
-from strokeseg.reporting.findings import Findings
+from strokeseg.reporting.results import Results
 
 # The p of a rank correlation is an approximation that few cases make a lie: 0 for three of them.
 _FEWEST_FOR_P = 10
@@ -17,14 +17,14 @@ _SIGNIFICANT_P = 0.05
 _USUAL_POLICY = "isles22"
 
 
-def headline(findings: Findings) -> str:
+def headline(results: Results) -> str:
     """Say on whom the Dice was measured."""
-    vote, policy = findings.summary["methods"][VOTE], findings.summary["policy"]
+    vote, policy = results.summary["methods"][VOTE], results.summary["policy"]
     cases = vote["metrics"]["dice"]["cases"]
-    patients = len({row.patient for row in findings.rows(VOTE)})
+    patients = len({row.patient for row in results.rows(VOTE)})
     whom = (
         "that no training and no choice has seen"
-        if findings.on_test
+        if results.on_test
         else "that also chose the trials"
     )
     said = (
@@ -37,23 +37,23 @@ def headline(findings: Findings) -> str:
     return f"{said}; {count(undefined, 'further case')} had no Dice" if undefined else said
 
 
-def cautions(findings: Findings) -> list[str]:
+def cautions(results: Results) -> list[str]:
     """Return what to bear in mind before the numbers are believed."""
     said = []
-    if findings.experiment.config.data.is_simulated:
+    if results.experiment.config.data.is_simulated:
         said.append(
             "The cases are simulated: the numbers tell how the program behaves, and nothing of "
             "patients."
         )
-    if not findings.on_test:
-        said.append(f"No test: {findings.summary['caution']}.")
-    if again := findings.searched_again:
+    if not results.on_test:
+        said.append(f"No test: {results.summary['caution']}.")
+    if again := results.searched_again:
         said.append(
             f"Searched again since the ensemble was promoted: {', '.join(again)}. Trials and gains "
             "shown of that are of the new search, members and scores of the one before; promote "
             "and evaluate again."
         )
-    patients = len({row.patient for row in findings.rows(VOTE)})
+    patients = len({row.patient for row in results.rows(VOTE)})
     said.append(
         f"{count(patients, 'patient')} of one data set say little about other scanners, "
         "hospitals, stroke stages or diseases. For research only; this is no medical device."
@@ -61,9 +61,9 @@ def cautions(findings: Findings) -> list[str]:
     return said
 
 
-def accuracy(findings: Findings) -> str:
+def accuracy(results: Results) -> str:
     """Say the voxel accuracy, which means nothing without that of an empty mask."""
-    metrics = findings.summary["methods"][VOTE]["metrics"]
+    metrics = results.summary["methods"][VOTE]["metrics"]
     reached, empty = metrics["accuracy"]["mean"], metrics["accuracy_empty"]["mean"]
     if reached is None or empty is None:
         return ""
@@ -73,9 +73,9 @@ def accuracy(findings: Findings) -> str:
     )
 
 
-def tests_note(findings: Findings) -> str:
+def tests_note(results: Results) -> str:
     """Say how methods were compared."""
-    tests = findings.summary["tests"]
+    tests = results.summary["tests"]
     if not tests:
         return ""
     patients = min(test["patients"] for test in tests)
@@ -95,16 +95,16 @@ def tests_note(findings: Findings) -> str:
     )
 
 
-def volume_note(findings: Findings) -> str:
+def volume_note(results: Results) -> str:
     """Say what the plot of Dice by volume shows, and what it cannot."""
-    without = sum(not row.values["true_ml"] for row in findings.rows(VOTE))
+    without = sum(not row.values["true_ml"] for row in results.rows(VOTE))
     left_out = f" Left out: {count(without, 'case')} without a lesion." if without else ""
     return f"Every point is a case; the volume is that of its true lesion.{left_out}"
 
 
-def disagreement_note(findings: Findings) -> str:
+def disagreement_note(results: Results) -> str:
     """Say whether disagreement of the axes tells of errors."""
-    found = findings.summary["disagreement"]
+    found = results.summary["disagreement"]
     rank, voxel = found["spearman"], found["voxel"]
     said = []
     if rank["rho"] is not None:
@@ -123,10 +123,10 @@ def disagreement_note(findings: Findings) -> str:
     return " ".join(said) or "Too few cases to tell whether disagreement goes with error."
 
 
-def choice_notes(findings: Findings) -> list[str]:
+def choice_notes(results: Results) -> list[str]:
     """Say how the ensemble was chosen and what it is to be believed."""
-    choice = findings.choice
-    said = [f"How it votes: {findings.ensemble.rule.in_words()}."]
+    choice = results.choice
+    said = [f"How it votes: {results.ensemble.rule.in_words()}."]
     if choice is None or choice["method"] == "vote":
         return [*said, "No step was tried: the best trials of each axis vote as they are."]
     said.append(
@@ -147,41 +147,41 @@ def choice_notes(findings: Findings) -> list[str]:
     return [*said, f"p: {choice['test']}.", choice["caveat"]]
 
 
-def comparison_notes(findings: Findings) -> list[str]:
+def comparison_notes(results: Results) -> list[str]:
     """Say which trials stand behind the comparison of starts, since their budgets may differ."""
     said = []
-    for name, members in findings.ensemble.comparison.items():
+    for name, members in results.ensemble.comparison.items():
         trials = [
             f"{axis} trial {row.trial} ({row.state.lower()}, {count(row.epochs_run, 'epoch')})"
             for axis, files in members.items()
-            for row in findings.boards[axis]
+            for row in results.boards[axis]
             if any(file.startswith(f"{axis}-{row.trial:04d}") for file in files)
         ]
         said.append(f"{VOTE}_{name}: {', '.join(trials)}.")
     return said
 
 
-def search_note(findings: Findings) -> str:
+def search_note(results: Results) -> str:
     """Say by what trials were proposed and scored, axis by axis where that differs."""
     axes: dict[str, list[str]] = {}
-    for axis in findings.boards:
-        axes.setdefault(_protocol(findings, axis), []).append(axis)
+    for axis in results.boards:
+        axes.setdefault(_protocol(results, axis), []).append(axis)
     if len(axes) == 1:
         return f"Trials were {next(iter(axes))}."
     return " ".join(f"Trials of {', '.join(of)} were {text}." for text, of in axes.items())
 
 
-def _protocol(findings: Findings, axis: str) -> str:
-    search = findings.experiment.config.search
+def _protocol(results: Results, axis: str) -> str:
+    search = results.experiment.config.search
     # Options of the command line win over the experiment's file.
-    study: Mapping[str, Any] = findings.studies.get(axis) or search.model_dump()
-    fold = findings.experiment.config.splits.validation_fold
+    study: Mapping[str, Any] = results.studies.get(axis) or search.model_dump()
+    fold = results.experiment.config.splits.validation_fold
     scored = (
         "over the patients of all folds, each by a network that was not trained on them"
         if study["scoring"] == "k-fold"
         else f"over the patients of fold {fold}"
     )
-    complete = (row.epochs_run for row in findings.boards[axis] if row.state == "COMPLETE")
+    complete = (row.epochs_run for row in results.boards[axis] if row.state == "COMPLETE")
     return (
         f"proposed by {study['sampler']} (seed {study['seed']}) and scored by mean 3D Dice "
         f"{scored}; a full trial has {max(complete, default=0)} epochs of "

@@ -1,4 +1,4 @@
-"""Findings without a search: simulated cases, and masks and scores made up of them."""
+"""Results without a search: simulated cases, and masks and scores made up of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from strokeseg.records.leaderboard import LeaderboardRow, with_confirmations
 from strokeseg.records.preparation import Preparation
 from strokeseg.records.scores import Kind
 from strokeseg.records.summary import ScoreRow
-from strokeseg.reporting.findings import Findings
+from strokeseg.reporting.results import Results
 
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 TESTED = 3
@@ -72,8 +72,8 @@ CHOICE = {
 
 
 @pytest.fixture(scope="session")
-def findings(phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    """Make the findings of six cases, three of them the test's."""
+def results(phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Make the results of six cases, three of them the test's."""
     folder = tmp_path_factory.mktemp("report")
     config = folder / "shown" / "experiment.yaml"
     config.parent.mkdir()
@@ -87,8 +87,10 @@ def findings(phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> F
         )
         for case, subset in zip(found, subsets, strict=True)
     }
-    rows, results = _scored(experiment, [case for case in cases.values() if case.fold == "test"])
-    return Findings(
+    rows, case_results = _scored(
+        experiment, [case for case in cases.values() if case.fold == "test"]
+    )
+    return Results(
         experiment=experiment,
         preparation=Preparation(
             cases=cases,
@@ -125,7 +127,7 @@ def findings(phantom_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> F
             "methods": methods_of(rows),
             "by_size": by_size(rows),
             "tests": paired_tests(rows),
-            "disagreement": disagreement_of(rows, results),
+            "disagreement": disagreement_of(rows, case_results),
         },
         scores=rows,
         command="strokeseg run --experiment shown",
@@ -137,7 +139,7 @@ def _scored(
 ) -> tuple[list[ScoreRow], dict[str, CaseResult]]:
     """Predict the true lesion, moved by as many voxels as the case comes late."""
     rows: list[ScoreRow] = []
-    results = {}
+    case_results = {}
     for shift, case in enumerate(cases):
         assert case.mask is not None
         truth = read_volume(case.mask)
@@ -151,10 +153,10 @@ def _scored(
             ScoreRow(case=case.name, patient=case.patient, method=name, kind=kind, values=values)
             for name, kind in KINDS.items()
         ]
-        results[case.name] = CaseResult(
+        case_results[case.name] = CaseResult(
             rows=(), mean_disagreement=0.1 + 0.1 * shift, auroc=0.9 if shift else None
         )
-    return rows, results
+    return rows, case_results
 
 
 def board() -> list[LeaderboardRow]:

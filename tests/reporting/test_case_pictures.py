@@ -10,7 +10,6 @@ from PIL import Image
 
 from strokeseg.imaging.volume import Grid
 from strokeseg.records.summary import ScoreRow
-from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.pictures import (
     SeenCase,
     cases_to_show,
@@ -18,6 +17,7 @@ from strokeseg.reporting.pictures import (
     see_case,
     slice_to_show,
 )
+from strokeseg.reporting.results import Results
 from strokeseg.reporting.viewer import _small, _sprite
 from strokeseg.training.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 
@@ -78,13 +78,13 @@ def test_planes_are_as_wide_as_the_brain_and_show_both_outlines() -> None:
     assert {TRUTH_COLOUR, PREDICTION_COLOUR} <= colours
 
 
-def test_a_case_is_seen_on_one_grid_and_cut_to_its_brain(findings: Findings) -> None:
-    name = findings.rows()[-1].case
-    case = see_case(findings, name)
+def test_a_case_is_seen_on_one_grid_and_cut_to_its_brain(results: Results) -> None:
+    name = results.rows()[-1].case
+    case = see_case(results, name)
     # The best one is predicted as it is: nothing was moved.
     assert np.array_equal(case.truth, case.prediction)
     volume_ml = case.truth.sum() * np.prod(case.grid.spacing_mm) / 1000
-    assert volume_ml == pytest.approx(findings.rows()[-1].values["true_ml"], rel=1e-3)
+    assert volume_ml == pytest.approx(results.rows()[-1].values["true_ml"], rel=1e-3)
     assert case.sequence == "FLAIR"
     # No more than a margin of three voxels is left on any side.
     filled = np.nonzero(case.grey)

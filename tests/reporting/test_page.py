@@ -13,9 +13,9 @@ from strokeseg.evaluation.summarise import by_size, methods_of
 from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.records.summary import interval_text
 from strokeseg.reporting import plots, search_plots, tables, wording
-from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markdown import report_markdown
 from strokeseg.reporting.page import report_page
+from strokeseg.reporting.results import Results
 
 VOID = {"meta", "img", "input"}
 
@@ -47,8 +47,8 @@ class Checker(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(findings: Findings) -> str:
-    return report_page(findings)
+def page(results: Results) -> str:
+    return report_page(results)
 
 
 @pytest.fixture(scope="module")
@@ -74,117 +74,117 @@ def test_every_picture_and_plot_has_words(checked: Checker) -> None:
     assert checked.pictures_without_words == []
 
 
-def test_both_say_what_was_measured(findings: Findings, page: str) -> None:
-    text = report_markdown(findings)
-    mean = f"{findings.dice['mean']:.3f}"
+def test_both_say_what_was_measured(results: Results, page: str) -> None:
+    text = report_markdown(results)
+    mean = f"{results.dice['mean']:.3f}"
     for words in (mean, "3 cases of 3 patients", "isles22", "simulated", "5" * 64):
         assert words in text and words in page
-    assert interval_text(findings.dice) in text
+    assert interval_text(results.dice) in text
     for words in ("members an axis", "+0.041", "-0.007", "fold 1", "locked"):
         assert words in text and words in page
 
 
-def test_names_and_reasons_cannot_become_markup(findings: Findings, page: str) -> None:
+def test_names_and_reasons_cannot_become_markup(results: Results, page: str) -> None:
     assert "nnU-Net &lt;2D&gt; | other" in page and "<2D>" not in page
     assert "a &lt;damaged&gt; file" in page and "<damaged>" not in page
-    text = report_markdown(findings)
+    text = report_markdown(results)
     assert "nnU-Net &lt;2D> \\| other" in text
 
 
-def test_tables_of_markdown_have_as_many_cells_in_every_row(findings: Findings) -> None:
-    for block in report_markdown(findings).split("\n\n"):
+def test_tables_of_markdown_have_as_many_cells_in_every_row(results: Results) -> None:
+    for block in report_markdown(results).split("\n\n"):
         if block.startswith("| "):
             cells = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
             assert len(cells) == 1, block
 
 
 def test_a_case_whose_files_are_gone_is_named_and_the_page_is_made_all_the_same(
-    findings: Findings,
+    results: Results,
 ) -> None:
-    name = findings.rows()[0].case
-    case = findings.preparation.cases[name]
+    name = results.rows()[0].case
+    case = results.preparation.cases[name]
     moved = replace(case, images=dict.fromkeys(case.images, Path("moved.nii.gz")))
-    cases = {**findings.preparation.cases, name: moved}
-    page = report_page(replace(findings, preparation=replace(findings.preparation, cases=cases)))
+    cases = {**results.preparation.cases, name: moved}
+    page = report_page(replace(results, preparation=replace(results.preparation, cases=cases)))
     assert "It cannot be shown: moved.nii.gz: no such file" in page
 
 
-def test_scores_of_validation_patients_are_never_taken_for_a_test(findings: Findings) -> None:
-    summary = {**findings.summary, "on": "validation", "caution": "these flatter"}
-    text = report_markdown(replace(findings, summary=summary))
+def test_scores_of_validation_patients_are_never_taken_for_a_test(results: Results) -> None:
+    summary = {**results.summary, "on": "validation", "caution": "these flatter"}
+    text = report_markdown(replace(results, summary=summary))
     assert "No test: these flatter." in text and "Unseen test cases" not in text
 
 
-def test_without_steps_the_page_says_that_nothing_was_chosen(findings: Findings) -> None:
-    assert "No step was tried" in report_markdown(replace(findings, choice=None))
+def test_without_steps_the_page_says_that_nothing_was_chosen(results: Results) -> None:
+    assert "No step was tried" in report_markdown(replace(results, choice=None))
 
 
 @pytest.mark.parametrize("trials", [0, 1])
-def test_too_few_trials_have_no_parallel_coordinates(findings: Findings, trials: int) -> None:
-    rows: list[LeaderboardRow] = list(findings.boards["axial"])[:trials]
+def test_too_few_trials_have_no_parallel_coordinates(results: Results, trials: int) -> None:
+    rows: list[LeaderboardRow] = list(results.boards["axial"])[:trials]
     assert search_plots.parallel_coordinates("axial", rows) is None
 
 
-def test_the_history_tells_ends_apart_by_shape(findings: Findings) -> None:
-    plot = search_plots.history("axial", findings.boards["axial"])
+def test_the_history_tells_ends_apart_by_shape(results: Results) -> None:
+    plot = search_plots.history("axial", results.boards["axial"])
     for words in ("trial 0, complete", "trial 2, stopped early", "trial 1, failed", "run of 0"):
         assert words in plot
 
 
-def test_cases_without_a_dice_leave_a_page_that_says_so(findings: Findings) -> None:
-    undefined = {**findings.dice, **dict.fromkeys(("mean", "median", "low", "high")), "cases": 0}
-    vote = findings.summary["methods"]["vote"]
+def test_cases_without_a_dice_leave_a_page_that_says_so(results: Results) -> None:
+    undefined = {**results.dice, **dict.fromkeys(("mean", "median", "low", "high")), "cases": 0}
+    vote = results.summary["methods"]["vote"]
     metrics = {**vote["metrics"], "dice": undefined}
     methods = {"vote": {**vote, "metrics": metrics}}
-    summary = {**findings.summary, "policy": "nnunet", "methods": methods, "by_size": []}
-    page = report_page(replace(findings, summary=summary, scores=[]))
+    summary = {**results.summary, "policy": "nnunet", "methods": methods, "by_size": []}
+    page = report_page(replace(results, summary=summary, scores=[]))
     assert "By the policy nnunet no case has a Dice." in page
 
 
 @pytest.fixture
-def one_undefined(findings: Findings) -> Findings:
-    """The findings, but that the best case has no Dice and no lesion, by the policy nnunet."""
-    best = findings.rows()[-1].case
+def one_undefined(results: Results) -> Results:
+    """The results, but that the best case has no Dice and no lesion, by the policy nnunet."""
+    best = results.rows()[-1].case
     rows = [
         replace(row, values={**row.values, "dice": None, "true_ml": 0.0})
         if row.case == best
         else row
-        for row in findings.scores
+        for row in results.scores
     ]
-    summary = {**findings.summary, "policy": "nnunet"}
+    summary = {**results.summary, "policy": "nnunet"}
     summary.update(methods=methods_of(rows), by_size=by_size(rows))
-    return replace(findings, summary=summary, scores=rows)
+    return replace(results, summary=summary, scores=rows)
 
 
 def test_a_case_without_a_dice_is_in_no_count_of_the_mean_but_in_the_table(
-    one_undefined: Findings, findings: Findings
+    one_undefined: Results, results: Results
 ) -> None:
     said = wording.headline(one_undefined)
     assert "over 2 cases of 2 patients" in said and "by the policy nnunet" in said
     assert said.endswith("1 further case had no Dice")
-    assert "policy" not in wording.headline(findings)
+    assert "policy" not in wording.headline(results)
     last = tables.cases_table(one_undefined).rows[-1]
-    assert last[0] == findings.rows()[-1].case and last[2] == "-"
+    assert last[0] == results.rows()[-1].case and last[2] == "-"
     (vote,) = tables.methods_table(one_undefined, "vote").rows
     assert vote[1] == "3" and vote[2].endswith("; n = 2)")
 
 
-def test_a_case_without_a_lesion_is_no_small_lesion_in_the_plot(findings: Findings) -> None:
-    best = findings.rows()[-1].case
+def test_a_case_without_a_lesion_is_no_small_lesion_in_the_plot(results: Results) -> None:
+    best = results.rows()[-1].case
     scores = [
         replace(row, values={**row.values, "true_ml": 0.0}) if row.case == best else row
-        for row in findings.scores
+        for row in results.scores
     ]
-    without = replace(findings, scores=scores)
-    assert f"case {best}:" in plots.dice_by_volume(findings)
+    without = replace(results, scores=scores)
+    assert f"case {best}:" in plots.dice_by_volume(results)
     assert f"case {best}:" not in plots.dice_by_volume(without)
     assert wording.volume_note(without).endswith("Left out: 1 case without a lesion.")
-    assert "Left out" not in wording.volume_note(findings)
+    assert "Left out" not in wording.volume_note(results)
 
 
-def test_failures_of_baselines_are_listed_after_those_of_the_ensemble(findings: Findings) -> None:
-    summary = {**findings.summary, "baselines_failed": {"3 (nnU-Net)": "no mask"}}
-    changed = replace(findings, summary=summary)
+def test_failures_of_baselines_are_listed_after_those_of_the_ensemble(results: Results) -> None:
+    summary = {**results.summary, "baselines_failed": {"3 (nnU-Net)": "no mask"}}
+    changed = replace(results, summary=summary)
     assert list(changed.failed) == ["77", "3 (nnU-Net)"]
     assert "- failed: 3 (nnU-Net): no mask" in report_markdown(changed)
 
@@ -204,10 +204,10 @@ def test_a_mean_names_its_cases_where_they_are_not_all() -> None:
     [((4, 7), "0.125", True), ((9, 12), "", True), ((10,), "", False)],
 )
 def test_the_note_of_the_tests_is_as_careful_as_the_smallest_asks_for(
-    findings: Findings, patients: tuple[int, ...], smallest_p: str, narrow: bool
+    results: Results, patients: tuple[int, ...], smallest_p: str, narrow: bool
 ) -> None:
     # 4 patients all alike: 2 / 2**4.
     tests = [{"test": "signed-rank", "patients": number} for number in reversed(patients)]
-    note = wording.tests_note(replace(findings, summary={**findings.summary, "tests": tests}))
+    note = wording.tests_note(replace(results, summary={**results.summary, "tests": tests}))
     assert ("intervals over so few as" in note) == narrow
     assert ("the smallest p that" in note) == bool(smallest_p) and smallest_p in note

@@ -7,26 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-from strokeseg.reporting.findings import Findings
+from strokeseg.reporting.results import Results
 
 WRITE = """
 import pickle, sys
 from pathlib import Path
-findings = pickle.loads(Path(sys.argv[1]).read_bytes())
+results = pickle.loads(Path(sys.argv[1]).read_bytes())
 from strokeseg.reporting.markdown import report_markdown
 from strokeseg.reporting.page import report_page
-assert "</html>" in report_page(findings)
-assert report_markdown(findings).startswith("# ")
+assert "</html>" in report_page(results)
+assert report_markdown(results).startswith("# ")
 print(*{"torch", "ray", "optuna", "pandas", "pyarrow", "sklearn"}.intersection(sys.modules))
 """
 
 
-def test_a_report_is_written_without_torch_ray_or_optuna(
-    findings: Findings, tmp_path: Path
-) -> None:
-    (tmp_path / "findings").write_bytes(pickle.dumps(findings))
+def test_a_report_is_written_without_torch_ray_or_optuna(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "results").write_bytes(pickle.dumps(results))
     ended = subprocess.run(
-        [sys.executable, "-c", WRITE, str(tmp_path / "findings")],
+        [sys.executable, "-c", WRITE, str(tmp_path / "results")],
         capture_output=True,
         text=True,
         check=False,

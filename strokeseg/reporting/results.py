@@ -1,4 +1,4 @@
-"""All that a report tells of, read once."""
+"""The results of an experiment that a report shows, read once."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from strokeseg.storage.files import converts_errors, read_csv, read_json
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Findings:
-    """What an experiment has found.
+class Results:
+    """The results of an experiment.
 
     Attributes:
         experiment: Which.
@@ -93,7 +93,7 @@ class Findings:
         return sorted(known, key=lambda row: (row.values["dice"] or 0.0, row.case))
 
 
-def read_findings(experiment: Experiment, command: str) -> Findings:
+def read_results(experiment: Experiment, command: str) -> Results:
     """Read what the commands before have left.
 
     Raises:
@@ -113,7 +113,7 @@ def read_findings(experiment: Experiment, command: str) -> Findings:
         )
     boards = {axis: read_leaderboard(experiment.leaderboard_csv(axis)) for axis in AXES}
     ensemble = read_ensemble_record(experiment.ensemble_folder / RECORD_NAME)
-    return Findings(
+    return Results(
         experiment=experiment,
         preparation=preparation,
         boards=boards,
