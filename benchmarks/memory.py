@@ -159,7 +159,6 @@ def watch(command: Sequence[str], *, silent: bool = False) -> Peaks:
     """Run a command and watch its processes.
 
     Args:
-        command: Program and arguments.
         silent: Whether what it prints is thrown away.
     """
     output = subprocess.DEVNULL if silent else None

@@ -120,8 +120,6 @@ def timed(
     """Run a command to its end and take its time.
 
     Args:
-        command: Program and arguments.
-        options: For the lock.
         environment: Variables besides this process's own.
 
     Raises:

@@ -125,7 +125,6 @@ def run_command(work: Callable[[], int], address: str | None = None) -> int:
     """Run a command's work and turn what it raises into an exit code.
 
     Args:
-        work: What to do.
         address: The Ray cluster that it joins, in place of the environment's RAY_ADDRESS.
     """
     try:

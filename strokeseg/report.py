@@ -39,7 +39,6 @@ def report(experiment: Experiment, command: str | None = None) -> Path:
     """Write the report and return the page's path.
 
     Args:
-        experiment: Which.
         command: The command that made the results; None where they were several.
 
     Raises:

@@ -48,7 +48,6 @@ def write_experiment(
 
     Args:
         folder: Where to; a folder `tiny` is made in it.
-        space: The search space.
         data: Cases to take in place of simulated ones.
         changes: Settings by their section, in place of those of the same names.
     """

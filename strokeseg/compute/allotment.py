@@ -63,7 +63,6 @@ def allot(nodes: Sequence[Node], trials: int, gpus_per_trial: float | None) -> A
 
     Args:
         nodes: What the cluster has.
-        trials: Trials to run.
         gpus_per_trial: As asked for, 0 to 1; None for one, or for none where there are none.
 
     Raises:

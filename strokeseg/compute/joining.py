@@ -183,7 +183,6 @@ def faults_of(
     """Say what is wrong with a node, each fault with its remedy.
 
     Args:
-        node: Its name.
         report: What it says of itself.
         wanted: The versions that it must have.
         names: What to call what it looked for, where that is not its path.

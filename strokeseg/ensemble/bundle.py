@@ -61,7 +61,6 @@ def write_bundle(
 
     Args:
         path: A name that ends in .zip, or a folder; replaced when it is there.
-        ensemble_folder: The ensemble.
         onnx_files: Every member's ONNX file, by the name of its safetensors.
         extra: Further files by their names in the bundle, such as `LICENSE`,
             `docs/README.md` and `configs/metadata.json`.

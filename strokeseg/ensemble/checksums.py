@@ -116,7 +116,6 @@ def check_content(
     Args:
         path: The bundle, for errors.
         name: The file's in it.
-        entry: Its content.
         checksum: What it must be.
         copy: Where to write it; None for no copy.
 

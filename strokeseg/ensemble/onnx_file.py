@@ -40,7 +40,6 @@ def check_onnx(name: str, content: bytes) -> None:
 
     Args:
         name: What messages call the file.
-        content: The whole file.
 
     Raises:
         UserError: When it does not, or is no proper ONNX file.

@@ -43,7 +43,6 @@ def load_onnx_predictors(
 
     Args:
         folder: The files are taken as they are: who gives them has checked what they are.
-        record: The ensemble's.
         device: `cpu`, `cuda`, or None for the GPU where onnxruntime knows one.
 
     Raises:
@@ -65,9 +64,7 @@ def read_onnx_predictor(
 
     Args:
         path: What messages call the file.
-        content: The whole file.
         axis: The axis for which the ensemble has it.
-        record: The ensemble's.
         device: As for `load_onnx_predictors`.
 
     Raises:

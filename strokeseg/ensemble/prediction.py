@@ -115,8 +115,6 @@ def predict_case(tool: Tool, case: Case, output: Path) -> CasePrediction:
     """Segment a case and write what was found.
 
     Args:
-        tool: What segments.
-        case: The case.
         output: Folder of the derivatives.
 
     Raises:

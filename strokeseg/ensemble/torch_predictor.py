@@ -32,9 +32,7 @@ def load_ensemble(
     """Load the members of an ensemble.
 
     Args:
-        folder: The ensemble's folder.
         comparison: Load the members of this comparison instead.
-        device: Where to compute.
 
     Raises:
         UserError: When the folder is no ensemble, does not know the comparison, or a
@@ -91,7 +89,6 @@ def as_predictor(name: str, member: Member, device: torch.device | str = "cpu") 
     Args:
         name: The member's, as scores and files call it.
         member: The network is moved to the device.
-        device: Where to compute.
     """
     device = torch.device(device)
     network = member.network

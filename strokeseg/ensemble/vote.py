@@ -30,7 +30,6 @@ def segment(ensemble: Ensemble, prepared: PreparedCase) -> Decision:
     """Find the lesion in one case, on its native grid.
 
     Args:
-        ensemble: The members.
         prepared: The case, prepared with the ensemble's sequences and spacing.
 
     Raises:

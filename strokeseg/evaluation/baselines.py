@@ -81,7 +81,6 @@ def score_baselines(
     """Score the baselines given and take in those that were scored before.
 
     Args:
-        experiment: Whose cases.
         job: Its policy and labels count.
         baselines: Folders by name; those of a name that is known already replace it.
         cases: The cases that the ensemble was scored on.

@@ -12,8 +12,6 @@ def caution_of(experiment: Experiment, record: EnsembleRecord, on: str) -> str |
     """Return what to bear in mind of scores on a subset; None for the test patients.
 
     Args:
-        experiment: Whose ensemble.
-        record: Of the ensemble.
         on: `test` or `validation`.
     """
     if on == "test":

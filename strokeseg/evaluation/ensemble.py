@@ -55,8 +55,6 @@ def evaluate(
     """Score the ensemble, write scores, masks and maps, and return the summary.
 
     Args:
-        experiment: Whose ensemble.
-        device: Where to compute.
         on: `test`, or `validation` for the patients that chose the trials.
         policy: How empty masks count, see `imaging.metrics`.
         baselines: Folders of masks from elsewhere by name.

@@ -89,7 +89,6 @@ def apply_methods(
     """Apply all methods to a case; each member's map counts in every vote of the member.
 
     Args:
-        record: Of the ensemble.
         maps: Members and their probabilities, (X, Y, Z) float32, 0 to 1, on the native grid;
             every member once. No map is kept.
         spacing_mm: Voxel size along the maps' axes.

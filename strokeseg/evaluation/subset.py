@@ -55,7 +55,6 @@ def score_subset(
     """Score the cases that have not been scored yet, each by a Ray task.
 
     Args:
-        experiment: Whose cases.
         job: What is the same for all of them.
         cases: All cases of the subset.
         folder: Where results are kept, a file a case; those of other cases are removed.

@@ -116,7 +116,6 @@ def disagreement_of(rows: Sequence[ScoreRow], results: Mapping[str, CaseResult])
     """Say whether the axes' disagreement tells of errors of the vote.
 
     Args:
-        rows: All score rows.
         results: By case.
 
     Returns:

@@ -133,7 +133,6 @@ def export_members(
     """Return every member's ONNX file, by the name of its safetensors, and their parity.
 
     Args:
-        folder: The ensemble's.
         record: What is exported of it.
         prepared: Real cases, by name.
         show: Called after every member.

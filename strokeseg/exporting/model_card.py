@@ -38,9 +38,6 @@ def model_card(
     """Return the card as Markdown.
 
     Args:
-        experiment: Whose ensemble.
-        ensemble: What is exported.
-        preparation: Its data.
         summary: What `evaluate` measured of it; None when it did not.
         choice: What `choice.json` says; None when there is none.
         parity: How ONNX was compared with PyTorch, in a sentence.

@@ -38,7 +38,6 @@ def metadata(
     """Return the content of `configs/metadata.json`.
 
     Args:
-        record: The ensemble's.
         description: What it is, in a sentence or two.
         data_source: What it was trained on.
         metrics: Means over the test cases, by name; empty when it was not tested.

@@ -71,7 +71,6 @@ def write_nnunet_dataset(experiment: Experiment, number: int, progress: Progress
     """Write the data set, whole or not at all; one that is there is replaced.
 
     Args:
-        experiment: Prepared.
         number: The data set's, 1 to 999.
         progress: Gives, for a title, a context manager of a function that shows progress.
 

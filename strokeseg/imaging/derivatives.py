@@ -49,7 +49,6 @@ def files_of(folder: Path, case: str) -> CaseFiles:
     """Say where a case's files go in a data set.
 
     Args:
-        folder: The data set.
         case: Name of the case.
     """
     name = bids_name(case)
@@ -105,8 +104,6 @@ def describe_dataset(folder: Path, *, name: str, version: str, made_by: str) -> 
     """Write the description of a data set of derivatives; one that is there is replaced.
 
     Args:
-        folder: The data set.
-        name: Its name.
         version: Version of this program.
         made_by: What made the files, in words.
 

@@ -98,7 +98,6 @@ def read_lesion(path: Path, lesion_labels: LesionLabels) -> Volume:
     """Read a lesion from a NIfTI file of labels.
 
     Args:
-        path: The file.
         lesion_labels: `binary` when it must hold 0 and 1 only, `any` when every label above 0
             is lesion, or the labels that are lesion.
 

@@ -209,7 +209,6 @@ def from_ras(voxels: NDArray[Any], grid: Grid) -> NDArray[Any]:
 
     Args:
         voxels: Array on `grid.in_ras_order()`.
-        grid: The native grid.
 
     Returns:
         The same values on the native grid.

@@ -69,7 +69,6 @@ class Ballot:
         """Count one member's map; equal maps in equal order decide equally to the last bit.
 
         Args:
-            axis: The member's.
             probability: (X, Y, Z) float32, 0 to 1, of one shape for all.
 
         Raises:

@@ -100,7 +100,6 @@ def measure(
         training: A training that has not begun, on the training subset of a division, validated on
             the other.
         unseen: All slices of cases outside the pool.
-        device: The training's device.
 
     Raises:
         TrialFailure: When a loss or a probability is not finite, or the device is full.

@@ -160,7 +160,6 @@ class LeakageScoreStore:
         """Look for scores, and keep them, in an experiment's folder.
 
         Args:
-            experiment: The experiment.
             pool: The data that every run uses.
             configurations: All that the runs name.
             code_version: Version of this code, for the record.

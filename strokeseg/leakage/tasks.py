@@ -52,7 +52,6 @@ def do_runs(
     Args:
         runs: What to do, one or more.
         configurations: All that the runs name.
-        pool: The data.
         store: Where scores are kept.
         gpus_per_run: As asked for; None for one, or for none where there are none.
         show: Called with the epochs done, of how many, and a note.

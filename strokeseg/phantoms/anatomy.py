@@ -70,7 +70,6 @@ def draw_anatomy(generator: np.random.Generator, spacing_mm: float) -> Anatomy:
     """Draw one subject.
 
     Args:
-        generator: Source of randomness.
         spacing_mm: Isotropic voxel size of the result.
 
     Returns:

@@ -30,8 +30,6 @@ def draw_confounders(generator: np.random.Generator, anatomy: Anatomy, lesion: n
     """Draw what looks like a stroke and is none.
 
     Args:
-        generator: Source of randomness.
-        anatomy: The subject.
         lesion: (X, Y, Z) bool, the stroke's mask; cavities and spots stay outside it.
 
     Returns:

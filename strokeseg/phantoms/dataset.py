@@ -54,7 +54,6 @@ def write_phantoms(
 
     Args:
         folder: Where to; must not exist yet.
-        cases: Number of cases.
         spacing_mm: Voxel size; 1 gives SISS's 230 x 230 x 154 voxels.
         seed: Equal seeds give equal bytes, whatever `workers`.
         lesion_free_share: Share of the cases, rounded to whole cases, without a lesion.

@@ -49,8 +49,6 @@ def grow_territory(
     """Grow one territory.
 
     Args:
-        generator: Source of randomness.
-        anatomy: The subject.
         tissue: (X, Y, Z) bool, where it may grow; more than `voxels` of it.
         voxels: Size of the territory.
         satellites: Number of smaller seeds nearby.

@@ -44,8 +44,6 @@ def draw_lesion(
     """Draw the stroke.
 
     Args:
-        generator: Source of randomness.
-        anatomy: The subject.
         volume_ml: Volume aimed at; limited to what one side of the brain can hold, and to
             no fewer than `MIN_LESION_VOXELS` voxels.
         contrast: A key of `CONTRASTS`.

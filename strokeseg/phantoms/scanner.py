@@ -60,8 +60,6 @@ def scan(
     """Acquire one sequence.
 
     Args:
-        generator: Source of randomness.
-        anatomy: The subject.
         findings: What changes the signal, in the order in which it does.
         sequence: A key of `PROTOCOLS`.
 

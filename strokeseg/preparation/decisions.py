@@ -52,9 +52,7 @@ def decide_splits(
     """Take the splits of the manifest's fold column, or draw them where there is none.
 
     Args:
-        config: The experiment's.
         found: All cases, the invalid ones as well.
-        cases: The valid cases.
         measured: What was measured of them.
 
     Raises:

@@ -104,7 +104,6 @@ def ensure_prepared(
     """Return the preparation, made first (and its cases simulated) where it is not there.
 
     Args:
-        experiment: Whose.
         progress: As for `prepare`.
         compare_files: Make sure that what is there was made of the experiment's data path.
 

@@ -116,7 +116,6 @@ def spread(
 
     Args:
         work: What to do with a case.
-        cases: The cases.
         show: Called after every case.
         gpus: Share of a GPU that a task needs as well.
     """

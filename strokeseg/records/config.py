@@ -292,7 +292,6 @@ def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -
     """Make a record of plain values.
 
     Args:
-        kind: The record's class.
         values: Plain values as YAML or JSON give them.
         where: The file, for the error.
 
@@ -310,7 +309,6 @@ def parse_values(kind: Any, values: Any, where: str, remedy: str) -> Any:
 
     Args:
         kind: Their type, such as a `TypedDict`.
-        values: What JSON gave.
         where: The file, for the error.
         remedy: What to do when it is damaged.
 

@@ -212,7 +212,6 @@ def trials_to_keep(rows: Sequence[LeaderboardRow], count: int) -> set[int]:
     """Return the trials whose weights `promote` may still ask for.
 
     Args:
-        rows: The leaderboard.
         count: How many configurations may be promoted or have yet to be confirmed.
     """
     starts = [best_by_start(rows, pretrained=start) for start in (True, False)]

@@ -78,7 +78,6 @@ def draw_splits(
 
     Args:
         lesion_ml: Lesion volume of every patient in ml, all of their cases together.
-        folds: Number of folds.
         test_patients: The test set by name, or None to draw it.
         test_share: Share of the patients to draw for the test set, 0 to below 1; at least
             one patient unless it is 0.

@@ -26,7 +26,6 @@ def tag(name: str, /, *children: str, **attributes: Attribute) -> Html:
     """Return an element.
 
     Args:
-        name: Of the element.
         children: Markup, taken as it is, or strings, which are escaped.
         attributes: By name, with `_` for `-` and after a Python keyword; numbers are written
             with two decimals at most, True as the bare name, False and None not at all.

@@ -42,7 +42,6 @@ class SeenCase:
 
     Attributes:
         name: Of the case.
-        sequence: Which sequence.
         grey: (X, Y, Z) uint8 in RAS+ order, 0 outside the brain.
         truth: (X, Y, Z) bool.
         prediction: (X, Y, Z) bool.

@@ -31,7 +31,6 @@ class Results:
     """The results of an experiment.
 
     Attributes:
-        experiment: Which.
         preparation: Its data.
         boards: The leaderboards' rows by axis, best first.
         importances: Of the parameters by axis; an axis of too few trials is left out.

@@ -63,7 +63,6 @@ def figure(width: int, height: int, title: str, marks: Sequence[Html]) -> Html:
 
     Args:
         width: Of the drawing; one is about a pixel.
-        height: Of the drawing.
         title: What is to be seen, for those who cannot.
         marks: From the lowest to the topmost.
     """

@@ -75,7 +75,6 @@ def viewer(seen: SeenCase, name: str) -> Html:
     """Return the viewer of a case, closed until somebody opens it.
 
     Args:
-        seen: The case.
         name: Unique on the page, fit for an id.
     """
     grey, classes, affine_ras = _small(seen)

@@ -27,8 +27,6 @@ def choose_ensemble(
     """Choose as `ensemble.choose` says, in the Ray that this process is connected to.
 
     Args:
-        experiment: Whose ensemble.
-        preparation: The experiment's.
         candidates: The trials to choose from.
         device: Where to compute the predictions.
         show: Called after every predicted case.

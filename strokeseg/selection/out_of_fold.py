@@ -66,11 +66,9 @@ def collect_evidence(
 
     Args:
         experiment: The maps go into its `candidates_folder`.
-        preparation: The experiment's.
         candidates: The trials that predict.
         cases: The cases to predict; no member may have been trained on a case that it predicts.
         lowest_threshold: No choice will have a lower one.
-        device: Where to compute.
         show: Called after every case.
 
     Raises:

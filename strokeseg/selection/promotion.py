@@ -29,7 +29,6 @@ def promote(experiment: Experiment, device: torch.device) -> EnsembleRecord:
     """Write the ensemble that is chosen among an experiment's best trials, and print it.
 
     Args:
-        experiment: Whose trials.
         device: Where to compute the predictions.
 
     Raises:

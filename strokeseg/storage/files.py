@@ -174,7 +174,6 @@ def converts_errors(path: Path, what: str, remedy: str) -> Iterator[None]:
     """Say in one line that a file of our own is not as we write it, where reading it goes wrong.
 
     Args:
-        path: The file.
         what: What it should be.
         remedy: What to do about it.
 

@@ -32,7 +32,6 @@ def leased(remote_copy: RemoteCopy, path: Path) -> Iterator[None]:
     """Hold a lease for as long as the block takes.
 
     Args:
-        remote_copy: Of the storage.
         path: Names the lease, in the remote copy's folder; nothing is written there locally.
 
     Raises:

@@ -53,7 +53,6 @@ class Recording:
 
     Args:
         generator: What the step draws from besides torch's own generator.
-        device: The GPU.
     """
 
     def __init__(self, generator: torch.Generator, device: torch.device) -> None:

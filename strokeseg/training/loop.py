@@ -104,11 +104,8 @@ class Training:
             network: Logits (B, 1, H, W) of slices (B, C, H, W); moved to the device.
             training: Slices to learn from; those without brain are left out.
             validation: All slices of the cases that score the trial.
-            config: The trial's configuration.
             epochs: Epochs of the whole schedule.
             slices_per_epoch: Slices an epoch draws; None for as many as hold brain.
-            device: Where to train.
-            seed: The trial's seed.
             flip: Whether augmentation may reverse slices along H (see `augment`).
             precision: The type to compute in, float32 or one of 16 bits; None for the one that
                 the device is fastest in.

@@ -60,9 +60,7 @@ def build_network(
     H and W must be multiples of 2 ** encoder_depth.
 
     Args:
-        encoder: The encoder's name.
         encoder_depth: Number of stages, 3 to 5.
-        channels: Number of sequences.
         encoder_weights: The whole three-channel encoder by smp's keys; None for random
             numbers. The first convolution's red, green and blue go in turn to the
             channels, scaled by 3 / channels: the fourth sequence gets red's. A single

@@ -91,7 +91,6 @@ def draw_picture(
     """Draw a slice upright and as wide as it is, one panel a sequence.
 
     Args:
-        seen: The slice.
         sequences: Names of its channels.
         pixel_mm: Height and width of its pixels.
         left_side: What is on the left of an upright slice, in a letter.

@@ -54,7 +54,6 @@ def find_encoder_weights(encoder: str, weights_dir: Path | None) -> EncoderWeigh
     """Find the ImageNet weights of an encoder that `check_encoder` knows.
 
     Args:
-        encoder: The encoder's name.
         weights_dir: A folder that may hold `<encoder>.safetensors` or `<encoder>.pth`, with
             the keys of smp's encoder, or of timm's model for a `tu-` encoder.
 

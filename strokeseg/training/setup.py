@@ -29,14 +29,11 @@ def new_training(
     """Build a configuration's network and make its training ready; see `Training`.
 
     Args:
-        config: The trial's configuration.
         training: Slices to learn from.
-        validation: Slices that score.
         axis: The axis that they were cut along.
         encoder_weights: As `build_network` takes them; None for random numbers.
         epochs: Epochs of the whole schedule.
         slices_per_epoch: Slices an epoch draws.
-        device: Where to train.
         seed: Decides the network's first numbers, and all that follows.
         precision: The type to compute in; None for the one that the device is fastest in.
     """

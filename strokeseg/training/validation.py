@@ -53,7 +53,6 @@ def score_slices(
         network: Logits (B, 1, H, W) of slices (B, C, H, W), on `device`; in evaluation mode
             afterwards.
         slices: N slices.
-        device: Where to compute.
         where: When this is, for the failure's message.
 
     Raises:
@@ -78,7 +77,6 @@ def count_voxels(
     Args:
         network: As for `score_slices`.
         slices: N slices.
-        device: Where to compute.
         where: When this is, for the failure's message.
         reduced: The 16-bit type to compute in; None for float32.
 
@@ -124,8 +122,6 @@ def dice_by_case(
     Args:
         cases: (N,) the slices' cases; the rest are (N,) voxels of each slice:
         overlap: predicted and true.
-        predicted: predicted.
-        true: true.
 
     Source:
         Dice, Measures of the amount of ecologic association between species, 1945.

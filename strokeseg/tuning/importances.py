@@ -36,8 +36,6 @@ def write_importances(journal: Path, axis: str, rows: Sequence[LeaderboardRow], 
     """Write the importances of an axis's parameters, if there are trials enough to tell.
 
     Args:
-        journal: Optuna's journal.
-        axis: The study's name.
         rows: The leaderboard's, which say what each trial scored.
         path: A CSV file: parameter, importance; the most important first.
 

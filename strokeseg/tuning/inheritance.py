@@ -39,7 +39,6 @@ def inherit(
     """Take over the trials of an earlier study that are points of a new one's space.
 
     Args:
-        study: The new study.
         axis: Its axis, and the name of both studies.
         space: The new study's space.
         earlier: The earlier study's folder.

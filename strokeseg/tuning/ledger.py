@@ -147,7 +147,6 @@ class Ledger:
         """Record an epoch; return whether the trial shall stop here.
 
         Args:
-            number: The trial.
             result: As `tuning.trial` reports it: `epoch` from 1, `dice`, `seconds` and
                 `device_hours` so far, and `spread`, or with a fold's end `case_dice`.
         """

@@ -21,7 +21,6 @@ def measured_share(
     Args:
         nodes: What the cluster has.
         spaces: What the trials will try.
-        trials: Trials to run.
         shape: Channels, height and width of the slices.
 
     Returns:

@@ -56,8 +56,6 @@ def run_studies(
 
     Args:
         studies: By axis.
-        experiment: The experiment.
-        data: The prepared slices.
         budget: How each axis is searched.
         gpus_per_trial: As asked for; None for one, or for none where there are none.
         deterministic: Whether equal seeds must give equal numbers: one trial at a time.

@@ -23,7 +23,6 @@ def make_sampler(name: str, *, seed: int, trials: int) -> BaseSampler:
     Args:
         name: As `config.SearchConfig` names it. CMA-ES varies numbers only and the
             Gaussian process what all trials have in common; the rest is drawn at random.
-        seed: The trial's.
         trials: Trials of the whole study; the first third of them, 3 to 10, are random.
 
     Raises:

@@ -56,8 +56,6 @@ class Search:
     """A search of one experiment.
 
     Args:
-        experiment: The experiment.
-        settings: What to do.
         session: Leaves Ray, where it was started for this search, when it is closed.
 
     Raises:
@@ -95,7 +93,6 @@ class Search:
         """Search, or go on with the search, and return each axis's leaderboard.
 
         Args:
-            data: The prepared slices.
             progress: Shows how far work under a title is.
 
         Raises:

@@ -27,9 +27,6 @@ def load_space(path: Path) -> Space:
 
     Whether its encoders can be built, `encoders.find_encoders` checks.
 
-    Args:
-        path: The YAML file.
-
     Raises:
         UserError: With every fault at once: unknown keys or parameters, values that a
             trial refuses, conditions on what comes later or not at all.

@@ -87,9 +87,6 @@ def open_study(
     first trial.
 
     Args:
-        experiment: The experiment.
-        axis: The study's axis.
-        data: The prepared slices.
         budget: How it is searched, and how much that may spend.
         space: What is searched.
         find_encoders: Called for a study that has trials to run.

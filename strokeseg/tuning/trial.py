@@ -128,7 +128,6 @@ def train_trial(
 
     Args:
         proposal: `number`, `config` and `reported_epoch` as the searcher gave them.
-        slices: The axis's slices.
         weights: The encoder's pretrained weights, where the configuration asks for them.
         settings: What all trials share.
 

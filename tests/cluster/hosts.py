@@ -202,7 +202,6 @@ def _start(words: Sequence[str], log: Path, running: ExitStack) -> int:
     """Start a command as the first process of new namespaces, until `running` is closed.
 
     Args:
-        words: The command.
         log: A file for what it has to say.
         running: What ends it.
 

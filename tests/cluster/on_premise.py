@@ -30,7 +30,6 @@ class Cluster:
     """The launch file with the hosts' addresses in it, and commands typed on the laptop.
 
     Args:
-        hosts: All hosts.
         nodes: Names of those that are to form the cluster, the head first.
         laptop: Name of the one on which the commands are typed.
     """

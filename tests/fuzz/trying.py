@@ -42,9 +42,6 @@ def try_inputs(
     """Let an entrance take many inputs.
 
     Args:
-        victim: Takes them.
-        entrance: Which.
-        bench: Its good files.
         inputs: Where inputs come from; the same ones every time, unless a seed is set.
         count: How many, of which `SHARE` is tried.
         always: Inputs that are tried whatever the share.

@@ -22,7 +22,6 @@ def find_bids_cases(folder: Path, sequences: Sequence[str], *, masks: bool = Tru
 
     Args:
         folder: The data set, its `rawdata`, or one subject's folder.
-        sequences: Sequences to find.
         masks: Whether a case without a mask is at fault; if not, masks are ignored.
 
     Returns:

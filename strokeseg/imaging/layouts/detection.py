@@ -40,7 +40,6 @@ def find_cases(
 
     Args:
         path: A folder, or the CSV file of a manifest.
-        sequences: Sequences to find.
         layout: How the cases lie; `auto` tells it by the names of folders and files.
         masks: Whether a case without a mask is at fault; if not, masks are ignored.
 

@@ -23,7 +23,6 @@ def read_manifest(path: Path, sequences: Sequence[str], *, masks: bool = True) -
     relative to the CSV file's folder. Other columns are ignored.
 
     Args:
-        path: The CSV file.
         sequences: Sequences to find, by the exact names of their columns.
         masks: Whether the column `mask` is needed; if not, it is ignored.
 

@@ -13,7 +13,6 @@ def name_case(case: str, images: Sequence[str], sequences: Sequence[str]) -> Cas
     """Make a case of `SEQUENCE=FILE`, once for every sequence.
 
     Args:
-        case: The case's name.
         images: What was given, each as `SEQUENCE=FILE`.
         sequences: The sequences that there are.
 

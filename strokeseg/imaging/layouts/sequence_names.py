@@ -29,7 +29,6 @@ def is_suffix(suffix: str, enhanced: bool, sequence: str) -> bool:
     Args:
         suffix: The file's, such as `T1w`.
         enhanced: Whether its name has the entity `ce`, which tells of a contrast agent.
-        sequence: The sequence.
     """
     wanted = sequence.casefold()
     same = suffix.casefold() in {wanted, _SUFFIXES.get(wanted)}

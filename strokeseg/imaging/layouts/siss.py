@@ -23,7 +23,6 @@ def find_siss_cases(folder: Path, sequences: Sequence[str], *, masks: bool = Tru
     level deeper; `folder` may also be a case itself. Other files are ignored.
 
     Args:
-        folder: Where to look.
         sequences: Sequences to find, compared without regard to case, but exactly.
         masks: Whether a case without a mask is at fault; if not, masks are ignored.
 
