@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_SECONDS))
 
 
-_SHARED = {"finished", "victim"}
+_SHARED = {"finished", "target"}
 
 pytest_plugins = ["toy_members"]
 

@@ -6,28 +6,28 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from bench import Bench
-from victim_process import Victim
+from target_process import Target
 
 _LINES: list[str] = []
 
 
 @pytest.fixture(scope="session")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Start the process; it makes the good files when it starts for the first time."""
     folder = tmp_path_factory.mktemp("fuzz")
-    victim = Victim(folder / "seeds", folder)
-    yield victim
+    target = Target(folder / "seeds", folder)
+    yield target
     _LINES.extend(
-        f"{entrance}: {count} inputs, {victim.refused[entrance]} refused"
-        for entrance, count in sorted(victim.tried.items())
+        f"{entrance}: {count} inputs, {target.refused[entrance]} refused"
+        for entrance, count in sorted(target.tried.items())
     )
-    victim.close()
+    target.close()
 
 
 @pytest.fixture(scope="session")
-def bench_of(victim: Victim) -> Callable[[str], Bench]:
+def bench_of(target: Target) -> Callable[[str], Bench]:
     """Give the bench of a name."""
-    return victim.bench
+    return target.bench
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

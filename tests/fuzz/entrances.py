@@ -120,7 +120,7 @@ def search(bench: Path) -> int:
     return _search_until_ray(bench, "--axis", "axial")
 
 
-def search_anew(bench: Path) -> int:
+def search_from_scratch(bench: Path) -> int:
     """Begin a study."""
     return _search_until_ray(bench, "--axis", "axial")
 
@@ -199,13 +199,13 @@ ENTRANCES: dict[str, Callable[[Path], int]] = {
     one.__name__: one
     for one in (
         *(prepare, predict, predict_nnunet, predict_again, open_torch_bundle, open_onnx_bundle),
-        *(search, search_anew, search_pretrained, promote, evaluate, report, read_slices),
+        *(search, search_from_scratch, search_pretrained, promote, evaluate, report, read_slices),
     )
 }
 # The good files that each of them needs.
 BENCHES = {
     **dict.fromkeys(ENTRANCES, "searched"),
-    **dict.fromkeys(("search_anew", "search_pretrained"), "untried"),
+    **dict.fromkeys(("search_from_scratch", "search_pretrained"), "untried"),
     **dict.fromkeys(
         ("predict", "predict_nnunet", "predict_again", "open_torch_bundle", "open_onnx_bundle"),
         "predicting",

@@ -17,8 +17,8 @@ import pytest
 from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import INTEGERS, json_text, mutated, mutated_values
+from target_process import Target
 from trying import try_inputs
-from victim_process import Victim
 
 pytestmark = pytest.mark.slow
 INPUTS = 100
@@ -131,11 +131,11 @@ def harmful(draw: Callable[..., Any], good: bytes, ending: str) -> bytes:
 
 @pytest.mark.parametrize("damage", [mutated, entries, directories, "safetensors", "onnx"])
 def test_bundles_are_taken_or_refused(
-    victim: Victim, bench_of: Callable[[str], Bench], damage: Any
+    target: Target, bench_of: Callable[[str], Bench], damage: Any
 ) -> None:
     bench = bench_of("predicting")
     good = bench.good("bundle.zip")
     make = partial(harmful, ending=f".{damage}") if isinstance(damage, str) else damage
     entrance = "open_onnx_bundle" if damage == "onnx" else "open_torch_bundle"
     inputs = make(good).map(lambda content: Input(files={"bundle.zip": content}, note="bundle"))
-    try_inputs(victim, entrance, bench, inputs, INPUTS)
+    try_inputs(target, entrance, bench, inputs, INPUTS)

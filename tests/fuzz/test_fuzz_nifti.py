@@ -12,8 +12,8 @@ import pytest
 from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import mutated
+from target_process import Target
 from trying import try_inputs
-from victim_process import Victim
 
 pytestmark = pytest.mark.slow
 INPUTS = 1000
@@ -125,20 +125,20 @@ def _files(name: str) -> Callable[[bytes], Input]:
 
 @pytest.mark.parametrize("damage", [headers, bodies, compressions, mutated])
 def test_predict_takes_or_refuses_every_image(
-    victim: Victim, bench_of: Callable[[str], Bench], damage: Any
+    target: Target, bench_of: Callable[[str], Bench], damage: Any
 ) -> None:
     bench = bench_of("predicting")
     good = gzip.decompress(bench.good("scans/1_T1.nii.gz"))
     # Other voxels are mostly taken, and segmented, which takes its time.
     count = INPUTS // 6 if damage is bodies else INPUTS
-    try_inputs(victim, "predict", bench, damage(good).map(_files("1_T1")), count)
+    try_inputs(target, "predict", bench, damage(good).map(_files("1_T1")), count)
 
 
 @pytest.mark.parametrize("name", ["1_T1", "1_mask"])
 def test_prepare_takes_or_refuses_every_image_and_mask(
-    victim: Victim, bench_of: Callable[[str], Bench], name: str
+    target: Target, bench_of: Callable[[str], Bench], name: str
 ) -> None:
     bench = bench_of("searched")
     good = gzip.decompress(bench.good(f"scans/{name}.nii.gz"))
     damages = st.one_of(headers(good), bodies(good), compressions(good), mutated(good))
-    try_inputs(victim, "prepare", bench, damages.map(_files(name)), INPUTS // 6)
+    try_inputs(target, "prepare", bench, damages.map(_files(name)), INPUTS // 6)

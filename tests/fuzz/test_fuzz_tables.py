@@ -9,8 +9,8 @@ import pytest
 from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import csv_files, json_files, mutated
+from target_process import Target
 from trying import try_inputs
-from victim_process import Victim
 
 pytestmark = pytest.mark.slow
 INPUTS = 450
@@ -42,7 +42,7 @@ JSON = [
 
 @pytest.mark.parametrize(("entrance", "bench_name", "name", "share"), CSV)
 def test_every_csv_file_is_taken_or_refused(
-    victim: Victim,
+    target: Target,
     bench_of: Callable[[str], Bench],
     entrance: str,
     bench_name: str,
@@ -50,12 +50,12 @@ def test_every_csv_file_is_taken_or_refused(
     share: float,
 ) -> None:
     bench = bench_of(bench_name)
-    try_inputs(victim, entrance, bench, csv_files(name, bench.good(name)), round(INPUTS * share))
+    try_inputs(target, entrance, bench, csv_files(name, bench.good(name)), round(INPUTS * share))
 
 
 @pytest.mark.parametrize(("entrance", "bench_name", "name", "share"), JSON)
 def test_every_json_file_is_taken_or_refused(
-    victim: Victim,
+    target: Target,
     bench_of: Callable[[str], Bench],
     entrance: str,
     bench_name: str,
@@ -63,15 +63,15 @@ def test_every_json_file_is_taken_or_refused(
     share: float,
 ) -> None:
     bench = bench_of(bench_name)
-    try_inputs(victim, entrance, bench, json_files(name, bench.good(name)), round(INPUTS * share))
+    try_inputs(target, entrance, bench, json_files(name, bench.good(name)), round(INPUTS * share))
 
 
 def test_every_sidecar_is_taken_or_refused(
-    victim: Victim, bench_of: Callable[[str], Bench]
+    target: Target, bench_of: Callable[[str], Bench]
 ) -> None:
     bench = bench_of("predicting")
     (name,) = (path for path in bench.names if path.endswith("_mask.json"))
-    try_inputs(victim, "predict_again", bench, json_files(name, bench.good(name)), INPUTS // 2)
+    try_inputs(target, "predict_again", bench, json_files(name, bench.good(name)), INPUTS // 2)
 
 
 def journals(name: str, good: bytes) -> st.SearchStrategy[Input]:
@@ -98,9 +98,9 @@ def journals(name: str, good: bytes) -> st.SearchStrategy[Input]:
 
 
 def test_every_journal_is_taken_or_refused(
-    victim: Victim, bench_of: Callable[[str], Bench]
+    target: Target, bench_of: Callable[[str], Bench]
 ) -> None:
     bench = bench_of("searched")
     name = f"{_SEARCH}/journal.log"
     assert json.loads(bench.good(name).splitlines()[0])
-    try_inputs(victim, "search", bench, journals(name, bench.good(name)), INPUTS)
+    try_inputs(target, "search", bench, journals(name, bench.good(name)), INPUTS)

@@ -16,8 +16,8 @@ import torch
 from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import json_text, mutated, mutated_values
+from target_process import Target
 from trying import try_inputs
-from victim_process import Victim
 
 pytestmark = pytest.mark.slow
 INPUTS = 400
@@ -84,7 +84,7 @@ def inner_files(draw: Callable[..., Any], good: bytes) -> bytes:
 
 @pytest.mark.parametrize("form", ["safetensors", "zipped.pth", "legacy.pth"])
 def test_weights_are_taken_or_refused(
-    victim: Victim, bench_of: Callable[[str], Bench], tmp_path: Path, form: str
+    target: Target, bench_of: Callable[[str], Bench], tmp_path: Path, form: str
 ) -> None:
     bench = bench_of("untried")
     safe = form == "safetensors"
@@ -102,5 +102,5 @@ def test_weights_are_taken_or_refused(
         return Input(files={name: content, **others}, note=form)
 
     inputs = st.one_of(mutated(good), *kinds[form]).map(files)
-    try_inputs(victim, "search_pretrained", bench, inputs, INPUTS)
+    try_inputs(target, "search_pretrained", bench, inputs, INPUTS)
     assert not planted.exists()

@@ -11,8 +11,8 @@ import yaml
 from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import VALUES, mutated, mutated_values
+from target_process import Target
 from trying import try_inputs
-from victim_process import Victim
 
 pytestmark = pytest.mark.slow
 INPUTS = 800
@@ -108,19 +108,19 @@ def spaces(good: bytes) -> st.SearchStrategy[bytes]:
 
 
 def test_search_takes_or_refuses_every_space(
-    victim: Victim, bench_of: Callable[[str], Bench]
+    target: Target, bench_of: Callable[[str], Bench]
 ) -> None:
     bench = bench_of("untried")
     good = bench.good("space.yaml")
     made = files("space.yaml", good, spaces(good))
-    try_inputs(victim, "search_anew", bench, made, INPUTS, traps("space.yaml", good))
+    try_inputs(target, "search_from_scratch", bench, made, INPUTS, traps("space.yaml", good))
 
 
 def test_prepare_takes_or_refuses_every_experiment(
-    victim: Victim, bench_of: Callable[[str], Bench]
+    target: Target, bench_of: Callable[[str], Bench]
 ) -> None:
     bench = bench_of("searched")
     good = bench.good("experiment.yaml")
     made = files("experiment.yaml", good, mutated(good))
     harm = traps("experiment.yaml", good)
-    try_inputs(victim, "prepare", bench, made, INPUTS // 2, harm)
+    try_inputs(target, "prepare", bench, made, INPUTS // 2, harm)

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import Bench, Input
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
-from victim_process import Victim
+from target_process import Target
 
 # A number, for other inputs than usual.
 SEED = os.environ.get("STROKESEG_FUZZ_SEED")
@@ -32,7 +32,7 @@ def signature(fault: str) -> str:
 
 
 def try_inputs(
-    victim: Victim,
+    target: Target,
     entrance: str,
     bench: Bench,
     inputs: SearchStrategy[Input],
@@ -54,7 +54,7 @@ def try_inputs(
     count = max(1, round(count * SHARE))
 
     def take(given: Input) -> None:
-        fault = victim.take(entrance, bench, given)
+        fault = target.take(entrance, bench, given)
         if fault is not None:
             cause = signature(fault)
             if cause not in faults or _size(given) < _size(faults[cause][1]):

@@ -14,8 +14,8 @@ HERE = Path(__file__).parent
 _SCRIPT = """
 import json, os, pickle, socket, subprocess, sys
 from pathlib import Path
-from victim import try_on
-from warden import Warden
+from audit_hook import AuditHook
+from target import try_on
 
 class Plant:
     def __reduce__(self):
@@ -32,7 +32,7 @@ does = {
     "link": lambda _: (folder / ".." / "ran").symlink_to("/etc/passwd"),
     "obey": lambda _: (folder / "inside").write_text(""),
 }
-print(json.dumps(try_on(does[sys.argv[2]], folder, Warden())["offences"]))
+print(json.dumps(try_on(does[sys.argv[2]], folder, AuditHook())["violations"]))
 """
 
 

@@ -1,7 +1,7 @@
 """What no file may make a command do, seen before it happens, and refused.
 
-An *offence* is to start a process, unpickle a global, reach out to a network, or write outside the
-folders that were given. Python tells of each of them first (PEP 578).
+A *violation* is to start a process, unpickle a global, reach out to a network, or write outside the
+folders that were given. Python reports each of them before it happens (PEP 578).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-class Warden:
-    """Refuses offences while a file is tried, and takes them down."""
+class AuditHook:
+    """Refuses violations while a file is tried, and records them."""
 
     def __init__(self) -> None:
-        self.offences: list[str] = []
+        self.violations: list[str] = []
         self._permitted: tuple[str, ...] | None = None
         sys.addaudithook(self._look)
 
     def watch(self, *folders: Path) -> None:
         """Permit writing into these folders only, from now on."""
-        self.offences = []
+        self.violations = []
         self._permitted = tuple(os.path.realpath(folder) for folder in folders)
 
     def rest(self) -> None:
@@ -65,7 +65,7 @@ class Warden:
             self._refuse(event, (str(place),))
 
     def _refuse(self, event: str, arguments: tuple[Any, ...]) -> None:
-        self.offences.append(f"{event} {arguments!r:.200}")
+        self.violations.append(f"{event} {arguments!r:.200}")
         raise PermissionError(f"{event} is not permitted here")
 
 

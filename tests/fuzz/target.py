@@ -2,7 +2,7 @@
 
 An *entrance* is a command of strokeseg that a file goes into; `entrances` has them. For every
 request, a line of JSON with an entrance and a folder, the answer is a line of JSON with what the
-command said and took. Memory is limited to one GB over what all entrances need for good files.
+command printed and used. Memory is limited to one GB over what all entrances need for good files.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from warden import Warden
+from audit_hook import AuditHook
 
 GIGABYTE = 1 << 30
 _SECONDS_BEFORE_STACKS = 9
 
 
-def try_on(entrance: Callable[[Path], int], folder: Path, warden: Warden) -> dict[str, Any]:
-    """Let a command take what is in a folder; return what it said and what it took."""
+def try_on(entrance: Callable[[Path], int], folder: Path, hook: AuditHook) -> dict[str, Any]:
+    """Let a command take what is in a folder; return what it printed and used."""
     out, err = io.StringIO(), io.StringIO()
     trace = ""
     code = None
     _forget_peak()
     started = time.perf_counter()
     faulthandler.dump_traceback_later(_SECONDS_BEFORE_STACKS)
-    warden.watch(folder, Path(tempfile.gettempdir()))
+    hook.watch(folder, Path(tempfile.gettempdir()))
     try:
         with redirect_stdout(out), redirect_stderr(err):
             code = entrance(folder)
     except BaseException:
         trace = traceback.format_exc()
     finally:
-        warden.rest()
+        hook.rest()
         faulthandler.cancel_dump_traceback_later()
     return {
         "code": code,
@@ -51,7 +51,7 @@ def try_on(entrance: Callable[[Path], int], folder: Path, warden: Warden) -> dic
         "trace": trace,
         "seconds": time.perf_counter() - started,
         "peak_bytes": _peak_bytes(),
-        "offences": warden.offences,
+        "violations": hook.violations,
     }
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     from entrances import ENTRANCES  # noqa: PLC0415
     from good_files import warm_up  # noqa: PLC0415
 
-    warden = Warden()
+    hook = AuditHook()
     warm_up(Path(sys.argv[1]))
     limit = _status_bytes("VmSize") + GIGABYTE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -87,7 +87,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         entrance = ENTRANCES[request["entrance"]]
-        answer = try_on(entrance, Path(request["folder"]), warden)
+        answer = try_on(entrance, Path(request["folder"]), hook)
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The process of `victim`, as tests see it: inputs in, faults out.
+"""The process of `target`, as tests see it: inputs in, faults out.
 
 A *fault* is a command that took an input otherwise than it must: with success, or with one clear
 line that names the file.
@@ -31,7 +31,7 @@ _NAMED = re.compile(r"\b(data|splits|preparation|search|ensemble)\.[a-z_]+|: /[^
 _OF_CASE = re.compile(r"[\w .+-]+: (/|sequence )")
 
 
-class Victim:
+class Target:
     """A process that takes inputs, started again when it dies or hangs.
 
     Args:
@@ -86,8 +86,8 @@ class Victim:
 
     def _judge(self, entrance: str, bench: Bench, answer: Mapping[str, Any]) -> str | None:
         self.tried[entrance] += 1
-        if answer["offences"]:
-            return f"offence: {answer['offences'][0]}"
+        if answer["violations"]:
+            return f"violation: {answer['violations'][0]}"
         if answer["trace"]:
             return f"traceback:\n{answer['trace']}"
         if answer["peak_bytes"] > self._rests_at + _GIGABYTE:
@@ -103,11 +103,11 @@ class Victim:
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
-            self._log = (self._temporary / "victim.log").open("w+")
+            self._log = (self._temporary / "target.log").open("w+")
             inner = self._temporary / "tmp"
             inner.mkdir(exist_ok=True)
             self._process = subprocess.Popen(
-                [sys.executable, str(_HERE / "victim.py"), str(self._seeds)],
+                [sys.executable, str(_HERE / "target.py"), str(self._seeds)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -124,7 +124,7 @@ class Victim:
             )
             ready = self._answer(_START_SECONDS)
             if ready is None:
-                raise RuntimeError(f"the victim does not start: {self._said()}")
+                raise RuntimeError(f"the target does not start: {self._said()}")
             self._rests_at = ready["rests_at"]
         return self._process
 
