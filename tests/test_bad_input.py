@@ -33,7 +33,7 @@ ALLOWED = {"logs", "validation.csv", "similarity.csv"}
 Launch = Callable[..., Any]
 
 
-class Bench:
+class Workspace:
     """An experiment in a folder of its own, on real files."""
 
     def __init__(self, folder: Path) -> None:
@@ -64,8 +64,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
 
 
 def volume_of(cases: Path, case: str, tag: str) -> Path:
@@ -130,69 +130,69 @@ DAMAGES: dict[str, tuple[str, Callable[[Path, str], object], tuple[str, ...]]] =
 @pytest.fixture(scope="module")
 def damaged(
     tmp_path_factory: pytest.TempPathFactory, phantom_cases: Path, launch: Launch, local_ray: None
-) -> tuple[Bench, Any]:
+) -> tuple[Workspace, Any]:
     """Prepare six cases of which five are damaged, each in its own way."""
-    bench = Bench(tmp_path_factory.mktemp("damaged"))
-    shutil.copytree(phantom_cases, bench.cases)
+    workspace = Workspace(tmp_path_factory.mktemp("damaged"))
+    shutil.copytree(phantom_cases, workspace.cases)
     for case, damage, _ in DAMAGES.values():
-        damage(bench.cases, case)
-    return bench, launch(strokeseg.prepare.main, *bench.options)
+        damage(workspace.cases, case)
+    return workspace, launch(strokeseg.prepare.main, *workspace.options)
 
 
 def test_invalid_cases_stop_prepare_with_a_line_each_and_leave_nothing(
-    damaged: tuple[Bench, Any],
+    damaged: tuple[Workspace, Any],
 ) -> None:
-    bench, outcome = damaged
+    workspace, outcome = damaged
     assert outcome.code == 2 and outcome.out == ""
     first, *lines = outcome.error_lines
     assert "5 of 6 cases are invalid" in first and "--skip-invalid" in first
     assert [line.split(":")[0] for line in lines] == ["1", "2", "3", "4", "5"]
     assert "Traceback" not in outcome.err
-    assert bench.left() == []
+    assert workspace.left() == []
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_an_invalid_case_is_reported_with_name_file_and_remedy(
-    damaged: tuple[Bench, Any], damage: str
+    damaged: tuple[Workspace, Any], damage: str
 ) -> None:
-    bench, outcome = damaged
+    workspace, outcome = damaged
     case, _, words = DAMAGES[damage]
     (line,) = (line for line in outcome.error_lines if line.startswith(f"{case}: "))
     assert all(word in line for word in words), line
-    table = next(bench.storage.rglob("validation.csv")).read_text()
+    table = next(workspace.storage.rglob("validation.csv")).read_text()
     assert f"\n{case},{case},no," in table and "\n6,6,yes," in table
 
 
 def test_skip_invalid_lists_what_it_leaves_out(
-    phantom_cases: Path, bench: Bench, launch: Launch, local_ray: None
+    phantom_cases: Path, workspace: Workspace, launch: Launch, local_ray: None
 ) -> None:
-    shutil.copytree(phantom_cases, bench.cases)
-    relabel(bench.cases, "2")
-    outcome = launch(strokeseg.prepare.main, *bench.options, "--skip-invalid")
+    shutil.copytree(phantom_cases, workspace.cases)
+    relabel(workspace.cases, "2")
+    outcome = launch(strokeseg.prepare.main, *workspace.options, "--skip-invalid")
     assert outcome.code == 0, outcome.err
     assert "Left out 1 invalid cases:\n2: " in outcome.out
     assert "Prepared 5 cases" in outcome.out
-    prepared = bench.storage / "bad" / "prepared"
+    prepared = workspace.storage / "bad" / "prepared"
     rows = (prepared / "cases.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == ["1", "3", "4", "5", "6"]
     assert "\n2,2,no," in (prepared / "validation.csv").read_text()
     # Mended, the case is a change like any other.
-    shutil.copy(volume_of(phantom_cases, "2", "OT"), volume_of(bench.cases, "2", "OT"))
-    again = launch(strokeseg.prepare.main, *bench.options)
+    shutil.copy(volume_of(phantom_cases, "2", "OT"), volume_of(workspace.cases, "2", "OT"))
+    again = launch(strokeseg.prepare.main, *workspace.options)
     assert again.code == 2
     (line,) = again.error_lines
     assert "2/mask has other content" in line
 
 
 def test_a_single_invalid_case_is_named_though_skipping_would_leave_none(
-    phantom_cases: Path, bench: Bench, launch: Launch, local_ray: None
+    phantom_cases: Path, workspace: Workspace, launch: Launch, local_ray: None
 ) -> None:
-    shutil.copytree(phantom_cases / "1", bench.cases / "1")
-    relabel(bench.cases, "1")
-    outcome = launch(strokeseg.prepare.main, *bench.options, "--skip-invalid")
+    shutil.copytree(phantom_cases / "1", workspace.cases / "1")
+    relabel(workspace.cases, "1")
+    outcome = launch(strokeseg.prepare.main, *workspace.options, "--skip-invalid")
     assert outcome.code == 2
     assert any(line.startswith("1: ") and "got 1, 2" in line for line in outcome.error_lines)
-    assert bench.left() == []
+    assert workspace.left() == []
 
 
 def disguise(cases: Path, case: str, name: str) -> None:
@@ -209,65 +209,67 @@ def disguise(cases: Path, case: str, name: str) -> None:
 
 
 def test_a_scan_in_disguise_is_refused_until_it_is_one_patients_or_known_to_be_distinct(
-    phantom_cases: Path, bench: Bench, launch: Launch, local_ray: None
+    phantom_cases: Path, workspace: Workspace, launch: Launch, local_ray: None
 ) -> None:
-    shutil.copytree(phantom_cases, bench.cases)
-    disguise(bench.cases, "3", "17")
-    outcome = launch(strokeseg.prepare.main, *bench.options)
+    shutil.copytree(phantom_cases, workspace.cases)
+    disguise(workspace.cases, "3", "17")
+    outcome = launch(strokeseg.prepare.main, *workspace.options)
     assert (outcome.code, outcome.out) == (2, "")
     (line,) = outcome.error_lines
     assert "cases 3 and 17 are nearly the same (similarity 1.00" in line
     assert 'splits.distinct_patients: [["3", "17"]]' in line
-    assert bench.left() == []
-    prepared = bench.storage / "bad" / "prepared"
+    assert workspace.left() == []
+    prepared = workspace.storage / "bad" / "prepared"
     assert "\n3,3,17,17," in (prepared / "similarity.csv").read_text()
 
-    bench.config.write_text(
-        bench.config.read_text().replace(
+    workspace.config.write_text(
+        workspace.config.read_text().replace(
             "test_share: 0", 'test_share: 0, distinct_patients: [["3", "17"]]'
         )
     )
-    outcome = launch(strokeseg.prepare.main, *bench.options)
+    outcome = launch(strokeseg.prepare.main, *workspace.options)
     assert outcome.code == 0, outcome.err
     assert "Leak audit: 7 cases compared, nearest pair " in outcome.out
     assert "\n3,3,17,17," not in (prepared / "similarity.csv").read_text()
     # Nothing that was written depends on who is distinct.
-    bench.configure()
-    outcome = launch(strokeseg.prepare.main, *bench.options)
+    workspace.configure()
+    outcome = launch(strokeseg.prepare.main, *workspace.options)
     assert outcome.out.startswith("Nothing to do")
 
     # The same cases by a manifest that knows whose they are.
     rows = ["case,patient," + ",".join(SEQUENCES) + ",mask"]
     tags = ("MR_T1", "MR_T2", "MR_DWI", "MR_Flair", "OT")
-    for case in (path.name for path in bench.cases.iterdir() if path.is_dir()):
-        files = [str(volume_of(bench.cases, case, tag)) for tag in tags]
+    for case in (path.name for path in workspace.cases.iterdir() if path.is_dir()):
+        files = [str(volume_of(workspace.cases, case, tag)) for tag in tags]
         rows.append(",".join([case, "3" if case == "17" else case, *files]))
-    (bench.folder / "cases.csv").write_text("\n".join(rows) + "\n")
-    bench.configure(data="path: ../cases.csv, layout: manifest")
-    outcome = launch(strokeseg.prepare.main, *bench.options, "--overwrite")
+    (workspace.folder / "cases.csv").write_text("\n".join(rows) + "\n")
+    workspace.configure(data="path: ../cases.csv, layout: manifest")
+    outcome = launch(strokeseg.prepare.main, *workspace.options, "--overwrite")
     assert outcome.code == 0, outcome.err
     assert "Leak audit: 7 cases compared, nearest pair " in outcome.out
 
 
 def test_unknown_distinct_patients_are_named(
-    phantom_cases: Path, bench: Bench, launch: Launch
+    phantom_cases: Path, workspace: Workspace, launch: Launch
 ) -> None:
-    shutil.copytree(phantom_cases, bench.cases)
-    bench.config.write_text(
-        bench.config.read_text().replace("test_share: 0", 'distinct_patients: [["3", "71"]]')
+    shutil.copytree(phantom_cases, workspace.cases)
+    workspace.config.write_text(
+        workspace.config.read_text().replace("test_share: 0", 'distinct_patients: [["3", "71"]]')
     )
-    refused(launch(strokeseg.prepare.main, *bench.options), "distinct_patients", "['71'] are none")
+    refused(
+        launch(strokeseg.prepare.main, *workspace.options), "distinct_patients", "['71'] are none"
+    )
 
 
 def test_too_few_patients_for_the_folds_leave_nothing(
-    phantom_cases: Path, bench: Bench, launch: Launch, local_ray: None
+    phantom_cases: Path, workspace: Workspace, launch: Launch, local_ray: None
 ) -> None:
-    shutil.copytree(phantom_cases / "1", bench.cases / "1")
-    outcome = launch(strokeseg.prepare.main, *bench.options)
+    shutil.copytree(phantom_cases / "1", workspace.cases / "1")
+    outcome = launch(strokeseg.prepare.main, *workspace.options)
     assert outcome.code == 2
     (line,) = outcome.error_lines
     assert "2 folds need as many patients, got 1" in line
-    assert bench.left() == []
+    assert workspace.left() == []
 
 
 def refused(outcome: Any, *words: str) -> None:
@@ -280,43 +282,49 @@ def refused(outcome: Any, *words: str) -> None:
         assert word in line, line
 
 
-def test_an_empty_folder_holds_no_case(bench: Bench, launch: Launch) -> None:
-    bench.cases.mkdir()
-    outcome = launch(strokeseg.prepare.main, *bench.options)
-    refused(outcome, str(bench.cases), "holds no case in a layout", "VSD.Brain.XX.O.MR_T1")
-    assert bench.left() == []
+def test_an_empty_folder_holds_no_case(workspace: Workspace, launch: Launch) -> None:
+    workspace.cases.mkdir()
+    outcome = launch(strokeseg.prepare.main, *workspace.options)
+    refused(outcome, str(workspace.cases), "holds no case in a layout", "VSD.Brain.XX.O.MR_T1")
+    assert workspace.left() == []
 
 
-def test_a_missing_folder_of_cases_is_named(bench: Bench, launch: Launch) -> None:
-    outcome = launch(strokeseg.prepare.main, *bench.options, "--data", bench.folder / "nowhere")
-    refused(outcome, str(bench.folder / "nowhere"), "no such folder")
-    assert bench.left() == []
+def test_a_missing_folder_of_cases_is_named(workspace: Workspace, launch: Launch) -> None:
+    outcome = launch(
+        strokeseg.prepare.main, *workspace.options, "--data", workspace.folder / "nowhere"
+    )
+    refused(outcome, str(workspace.folder / "nowhere"), "no such folder")
+    assert workspace.left() == []
 
 
 @pytest.mark.parametrize("command", ["prepare", "search", "run", "evaluate"])
-def test_an_unknown_key_in_yaml_is_named(bench: Bench, launch: Launch, command: str) -> None:
-    bench.configure("epochs: 3\npreparation: {spacing: 1}\n")
+def test_an_unknown_key_in_yaml_is_named(
+    workspace: Workspace, launch: Launch, command: str
+) -> None:
+    workspace.configure("epochs: 3\npreparation: {spacing: 1}\n")
     axis = ("--axis", "axial") if command == "search" else ()
     main = getattr(strokeseg, command).main
-    outcome = launch(main, *bench.options, *axis)
-    refused(outcome, str(bench.config), "unknown key epochs", "unknown key preparation.spacing")
-    assert not bench.storage.exists()
+    outcome = launch(main, *workspace.options, *axis)
+    refused(outcome, str(workspace.config), "unknown key epochs", "unknown key preparation.spacing")
+    assert not workspace.storage.exists()
 
 
-def test_a_misspelt_axis_error_names_the_known_ones(bench: Bench, launch: Launch) -> None:
-    outcome = launch(strokeseg.search.main, *bench.options, "--axis", "corronal")
+def test_a_misspelt_axis_error_names_the_known_ones(workspace: Workspace, launch: Launch) -> None:
+    outcome = launch(strokeseg.search.main, *workspace.options, "--axis", "corronal")
     refused(outcome, "--axis", "corronal", *AXES)
-    assert not bench.storage.exists()
+    assert not workspace.storage.exists()
 
 
 @pytest.mark.parametrize("command", ["prepare", "phantom", "search", "run"])
-def test_storage_below_a_file_cannot_be_written(bench: Bench, launch: Launch, command: str) -> None:
-    taken = bench.folder / "taken"
+def test_storage_below_a_file_cannot_be_written(
+    workspace: Workspace, launch: Launch, command: str
+) -> None:
+    taken = workspace.folder / "taken"
     taken.write_text("a file")
     axis = ("--axis", "axial") if command == "search" else ()
     outcome = launch(
         getattr(strokeseg, command).main,
-        *("--experiment", bench.config, "--storage", taken / "runs"),
+        *("--experiment", workspace.config, "--storage", taken / "runs"),
         *axis,
     )
     refused(outcome, str(taken / "runs"), "cannot be written")
@@ -353,13 +361,13 @@ def test_a_wrong_command_line_is_one_line(
 @pytest.fixture(scope="module")
 def prepared(
     tmp_path_factory: pytest.TempPathFactory, phantom_cases: Path, launch: Launch, local_ray: None
-) -> Bench:
+) -> Workspace:
     """Prepare the cases as they are; copy the place before changing it."""
-    bench = Bench(tmp_path_factory.mktemp("prepared"))
-    shutil.copytree(phantom_cases, bench.cases)
-    outcome = launch(strokeseg.prepare.main, *bench.options)
+    workspace = Workspace(tmp_path_factory.mktemp("prepared"))
+    shutil.copytree(phantom_cases, workspace.cases)
+    outcome = launch(strokeseg.prepare.main, *workspace.options)
     assert outcome.code == 0, outcome.err
-    return bench
+    return workspace
 
 
 WRONG_SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -384,7 +392,7 @@ WRONG_SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("fault", WRONG_SPACES)
 def test_a_wrong_space_is_an_error_before_the_first_trial(
-    prepared: Bench, tmp_path: Path, launch: Launch, fault: str
+    prepared: Workspace, tmp_path: Path, launch: Launch, fault: str
 ) -> None:
     space, words = WRONG_SPACES[fault]
     path = tmp_path / "space.yaml"
@@ -405,7 +413,7 @@ def test_a_wrong_space_is_an_error_before_the_first_trial(
     ],
 )
 def test_a_wrong_option_of_search_is_an_error_before_the_first_trial(
-    prepared: Bench, launch: Launch, arguments: tuple[str, ...], words: tuple[str, ...]
+    prepared: Workspace, launch: Launch, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     before = prepared.left()
     outcome = launch(strokeseg.search.main, *prepared.options, "--axis", "axial", *arguments)
@@ -414,7 +422,7 @@ def test_a_wrong_option_of_search_is_an_error_before_the_first_trial(
 
 
 def test_a_run_that_could_score_nobody_in_the_end_searches_nothing(
-    prepared: Bench, launch: Launch
+    prepared: Workspace, launch: Launch
 ) -> None:
     before = prepared.left()
     outcome = launch(strokeseg.run.main, *prepared.options)
@@ -426,12 +434,12 @@ def test_a_run_that_could_score_nobody_in_the_end_searches_nothing(
 
 @pytest.mark.parametrize("more", [("--trials", "0"), ()])
 def test_nobody_waits_for_the_preparation_to_hear_of_a_typing_error(
-    bench: Bench, launch: Launch, local_ray: None, more: tuple[str, ...]
+    workspace: Workspace, launch: Launch, local_ray: None, more: tuple[str, ...]
 ) -> None:
-    bench.configure(data="phantom: {cases: 4, spacing_mm: 6.0}")
-    bench.space.write_text(SPACE if more else SPACE.replace("resnet18", "resnet81"))
-    refused(launch(strokeseg.search.main, *bench.options, "--axis", "axial", *more))
-    assert bench.left() == []
+    workspace.configure(data="phantom: {cases: 4, spacing_mm: 6.0}")
+    workspace.space.write_text(SPACE if more else SPACE.replace("resnet18", "resnet81"))
+    refused(launch(strokeseg.search.main, *workspace.options, "--axis", "axial", *more))
+    assert workspace.left() == []
 
 
 @pytest.mark.parametrize(
@@ -444,10 +452,10 @@ def test_nobody_waits_for_the_preparation_to_hear_of_a_typing_error(
     ],
 )
 def test_a_step_too_early_names_the_step_before(
-    bench: Bench, launch: Launch, command: str, words: tuple[str, ...]
+    workspace: Workspace, launch: Launch, command: str, words: tuple[str, ...]
 ) -> None:
-    refused(launch(getattr(strokeseg, command).main, *bench.options), *words)
-    assert bench.left() == []
+    refused(launch(getattr(strokeseg, command).main, *workspace.options), *words)
+    assert workspace.left() == []
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,7 @@ def test_an_interrupted_evaluation_does_only_what_is_missing(spare: Any, launch:
 
 
 @pytest.mark.parametrize("change", ["policy", "ensemble", "mask", "version"])
-def test_what_a_result_depends_on_makes_it_anew(spare: Any, launch: Launch, change: str) -> None:
+def test_what_a_result_depends_on_makes_it_again(spare: Any, launch: Launch, change: str) -> None:
     experiment = spare.experiment
     options = list(spare.options)
     case = cases_of(spare)[0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from bench import Bench
 from target_process import Target
+from workspace import Workspace
 
 _LINES: list[str] = []
 
@@ -25,9 +25,9 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 @pytest.fixture(scope="session")
-def bench_of(target: Target) -> Callable[[str], Bench]:
-    """Give the bench of a name."""
-    return target.bench
+def workspace_of(target: Target) -> Callable[[str], Workspace]:
+    """Give the workspace of a name."""
+    return target.workspace
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

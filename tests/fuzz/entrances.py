@@ -76,83 +76,83 @@ def stay_in_this_process() -> None:
         module.code_version = lambda: "1"
 
 
-def _options(bench: Path) -> tuple[object, ...]:
-    return ("--experiment", bench / "experiment.yaml", "--storage", bench / "runs")
+def _options(workspace: Path) -> tuple[object, ...]:
+    return ("--experiment", workspace / "experiment.yaml", "--storage", workspace / "runs")
 
 
-def run_on(main: Callable[[Sequence[str]], int], bench: Path, *more: object) -> int:
-    return main([str(option) for option in (*_options(bench), *more)])
+def run_on(main: Callable[[Sequence[str]], int], workspace: Path, *more: object) -> int:
+    return main([str(option) for option in (*_options(workspace), *more)])
 
 
-def prepare(bench: Path) -> int:
+def prepare(workspace: Path) -> int:
     """Prepare the cases again."""
-    options = ("--experiment", bench / "experiment.yaml", "--storage", bench / "fresh")
+    options = ("--experiment", workspace / "experiment.yaml", "--storage", workspace / "fresh")
     return _main(strokeseg.prepare.main, *options)
 
 
-def predict(bench: Path) -> int:
+def predict(workspace: Path) -> int:
     """Segment the first case with the good bundle, which is opened once only."""
-    return _predict(bench, "--input", bench / "one.csv")
+    return _predict(workspace, "--input", workspace / "one.csv")
 
 
-def predict_nnunet(bench: Path) -> int:
+def predict_nnunet(workspace: Path) -> int:
     """Segment the cases of a data set of nnU-Net."""
-    return _predict(bench, "--input", bench / "nnunet")
+    return _predict(workspace, "--input", workspace / "nnunet")
 
 
-def predict_again(bench: Path) -> int:
+def predict_again(workspace: Path) -> int:
     """Come back to what was segmented before."""
-    return _predict(bench, "--input", bench / "one.csv", output=bench / "done")
+    return _predict(workspace, "--input", workspace / "one.csv", output=workspace / "done")
 
 
-def open_torch_bundle(bench: Path) -> int:
+def open_torch_bundle(workspace: Path) -> int:
     """Segment a case with a bundle that is opened again, by PyTorch."""
-    return _open(bench, "torch")
+    return _open(workspace, "torch")
 
 
-def open_onnx_bundle(bench: Path) -> int:
+def open_onnx_bundle(workspace: Path) -> int:
     """Segment a case with a bundle that is opened again, by onnxruntime."""
-    return _open(bench, "onnx")
+    return _open(workspace, "onnx")
 
 
-def search(bench: Path) -> int:
+def search(workspace: Path) -> int:
     """Look at a study that is done, or go on with one that is not."""
-    return _search_until_ray(bench, "--axis", "axial")
+    return _search_until_ray(workspace, "--axis", "axial")
 
 
-def search_from_scratch(bench: Path) -> int:
+def search_from_scratch(workspace: Path) -> int:
     """Begin a study."""
-    return _search_until_ray(bench, "--axis", "axial")
+    return _search_until_ray(workspace, "--axis", "axial")
 
 
-def search_pretrained(bench: Path) -> int:
+def search_pretrained(workspace: Path) -> int:
     """Begin a study that wants pretrained weights."""
-    given = ("--space", bench / "pretrained.yaml", "--weights-dir", bench / "weights")
-    return _search_until_ray(bench, "--axis", "axial", *given)
+    given = ("--space", workspace / "pretrained.yaml", "--weights-dir", workspace / "weights")
+    return _search_until_ray(workspace, "--axis", "axial", *given)
 
 
-def promote(bench: Path) -> int:
+def promote(workspace: Path) -> int:
     """Promote the best trials."""
-    return run_on(strokeseg.promote.main, bench, "--device", "cpu")
+    return run_on(strokeseg.promote.main, workspace, "--device", "cpu")
 
 
-def evaluate(bench: Path) -> int:
+def evaluate(workspace: Path) -> int:
     """Come back to what was scored before."""
-    return run_on(strokeseg.evaluate.main, bench, "--device", "cpu")
+    return run_on(strokeseg.evaluate.main, workspace, "--device", "cpu")
 
 
-def report(bench: Path) -> int:
+def report(workspace: Path) -> int:
     """Write the report."""
-    return run_on(strokeseg.report.main, bench)
+    return run_on(strokeseg.report.main, workspace)
 
 
-def read_slices(bench: Path) -> int:
+def read_slices(workspace: Path) -> int:
     """Read every prepared slice, as workers do."""
-    return run_command(lambda: _read_slices(bench))
+    return run_command(lambda: _read_slices(workspace))
 
 
-def _read_slices(bench: Path) -> int:
-    for path in (bench / "runs").rglob("*.parquet"):
+def _read_slices(workspace: Path) -> int:
+    for path in (workspace / "runs").rglob("*.parquet"):
         file = SliceFile(path)
         str(file.columns(["case", "lesion_voxels", "brain_voxels"])["case"][0])
         for row in range(len(file)):
@@ -165,9 +165,9 @@ def _main(main: Callable[[Sequence[str]], int], *options: object) -> int:
     return main([str(option) for option in options])
 
 
-def _predict(bench: Path, *source: object, output: Path | None = None) -> int:
-    bundle = ("--bundle", bench / "bundle.zip")
-    place = ("--output", bench / "out" if output is None else output, "--device", "cpu")
+def _predict(workspace: Path, *source: object, output: Path | None = None) -> int:
+    bundle = ("--bundle", workspace / "bundle.zip")
+    place = ("--output", workspace / "out" if output is None else output, "--device", "cpu")
     strokeseg.ensemble.segmentation.open_bundle = _open_once
     try:
         return _main(strokeseg.predict.main, *bundle, *place, *source)
@@ -175,11 +175,18 @@ def _predict(bench: Path, *source: object, output: Path | None = None) -> int:
         strokeseg.ensemble.segmentation.open_bundle = open_bundle
 
 
-def _open(bench: Path, runtime: str) -> int:
+def _open(workspace: Path, runtime: str) -> int:
     return _main(
         strokeseg.predict.main,
-        *("--bundle", bench / "bundle.zip", "--output", bench / "out", "--runtime", runtime),
-        *("--input", bench / "one.csv", "--device", "cpu"),
+        *(
+            "--bundle",
+            workspace / "bundle.zip",
+            "--output",
+            workspace / "out",
+            "--runtime",
+            runtime,
+        ),
+        *("--input", workspace / "one.csv", "--device", "cpu"),
     )
 
 
@@ -188,9 +195,9 @@ def _open_once(*given: Any) -> Any:
     return open_bundle(*given)
 
 
-def _search_until_ray(bench: Path, *options: object) -> int:
+def _search_until_ray(workspace: Path, *options: object) -> int:
     try:
-        return run_on(strokeseg.search.main, bench, *options)
+        return run_on(strokeseg.search.main, workspace, *options)
     except RayAskedForError:
         return 0
 

@@ -77,19 +77,19 @@ def warm_up(seeds: Path) -> None:
 def make_seeds(folder: Path) -> None:
     """Write all that is good: cases, a bundle, and experiments prepared, searched and scored."""
     for name in ("searched", "untried"):
-        bench = folder / name
-        write_cases(bench)
-        (bench / "experiment.yaml").write_text(_EXPERIMENT)
-        (bench / "space.yaml").write_text(_SPACE)
-        run_on(strokeseg.prepare.main, bench)
-    bench = folder / "searched"
-    experiment = open_experiment(str(bench), str(bench / "runs"))
+        workspace = folder / name
+        write_cases(workspace)
+        (workspace / "experiment.yaml").write_text(_EXPERIMENT)
+        (workspace / "space.yaml").write_text(_SPACE)
+        run_on(strokeseg.prepare.main, workspace)
+    workspace = folder / "searched"
+    experiment = open_experiment(str(workspace), str(workspace / "runs"))
     for axis in AXES:
         _search(experiment, axis)
-    run_on(strokeseg.promote.main, bench, "--device", "cpu")
-    run_on(strokeseg.evaluate.main, bench, "--device", "cpu")
-    run_on(strokeseg.report.main, bench)
-    run_on(strokeseg.export.main, bench)
+    run_on(strokeseg.promote.main, workspace, "--device", "cpu")
+    run_on(strokeseg.evaluate.main, workspace, "--device", "cpu")
+    run_on(strokeseg.report.main, workspace)
+    run_on(strokeseg.export.main, workspace)
     predicting = folder / "predicting"
     write_cases(predicting)
     shutil.copy(experiment.bundle_zip, predicting / "bundle.zip")
@@ -136,13 +136,13 @@ def _search(experiment: Experiment, axis: str) -> None:
         write_leaderboard(experiment.leaderboard_csv(axis), study.ledger.rows())
 
 
-def _write_layouts(bench: Path) -> None:
+def _write_layouts(workspace: Path) -> None:
     """Write the first case again as nnU-Net and BIDS have it."""
-    raw, bids = bench / "nnunet", bench / "bids" / "sub-1" / "anat"
+    raw, bids = workspace / "nnunet", workspace / "bids" / "sub-1" / "anat"
     for folder in (raw / "imagesTr", raw / "labelsTr", bids):
         folder.mkdir(parents=True)
     for number, (sequence, suffix) in enumerate(zip(SEQUENCES, ("T1w", "dwi"), strict=True)):
-        scan = bench / "scans" / f"1_{sequence}.nii.gz"
+        scan = workspace / "scans" / f"1_{sequence}.nii.gz"
         shutil.copy(scan, raw / "imagesTr" / f"1_{number:04d}.nii.gz")
         shutil.copy(scan, bids / f"sub-1_{suffix}.nii.gz")
     names = {str(number): sequence for number, sequence in enumerate(SEQUENCES)}
@@ -161,9 +161,9 @@ def _write_weights(folder: Path) -> None:
     torch.save(encoder.state_dict(), forms / "legacy.pth", _use_new_zipfile_serialization=False)
 
 
-def write_cases(bench: Path) -> None:
+def write_cases(workspace: Path) -> None:
     """Write tiny cases, and the manifest that names them."""
-    scans = bench / "scans"
+    scans = workspace / "scans"
     scans.mkdir(parents=True)
     rows = [",".join(("case", *SEQUENCES, "mask"))]
     for case in range(1, _CASES + 1):
@@ -178,9 +178,11 @@ def write_cases(bench: Path) -> None:
                 inside[...] = generator.normal(100, 20, inside.shape)
             name = f"scans/{case}_{kind}.nii.gz"
             # Compressed or not, the content tells.
-            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2.0, 2.0, 1.0])), bench / name)
+            nibabel.save(
+                nibabel.Nifti1Image(voxels, np.diag([2.0, 2.0, 2.0, 1.0])), workspace / name
+            )
             names.append(name)
         rows.append(",".join((str(case), *names)))
         if case == 1:
-            (bench / "one.csv").write_text("\n".join(rows) + "\n")
-    (bench / "cases.csv").write_text("\n".join(rows) + "\n")
+            (workspace / "one.csv").write_text("\n".join(rows) + "\n")
+    (workspace / "cases.csv").write_text("\n".join(rows) + "\n")

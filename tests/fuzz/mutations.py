@@ -13,9 +13,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import Input
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from workspace import Input
 
 _MOST_EDITS = 4
 _LONG = 200

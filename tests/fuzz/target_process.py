@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from bench import Bench, Input
+from workspace import Input, Workspace
 
 _HERE = Path(__file__).parent
 _SECONDS = 10.0
@@ -50,21 +50,21 @@ class Target:
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
         self._rests_at = 0
-        self._benches: dict[str, Bench] = {}
+        self._workspaces: dict[str, Workspace] = {}
 
-    def bench(self, name: str) -> Bench:
-        """The bench of a name, with the good files that the process made."""
+    def workspace(self, name: str) -> Workspace:
+        """The workspace of a name, with the good files that the process made."""
         self._running()
-        if name not in self._benches:
-            self._benches[name] = Bench(self._seeds / name)
-        return self._benches[name]
+        if name not in self._workspaces:
+            self._workspaces[name] = Workspace(self._seeds / name)
+        return self._workspaces[name]
 
-    def take(self, entrance: str, bench: Bench, given: Input) -> str | None:
+    def take(self, entrance: str, workspace: Workspace, given: Input) -> str | None:
         """Let an entrance take an input; return its fault, or None."""
         process = self._running()
-        bench.lay(given)
+        workspace.lay(given)
         try:
-            request = {"entrance": entrance, "folder": str(bench.folder)}
+            request = {"entrance": entrance, "folder": str(workspace.folder)}
             assert process.stdin is not None
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
@@ -72,10 +72,10 @@ class Target:
         except BrokenPipeError:
             answer = None
         finally:
-            bench.clear()
+            workspace.clear()
         if answer is None:
             return self._end()
-        return self._judge(entrance, bench, answer)
+        return self._judge(entrance, workspace, answer)
 
     def close(self) -> None:
         """End the process."""
@@ -84,7 +84,7 @@ class Target:
             self._process.wait()
             self._process = None
 
-    def _judge(self, entrance: str, bench: Bench, answer: Mapping[str, Any]) -> str | None:
+    def _judge(self, entrance: str, workspace: Workspace, answer: Mapping[str, Any]) -> str | None:
         self.tried[entrance] += 1
         if answer["violations"]:
             return f"violation: {answer['violations'][0]}"
@@ -99,7 +99,7 @@ class Target:
         if answer["code"] == 0:
             return None
         self.refused[entrance] += 1
-        return _fault_of_refusal(bench, answer)
+        return _fault_of_refusal(workspace, answer)
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
@@ -149,7 +149,7 @@ class Target:
         return self._log.read()[-4000:]
 
 
-def _fault_of_refusal(bench: Bench, answer: Mapping[str, Any]) -> str | None:
+def _fault_of_refusal(workspace: Workspace, answer: Mapping[str, Any]) -> str | None:
     """What is wrong with how a command refused an input, or None."""
     lines = [line for line in answer["err"].splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("error: ", "failed: "))]
@@ -159,6 +159,6 @@ def _fault_of_refusal(bench: Bench, answer: Mapping[str, Any]) -> str | None:
         return f"more than a line: {answer['err'][-500:]}"
     if longest := max((line for line in lines if len(line) > _LONGEST_LINE), default=None):
         return f"line too long: {len(longest)} characters, {longest[:200]}"
-    if str(bench.folder) not in answer["err"] and not _NAMED.search(answer["err"]):
+    if str(workspace.folder) not in answer["err"] and not _NAMED.search(answer["err"]):
         return f"no file or setting named: {answer['err'][-300:]}"
     return None

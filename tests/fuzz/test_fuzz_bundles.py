@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import INTEGERS, json_text, mutated, mutated_values
 from target_process import Target
 from trying import try_inputs
+from workspace import Input, Workspace
 
 pytestmark = pytest.mark.slow
 INPUTS = 100
@@ -131,11 +131,11 @@ def harmful(draw: Callable[..., Any], good: bytes, ending: str) -> bytes:
 
 @pytest.mark.parametrize("damage", [mutated, entries, directories, "safetensors", "onnx"])
 def test_bundles_are_taken_or_refused(
-    target: Target, bench_of: Callable[[str], Bench], damage: Any
+    target: Target, workspace_of: Callable[[str], Workspace], damage: Any
 ) -> None:
-    bench = bench_of("predicting")
-    good = bench.good("bundle.zip")
+    workspace = workspace_of("predicting")
+    good = workspace.good("bundle.zip")
     make = partial(harmful, ending=f".{damage}") if isinstance(damage, str) else damage
     entrance = "open_onnx_bundle" if damage == "onnx" else "open_torch_bundle"
     inputs = make(good).map(lambda content: Input(files={"bundle.zip": content}, note="bundle"))
-    try_inputs(target, entrance, bench, inputs, INPUTS)
+    try_inputs(target, entrance, workspace, inputs, INPUTS)

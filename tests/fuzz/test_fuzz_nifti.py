@@ -9,11 +9,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import mutated
 from target_process import Target
 from trying import try_inputs
+from workspace import Input, Workspace
 
 pytestmark = pytest.mark.slow
 INPUTS = 1000
@@ -125,20 +125,20 @@ def _files(name: str) -> Callable[[bytes], Input]:
 
 @pytest.mark.parametrize("damage", [headers, bodies, compressions, mutated])
 def test_predict_takes_or_refuses_every_image(
-    target: Target, bench_of: Callable[[str], Bench], damage: Any
+    target: Target, workspace_of: Callable[[str], Workspace], damage: Any
 ) -> None:
-    bench = bench_of("predicting")
-    good = gzip.decompress(bench.good("scans/1_T1.nii.gz"))
+    workspace = workspace_of("predicting")
+    good = gzip.decompress(workspace.good("scans/1_T1.nii.gz"))
     # Other voxels are mostly taken, and segmented, which takes its time.
     count = INPUTS // 6 if damage is bodies else INPUTS
-    try_inputs(target, "predict", bench, damage(good).map(_files("1_T1")), count)
+    try_inputs(target, "predict", workspace, damage(good).map(_files("1_T1")), count)
 
 
 @pytest.mark.parametrize("name", ["1_T1", "1_mask"])
 def test_prepare_takes_or_refuses_every_image_and_mask(
-    target: Target, bench_of: Callable[[str], Bench], name: str
+    target: Target, workspace_of: Callable[[str], Workspace], name: str
 ) -> None:
-    bench = bench_of("searched")
-    good = gzip.decompress(bench.good(f"scans/{name}.nii.gz"))
+    workspace = workspace_of("searched")
+    good = gzip.decompress(workspace.good(f"scans/{name}.nii.gz"))
     damages = st.one_of(headers(good), bodies(good), compressions(good), mutated(good))
-    try_inputs(target, "prepare", bench, damages.map(_files(name)), INPUTS // 6)
+    try_inputs(target, "prepare", workspace, damages.map(_files(name)), INPUTS // 6)

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import TEXTS, mutated
 from target_process import Target
 from trying import try_inputs
+from workspace import Input, Workspace
 
 pytestmark = pytest.mark.slow
 INPUTS = 450
@@ -63,9 +63,11 @@ def tables(draw: Callable[..., Any], good: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [mutated, footers, tables])
 def test_slices_are_taken_or_refused(
-    target: Target, bench_of: Callable[[str], Bench], damage: Any
+    target: Target, workspace_of: Callable[[str], Workspace], damage: Any
 ) -> None:
-    bench = bench_of("searched")
-    name = next(name for name in sorted(bench.names) if name.endswith(".parquet"))
-    inputs = damage(bench.good(name)).map(lambda content: Input(files={name: content}, note=name))
-    try_inputs(target, "read_slices", bench, inputs, INPUTS)
+    workspace = workspace_of("searched")
+    name = next(name for name in sorted(workspace.names) if name.endswith(".parquet"))
+    inputs = damage(workspace.good(name)).map(
+        lambda content: Input(files={name: content}, note=name)
+    )
+    try_inputs(target, "read_slices", workspace, inputs, INPUTS)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 
 import pytest
-from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import csv_files, json_files, mutated
 from target_process import Target
 from trying import try_inputs
+from workspace import Input, Workspace
 
 pytestmark = pytest.mark.slow
 INPUTS = 450
@@ -40,38 +40,44 @@ JSON = [
 ]
 
 
-@pytest.mark.parametrize(("entrance", "bench_name", "name", "share"), CSV)
+@pytest.mark.parametrize(("entrance", "workspace_name", "name", "share"), CSV)
 def test_every_csv_file_is_taken_or_refused(
     target: Target,
-    bench_of: Callable[[str], Bench],
+    workspace_of: Callable[[str], Workspace],
     entrance: str,
-    bench_name: str,
+    workspace_name: str,
     name: str,
     share: float,
 ) -> None:
-    bench = bench_of(bench_name)
-    try_inputs(target, entrance, bench, csv_files(name, bench.good(name)), round(INPUTS * share))
+    workspace = workspace_of(workspace_name)
+    try_inputs(
+        target, entrance, workspace, csv_files(name, workspace.good(name)), round(INPUTS * share)
+    )
 
 
-@pytest.mark.parametrize(("entrance", "bench_name", "name", "share"), JSON)
+@pytest.mark.parametrize(("entrance", "workspace_name", "name", "share"), JSON)
 def test_every_json_file_is_taken_or_refused(
     target: Target,
-    bench_of: Callable[[str], Bench],
+    workspace_of: Callable[[str], Workspace],
     entrance: str,
-    bench_name: str,
+    workspace_name: str,
     name: str,
     share: float,
 ) -> None:
-    bench = bench_of(bench_name)
-    try_inputs(target, entrance, bench, json_files(name, bench.good(name)), round(INPUTS * share))
+    workspace = workspace_of(workspace_name)
+    try_inputs(
+        target, entrance, workspace, json_files(name, workspace.good(name)), round(INPUTS * share)
+    )
 
 
 def test_every_sidecar_is_taken_or_refused(
-    target: Target, bench_of: Callable[[str], Bench]
+    target: Target, workspace_of: Callable[[str], Workspace]
 ) -> None:
-    bench = bench_of("predicting")
-    (name,) = (path for path in bench.names if path.endswith("_mask.json"))
-    try_inputs(target, "predict_again", bench, json_files(name, bench.good(name)), INPUTS // 2)
+    workspace = workspace_of("predicting")
+    (name,) = (path for path in workspace.names if path.endswith("_mask.json"))
+    try_inputs(
+        target, "predict_again", workspace, json_files(name, workspace.good(name)), INPUTS // 2
+    )
 
 
 def journals(name: str, good: bytes) -> st.SearchStrategy[Input]:
@@ -98,9 +104,9 @@ def journals(name: str, good: bytes) -> st.SearchStrategy[Input]:
 
 
 def test_every_journal_is_taken_or_refused(
-    target: Target, bench_of: Callable[[str], Bench]
+    target: Target, workspace_of: Callable[[str], Workspace]
 ) -> None:
-    bench = bench_of("searched")
+    workspace = workspace_of("searched")
     name = f"{_SEARCH}/journal.log"
-    assert json.loads(bench.good(name).splitlines()[0])
-    try_inputs(target, "search", bench, journals(name, bench.good(name)), INPUTS)
+    assert json.loads(workspace.good(name).splitlines()[0])
+    try_inputs(target, "search", workspace, journals(name, workspace.good(name)), INPUTS)

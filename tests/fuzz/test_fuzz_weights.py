@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import json_text, mutated, mutated_values
 from target_process import Target
 from trying import try_inputs
+from workspace import Input, Workspace
 
 pytestmark = pytest.mark.slow
 INPUTS = 400
@@ -84,11 +84,11 @@ def inner_files(draw: Callable[..., Any], good: bytes) -> bytes:
 
 @pytest.mark.parametrize("form", ["safetensors", "zipped.pth", "legacy.pth"])
 def test_weights_are_taken_or_refused(
-    target: Target, bench_of: Callable[[str], Bench], tmp_path: Path, form: str
+    target: Target, workspace_of: Callable[[str], Workspace], tmp_path: Path, form: str
 ) -> None:
-    bench = bench_of("untried")
+    workspace = workspace_of("untried")
     safe = form == "safetensors"
-    good = bench.good(f"{_NAME}.{form}" if safe else f"forms/{form}")
+    good = workspace.good(f"{_NAME}.{form}" if safe else f"forms/{form}")
     planted = tmp_path / "planted"
     kinds = {
         "safetensors": [headers(good)],
@@ -102,5 +102,5 @@ def test_weights_are_taken_or_refused(
         return Input(files={name: content, **others}, note=form)
 
     inputs = st.one_of(mutated(good), *kinds[form]).map(files)
-    try_inputs(target, "search_pretrained", bench, inputs, INPUTS)
+    try_inputs(target, "search_pretrained", workspace, inputs, INPUTS)
     assert not planted.exists()

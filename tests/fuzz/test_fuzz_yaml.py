@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from bench import Bench, Input
 from hypothesis import strategies as st
 from mutations import VALUES, mutated, mutated_values
 from target_process import Target
 from trying import try_inputs
+from workspace import Input, Workspace
 
 pytestmark = pytest.mark.slow
 INPUTS = 800
@@ -108,19 +108,19 @@ def spaces(good: bytes) -> st.SearchStrategy[bytes]:
 
 
 def test_search_takes_or_refuses_every_space(
-    target: Target, bench_of: Callable[[str], Bench]
+    target: Target, workspace_of: Callable[[str], Workspace]
 ) -> None:
-    bench = bench_of("untried")
-    good = bench.good("space.yaml")
+    workspace = workspace_of("untried")
+    good = workspace.good("space.yaml")
     made = files("space.yaml", good, spaces(good))
-    try_inputs(target, "search_from_scratch", bench, made, INPUTS, traps("space.yaml", good))
+    try_inputs(target, "search_from_scratch", workspace, made, INPUTS, traps("space.yaml", good))
 
 
 def test_prepare_takes_or_refuses_every_experiment(
-    target: Target, bench_of: Callable[[str], Bench]
+    target: Target, workspace_of: Callable[[str], Workspace]
 ) -> None:
-    bench = bench_of("searched")
-    good = bench.good("experiment.yaml")
+    workspace = workspace_of("searched")
+    good = workspace.good("experiment.yaml")
     made = files("experiment.yaml", good, mutated(good))
     harm = traps("experiment.yaml", good)
-    try_inputs(target, "prepare", bench, made, INPUTS // 2, harm)
+    try_inputs(target, "prepare", workspace, made, INPUTS // 2, harm)

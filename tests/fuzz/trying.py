@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import Bench, Input
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 from target_process import Target
+from workspace import Input, Workspace
 
 # A number, for other inputs than usual.
 SEED = os.environ.get("STROKESEG_FUZZ_SEED")
@@ -34,7 +34,7 @@ def signature(fault: str) -> str:
 def try_inputs(
     target: Target,
     entrance: str,
-    bench: Bench,
+    workspace: Workspace,
     inputs: SearchStrategy[Input],
     count: int,
     always: Sequence[Input] = (),
@@ -54,7 +54,7 @@ def try_inputs(
     count = max(1, round(count * SHARE))
 
     def take(given: Input) -> None:
-        fault = target.take(entrance, bench, given)
+        fault = target.take(entrance, workspace, given)
         if fault is not None:
             cause = signature(fault)
             if cause not in faults or _size(given) < _size(faults[cause][1]):

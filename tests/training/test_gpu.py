@@ -101,7 +101,7 @@ def test_recorded_steps_learn_what_live_ones_learn(
     assert (_weights(recorded) - _weights(live)).norm() < 0.1 * moved
 
 
-def test_a_network_drops_out_anew_in_every_recorded_step(
+def test_a_network_drops_out_again_in_every_recorded_step(
     toy_slices: Callable[..., SliceSet],
 ) -> None:
     network = _network()

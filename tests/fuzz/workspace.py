@@ -1,8 +1,8 @@
 """Where untrusted files are tried: good files, of which a few give way to bad ones.
 
-An *input* is some files, by their names in a bench, and a note of what was done to them. A *bench*
-is a folder in which a command finds all it needs, all of it good, until an input's files take the
-place of the good ones.
+An *input* is some files, by their names in a workspace, and a note of what was done to them. A
+*workspace* is a folder in which a command finds all it needs, all of it good, until an input's
+files take the place of the good ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Input:
     note: str
 
 
-class Bench:
+class Workspace:
     """A folder of good files for one entrance.
 
     Args:
