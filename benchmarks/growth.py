@@ -168,11 +168,11 @@ def run_cases(folder: Path, count: int, tell: ProgressLines) -> None:
         tell(f"after {part}")
         return found
 
-    said = StringIO()
-    with wrapped(steps, spread=reporting_spread), redirect_stdout(said):
+    output = StringIO()
+    with wrapped(steps, spread=reporting_spread), redirect_stdout(output):
         code = prepare.main(["--experiment", str(config), "--storage", str(folder / "runs")])
     if code:
-        raise SystemExit(f"prepare ended with {code}:\n{said.getvalue()}")
+        raise SystemExit(f"prepare ended with {code}:\n{output.getvalue()}")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class Caller:
         """
         command = [str(self._programs / program), *arguments]
         if code := subprocess.run(command, env=self._environment, check=False).returncode:
-            sys.exit(f"{program} ended with {code}; what it said stands above")
+            sys.exit(f"{program} ended with {code}; its output stands above")
 
 
 if __name__ == "__main__":

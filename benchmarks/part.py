@@ -123,7 +123,7 @@ def timed(
         environment: Variables besides this process's own.
 
     Raises:
-        RuntimeError: When it fails, with the end of what it said.
+        RuntimeError: When it fails, with the end of its output.
     """
     with quiet_machine(options.lock):
         started, start = time.time(), time.perf_counter()

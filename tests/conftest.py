@@ -204,7 +204,7 @@ def finished(
     outcome = launch(strokeseg.run.main, *place.options, "--device", "cpu")
     assert outcome.code == 0, outcome.err
     assert "Traceback" not in outcome.err
-    return replace(place, said=outcome.out)
+    return replace(place, output=outcome.out)
 
 
 @pytest.fixture(scope="session")

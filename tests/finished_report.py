@@ -23,9 +23,9 @@ def cautions_of(folder: Path) -> list[str]:
     """Return the cautions of the report in a folder, which both its files must have."""
     page = (folder / "index.html").read_text()
     (block,) = re.findall(r'<div class="warning">(.*?)</div>', page, flags=re.DOTALL)
-    said = [html.unescape(text) for text in re.findall(r"<p[^>]*>(.*?)</p>", block, re.DOTALL)]
+    output = [html.unescape(text) for text in re.findall(r"<p[^>]*>(.*?)</p>", block, re.DOTALL)]
     head, _, _ = (folder / "report.md").read_text().partition("\n## ")
     title, dice, *paragraphs = head.strip().split("\n\n")
     assert title.startswith("# ") and dice.startswith("**Dice")
-    assert paragraphs == said
-    return said
+    assert paragraphs == output
+    return output

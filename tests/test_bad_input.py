@@ -27,7 +27,7 @@ from strokeseg.imaging.slices import AXES
 
 SEQUENCES = ("T1", "T2", "DWI", "FLAIR")
 SPACE = "parameters:\n  encoder: {value: resnet18}\n  encoder_depth: {value: 3}\n"
-# Where commands may write though they fail: what Ray said, which cases are invalid or alike.
+# Where commands may write though they fail: Ray's output, which cases are invalid or alike.
 ALLOWED = {"logs", "validation.csv", "similarity.csv"}
 
 Launch = Callable[..., Any]

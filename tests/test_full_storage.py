@@ -109,9 +109,9 @@ def test_a_full_or_read_only_storage_stops_a_search_that_goes_on_later(
         )
 
     def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
-        said = process.communicate(timeout=200)[0].splitlines()
-        assert not any("Traceback" in line for line in said), "\n".join(said)
-        return process.returncode, [line for line in said if line.startswith("error: ")]
+        output = process.communicate(timeout=200)[0].splitlines()
+        assert not any("Traceback" in line for line in output), "\n".join(output)
+        return process.returncode, [line for line in output if line.startswith("error: ")]
 
     # Filled up by somebody else, to the last byte, in mid search.
     before = _reported(place, experiment)

@@ -81,7 +81,7 @@ def test_the_next_run_gives_the_same_bytes(
     undisturbed = _files(copied, makes)
 
     draw = random.Random(command + SEED)
-    struck = 0
+    killed = 0
     for number in range(KILLS):
         _remove(copied, makes)
         left = set(copied.folder.iterdir())
@@ -90,7 +90,7 @@ def test_the_next_run_gives_the_same_bytes(
             time.sleep(0.01)
         time.sleep(draw.uniform(0.0, MOST_SECONDS))
         if process.poll() is None:
-            struck += 1
+            killed += 1
             # The command alone, or as in a power cut all that it started and can be reached.
             if draw.random() < 0.5:
                 process.kill()
@@ -100,5 +100,5 @@ def test_the_next_run_gives_the_same_bytes(
         outcome = launch(main, *copied.options)
         assert outcome.code == 0, outcome.err
         assert _files(copied, makes) == undisturbed, (number, outcome.out)
-    assert struck or KILLS < 10
-    print(f"{command}: {struck} of {KILLS} struck it at work")
+    assert killed or KILLS < 10
+    print(f"{command}: {killed} of {KILLS} came while it worked")

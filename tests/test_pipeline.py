@@ -69,7 +69,7 @@ def test_run_says_what_it_found_and_what_comes_next(finished: Place) -> None:
         *("vote", "unseen test cases", "Next:", str(finished.folder / "bundle.zip")),
         f"axial: no parameter importances, since {TRIALS} trials have a score",
     ):
-        assert word in finished.said
+        assert word in finished.output
 
 
 def test_run_leaves_every_file_of_the_contract_and_nothing_half_written(finished: Place) -> None:

@@ -44,16 +44,16 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_step_by_step_commands_work_in_their_order_and_the_demo_votes_well(tmp_path):
     steps = commands("sh")
     assert [step.split()[1] for step in steps[:3]] == ["phantom", "prepare", "search"]
-    said = {}
+    output = {}
     for step in steps:
         begun = time.monotonic()
         done = run(step, tmp_path)
         print(f"{step}: {time.monotonic() - begun:.0f} s")
         assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-        said[step.split()[1]] = done.stdout
+        output[step.split()[1]] = done.stdout
     demo = tmp_path / "runs" / "demo"
-    assert all(method in said["evaluate"] for method in ("axial", "coronal", "sagittal", "vote"))
+    assert all(method in output["evaluate"] for method in ("axial", "coronal", "sagittal", "vote"))
     test = json.loads((demo / "prepared" / "splits.json").read_text())["test"]
     with (demo / "evaluation" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "vote"]

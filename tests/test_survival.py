@@ -124,7 +124,7 @@ def _kill(processes: list[psutil.Process]) -> None:
             continue
 
 
-def strike(search: Search, what: str) -> None:
+def kill_part(search: Search, what: str) -> None:
     """Kill one part of a running search, and begin it again where that ends it."""
     family = search.family()
     if what == "trial":
@@ -166,7 +166,7 @@ def test_kills_lose_nothing_and_run_nothing_twice(place: Place, tmp_path: Path) 
         else:
             more = search.epochs() + dice.randint(1, MOST_EPOCHS_BETWEEN)
             search.wait_for(lambda more=more: search.epochs() >= more)  # type: ignore[misc]
-        strike(search, what)
+        kill_part(search, what)
         kills[what] += 1
         seen = _nothing_is_forgotten(seen, search.trials())
     assert search.driver.wait(PATIENCE_SECONDS * 2) == 0, (tmp_path / "search.log").read_text()
@@ -182,7 +182,7 @@ def test_kills_lose_nothing_and_run_nothing_twice(place: Place, tmp_path: Path) 
     _check_what_is_shown(place, ended)
     _, alive = psutil.wait_procs(search.orphans, timeout=PATIENCE_SECONDS)
     assert not alive, [_title(one) for one in alive]
-    # The first trial was struck often; alone and undisturbed it gives the same numbers.
+    # The first trial was interrupted often; alone and undisturbed it gives the same numbers.
     undisturbed = _train_undisturbed(search.experiment, ended[0], tmp_path / "undisturbed")
     assert undisturbed == ended[0].intermediate_values
     print(f"{sum(kills.values())} kills ({dict(kills)}), {search.started} starts, {TRIALS} trials")

@@ -72,14 +72,14 @@ class Place:
         config: Its file.
         storage: Where its results lie.
         cases: The scans.
-        said: What the command printed that made it.
+        output: What the command that made it printed.
         more: Further options of the commands that it is given to.
     """
 
     config: Path
     storage: Path
     cases: Path
-    said: str = ""
+    output: str = ""
     more: tuple[object, ...] = ()
 
     @property

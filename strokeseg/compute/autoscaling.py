@@ -84,7 +84,7 @@ def _can_never_start(gpus: float) -> bool:
 
 
 def _state() -> AutoscalingState:
-    """Return what the autoscaler said last; an empty state where there is none."""
+    """Return the autoscaler's last status; an empty state where there is none."""
     client = GcsClient(ray.get_runtime_context().gcs_address)
     reply = GetClusterStatusReply()
     reply.ParseFromString(client.get_cluster_status(timeout_s=_SECONDS_TO_ANSWER))

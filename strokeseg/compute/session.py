@@ -98,13 +98,13 @@ def _private_session(folder: Path) -> dict[str, Any]:
 def _started(how: Mapping[str, Any]) -> Iterator[None]:
     ray_logger = logging.getLogger("ray")
     handlers = list(ray_logger.handlers)
-    said = io.StringIO()
+    captured = io.StringIO()
     # The errors of its own that Ray prints to standard output have no other way to the log.
     ray._private.worker.print_to_stdstream = _log_errors
     try:
         try:
             # Ray swallows a Ctrl-C while it starts, and hears SIGTERM itself from then on.
-            with redirect_stderr(said), holding_interrupts():
+            with redirect_stderr(captured), holding_interrupts():
                 ray.init(log_to_driver=False, configure_logging=False, **how)
         except (ConnectionError, RuntimeError) as error:
             if how["address"] == _HERE:
@@ -117,7 +117,7 @@ def _started(how: Mapping[str, Any]) -> Iterator[None]:
             ) from None
         # Ray adds a handler of its own for the terminal while it starts.
         ray_logger.handlers = handlers
-        _log.info("%s", said.getvalue())
+        _log.info("%s", captured.getvalue())
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False

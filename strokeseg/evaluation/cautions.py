@@ -1,4 +1,4 @@
-"""What must be said beside scores that flatter."""
+"""What must be shown beside scores that flatter."""
 
 from __future__ import annotations
 

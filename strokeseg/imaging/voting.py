@@ -97,13 +97,13 @@ class Ballot:
             raise ValueError("a ballot needs maps, got none")
         means = {axis: total / np.float32(self._counts[axis]) for axis, total in self._sums.items()}
         if self._within == "mean":
-            said = {axis: mean >= self._threshold for axis, mean in means.items()}
+            decided = {axis: mean >= self._threshold for axis, mean in means.items()}
         else:
-            said = {
+            decided = {
                 axis: 2 * votes.astype(np.uint16) > self._counts[axis]
                 for axis, votes in self._votes.items()
             }
-        masks = {axis: flags.astype(np.uint8) for axis, flags in said.items()}
+        masks = {axis: flags.astype(np.uint8) for axis, flags in decided.items()}
         probability = _mean(means)
         if self._between == "soft":
             mask = (probability >= self._threshold).astype(np.uint8)

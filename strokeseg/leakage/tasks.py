@@ -72,8 +72,8 @@ def do_runs(
         configuration.name: ray.put(configuration.weights and configuration.weights.tensors)
         for configuration in configurations
     }
-    # GPUs said here, and not as an option of the task, end its process with it: the next one may be
-    # given another GPU, and CUDA stays with its first.
+    # GPUs given here, and not as an option of the task, end its process with it: the next one may
+    # get another GPU, and CUDA stays with its first.
     kind = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus)(_do_run)
     task = kind.options(num_returns="streaming", max_retries=RETRIES_OF_A_LOST_PROCESS)
     device = "cuda" if allotment.gpus else "cpu"

@@ -1,4 +1,4 @@
-"""Where disease strikes a simulated subject, and what it does to the signal there.
+"""Where disease appears in a simulated subject, and what it does to the signal there.
 
 A *finding* is anything that changes the signal: a presence in each voxel, and what it adds
 to each sequence, in units of white matter's signal. A *territory* is a compact piece of

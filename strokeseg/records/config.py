@@ -343,5 +343,5 @@ def _describe_fault(fault: Mapping[str, Any]) -> str:
     message = shown(fault["msg"].removeprefix("Value error, "))
     if fault["type"] in {"missing", "value_error"}:
         return f"{key}: {message}" if key else message
-    said = f"{message}, got {shown(repr(fault['input']))}"
-    return f"{key}: {said}" if key else said
+    text = f"{message}, got {shown(repr(fault['input']))}"
+    return f"{key}: {text}" if key else text

@@ -152,20 +152,20 @@ def _mean(values: Sequence[float]) -> Mean:
 def sentences(averages: Sequence[LeakageMeans]) -> list[str]:
     """Say in plain words what a slice-level split would have printed, by configuration."""
     by_key = {(average.configuration, average.level): average for average in averages}
-    said = []
+    lines = []
     for configuration in dict.fromkeys(average.configuration for average in averages):
         by_slice = by_key.get((configuration, "slice"))
         by_patient = by_key.get((configuration, "patient"))
         beside = _amount(by_patient) if by_patient else "no run finished"
         if by_slice is None:
-            said.append(f"{configuration}: no slice-level run finished (patient-level: {beside}).")
+            lines.append(f"{configuration}: no slice-level run finished (patient-level: {beside}).")
             continue
-        said.append(
+        lines.append(
             f"{configuration}: a slice-level split would have printed "
             f"{by_slice.printed.value:.3f} where unseen patients score "
             f"{by_slice.unseen.value:.3f}: {_amount(by_slice)} (patient-level: {beside})."
         )
-    return said
+    return lines
 
 
 def _amount(average: LeakageMeans) -> str:

@@ -53,10 +53,10 @@ def report_markdown(results: Results) -> str:
 
 
 def _choice(results: Results) -> list[str]:
-    said = [plain(note) for note in wording.choice_notes(results)]
+    lines = [plain(note) for note in wording.choice_notes(results)]
     if results.choice is not None and results.choice["steps"]:
-        said.insert(1, _table(tables.steps_table(results.choice)))
-    return [*said, _table(tables.members_table(results))]
+        lines.insert(1, _table(tables.steps_table(results.choice)))
+    return [*lines, _table(tables.members_table(results))]
 
 
 def _table(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 *Markup* is HTML or SVG as text. A *string* is any other text: names of cases, paths, reasons.
 Elements are made by `tag` alone, which escapes strings and takes markup as it is, so nothing of
-what a user or a file has said can become an element of the page.
+a text of a user or a file can become an element of the page.
 """
 
 from __future__ import annotations

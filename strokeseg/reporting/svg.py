@@ -98,7 +98,7 @@ def text(words: str, x: float, y: float, *, anchor: str = "start", kind: str = "
 
 
 def line(points: Sequence[tuple[float, float]], kind: str, tip: str = "") -> Html:
-    """Return a line through points; `kind` is its class, `tip` what is said when one points."""
+    """Return a line through points; `kind` is its class, `tip` its tooltip."""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return tag("polyline", *_tip(tip), points=path, class_=f"line {kind}")
 

@@ -258,11 +258,11 @@ def mean_text(statistic: Mapping[str, Any], cases: int, digits: int = 3) -> str:
         cases: How many there are.
         digits: After the decimal point.
     """
-    said = interval_text(statistic, digits)
+    text = interval_text(statistic, digits)
     if statistic["cases"] == cases or statistic["mean"] is None:
-        return said
+        return text
     known = f"n = {statistic['cases']}"
-    return f"{said[:-1]}; {known})" if said.endswith(")") else f"{said} ({known})"
+    return f"{text[:-1]}; {known})" if text.endswith(")") else f"{text} ({known})"
 
 
 def number(value: float | None, digits: int = 3) -> str:

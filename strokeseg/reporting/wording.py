@@ -27,38 +27,38 @@ def headline(results: Results) -> str:
         if results.on_test
         else "that also chose the trials"
     )
-    said = (
+    text = (
         f"Mean 3D Dice of the ensemble over {count(cases, 'case')} of "
         f"{count(patients, 'patient')} {whom}, on each case's own grid"
     )
     if policy != _USUAL_POLICY:
-        said += f", by the policy {policy}"
+        text += f", by the policy {policy}"
     undefined = vote["cases"] - cases
-    return f"{said}; {count(undefined, 'further case')} had no Dice" if undefined else said
+    return f"{text}; {count(undefined, 'further case')} had no Dice" if undefined else text
 
 
 def cautions(results: Results) -> list[str]:
     """Return what to bear in mind before the numbers are believed."""
-    said = []
+    lines = []
     if results.experiment.config.data.is_simulated:
-        said.append(
+        lines.append(
             "The cases are simulated: the numbers tell how the program behaves, and nothing of "
             "patients."
         )
     if not results.on_test:
-        said.append(f"No test: {results.summary['caution']}.")
+        lines.append(f"No test: {results.summary['caution']}.")
     if again := results.searched_again:
-        said.append(
+        lines.append(
             f"Searched again since the ensemble was promoted: {', '.join(again)}. Trials and gains "
             "shown of that are of the new search, members and scores of the one before; promote "
             "and evaluate again."
         )
     patients = len({row.patient for row in results.rows(VOTE)})
-    said.append(
+    lines.append(
         f"{count(patients, 'patient')} of one data set say little about other scanners, "
         "hospitals, stroke stages or diseases. For research only; this is no medical device."
     )
-    return said
+    return lines
 
 
 def accuracy(results: Results) -> str:
@@ -79,7 +79,7 @@ def tests_note(results: Results) -> str:
     if not tests:
         return ""
     patients = min(test["patients"] for test in tests)
-    said = " ".join(
+    text = " ".join(
         [
             f"{tests[0]['test']}, each patient once; the p are not corrected for their number.",
             *few_patients_notes(patients),
@@ -88,9 +88,9 @@ def tests_note(results: Results) -> str:
     # All signs alike are the rarest that can be, on either side.
     smallest = min(1.0, 2 / 2**patients)
     if smallest <= _SIGNIFICANT_P:
-        return said
+        return text
     return (
-        f"{said} So few patients cannot support a difference, however large: the smallest p that "
+        f"{text} So few patients cannot support a difference, however large: the smallest p that "
         f"{count(patients, 'patient')} can give is {smallest:.3g}."
     )
 
@@ -106,50 +106,50 @@ def disagreement_note(results: Results) -> str:
     """Say whether disagreement of the axes tells of errors."""
     found = results.summary["disagreement"]
     rank, voxel = found["spearman"], found["voxel"]
-    said = []
+    lines = []
     if rank["rho"] is not None:
         known = rank["p"] is not None and rank["cases"] >= _FEWEST_FOR_P
         p = f", p = {rank['p']:.2g}" if known else ""
-        said.append(
+        lines.append(
             "Rank correlation of a case's mean disagreement with 1 - Dice: "
             f"{rank['rho']:.2f}{p} ({count(rank['cases'], 'case')})."
         )
     if voxel["mean_auroc"] is not None:
-        said.append(
+        lines.append(
             "Area under the ROC curve with which a voxel's disagreement tells errors from the "
             f"rest: {voxel['mean_auroc']:.3f} (mean over {count(voxel['cases'], 'case')}; 0.5 "
             "is chance)."
         )
-    return " ".join(said) or "Too few cases to tell whether disagreement goes with error."
+    return " ".join(lines) or "Too few cases to tell whether disagreement goes with error."
 
 
 def choice_notes(results: Results) -> list[str]:
     """Say how the ensemble was chosen and what it is to be believed."""
     choice = results.choice
-    said = [f"How it votes: {results.ensemble.rule.in_words()}."]
+    lines = [f"How it votes: {results.ensemble.rule.in_words()}."]
     if choice is None or choice["method"] == "vote":
-        return [*said, "No step was tried: the best trials of each axis vote as they are."]
-    said.append(
+        return [*lines, "No step was tried: the best trials of each axis vote as they are."]
+    lines.append(
         f"Mean 3D Dice over {count(choice['patients'], 'validation patient')}: "
         f"{choice['dice_start']:.3f} as it started, {choice['dice_chosen']:.3f} as promoted."
     )
     if choice["left_out"]:
-        said.append(
+        lines.append(
             "With each patient left out of the steps and scored by their result: "
             f"{choice['left_out']['dice_start']:.3f} as it started, "
             f"{choice['left_out']['dice_chosen']:.3f} as chosen."
         )
     if choice["method"] == "guard" and choice["smallest_p"] > choice["significant_p"]:
-        said.append(
+        lines.append(
             f"So few patients cannot support a step: the smallest p they can give is "
             f"{choice['smallest_p']:.3g}, and {choice['significant_p']:g} is asked for."
         )
-    return [*said, f"p: {choice['test']}.", choice["caveat"]]
+    return [*lines, f"p: {choice['test']}.", choice["caveat"]]
 
 
 def comparison_notes(results: Results) -> list[str]:
     """Say which trials stand behind the comparison of starts, since their budgets may differ."""
-    said = []
+    lines = []
     for name, members in results.ensemble.comparison.items():
         trials = [
             f"{axis} trial {row.trial} ({row.state.lower()}, {count(row.epochs_run, 'epoch')})"
@@ -157,8 +157,8 @@ def comparison_notes(results: Results) -> list[str]:
             for row in results.boards[axis]
             if any(file.startswith(f"{axis}-{row.trial:04d}") for file in files)
         ]
-        said.append(f"{VOTE}_{name}: {', '.join(trials)}.")
-    return said
+        lines.append(f"{VOTE}_{name}: {', '.join(trials)}.")
+    return lines
 
 
 def search_note(results: Results) -> str:

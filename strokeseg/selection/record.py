@@ -98,24 +98,24 @@ def sentences(outcome: Outcome) -> list[str]:
     """Say what came of choosing, a sentence a line."""
     if outcome.method == "vote":
         return ["Nothing was chosen: ensemble.choose is vote"]
-    said = []
+    lines = []
     if outcome.guard_is_powerless:
-        said.append(
+        lines.append(
             f"The plain vote stays: {count(outcome.patients, 'patient')} cannot support any "
             f"step (p is {smallest_p(outcome.patients):.3g} at least, "
             f"{SIGNIFICANT_P:g} at most is asked for)"
         )
-    said.append(
+    lines.append(
         f"Mean 3D Dice over {count(outcome.patients, 'validation patient')}: "
         f"{outcome.dice_start:.3f} as it started, {outcome.dice_chosen:.3f} as promoted; these "
         "patients chose the trials, so both flatter"
     )
     if outcome.left_out is not None:
-        said.append(
+        lines.append(
             f"With each patient left out of the steps and scored by their result: "
             f"{outcome.left_out.start:.3f} as it started, {outcome.left_out.chosen:.3f} as chosen"
         )
-    return said
+    return lines
 
 
 def _choice_values(choice: Choice) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        # A read-only disk refuses even to remove what is not there; what it is, was said already.
+        # A read-only disk refuses even to remove what is not there; that was reported already.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 

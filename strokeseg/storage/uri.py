@@ -37,7 +37,7 @@ class Found:
 
 @contextmanager
 def open_storage(uri: str) -> Iterator[Storage]:
-    """Connect to a storage; what it or its file system raises meanwhile is said in one line.
+    """Connect to a storage; what it or its file system raises meanwhile becomes one line.
 
     Raises:
         UserError: When it does not answer, or does not do what it is asked.
@@ -46,9 +46,9 @@ def open_storage(uri: str) -> Iterator[Storage]:
         files, root = _connect(uri)
         yield Storage(files, root.rstrip("/"))
     except (OSError, pa.ArrowException) as error:
-        said = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{uri}: the storage cannot be used ({said}); check that the bucket or folder is "
+            f"{uri}: the storage cannot be used ({reason}); check that the bucket or folder is "
             "there, the credentials, and AWS_ENDPOINT_URL and the region where they are needed"
         ) from None
 

@@ -121,7 +121,7 @@ class Host:
     def run(
         self, *words: str, check: bool = True, seconds: float = 300, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside the host and return what it said."""
+        """Run a command inside the host and return its output."""
         done = subprocess.run(
             self.command(words, **environment),
             stdin=subprocess.DEVNULL,
@@ -208,12 +208,12 @@ def _start(words: Sequence[str], log: Path, running: ExitStack) -> int:
     Returns:
         Its process id, seen from outside.
     """
-    with log.open("w") as said:
+    with log.open("w") as output:
         process = subprocess.Popen(
             [*_NAMESPACES, *words],
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
     try:
         first = _child_of(process)

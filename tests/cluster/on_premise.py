@@ -50,9 +50,9 @@ class Cluster:
         up = ("ray", "up", "--yes", "--no-config-cache", str(self.file))
         self.laptop.run(*up, RAY_UP_enable_autoscaler_v2="0")
         deadline = time.monotonic() + _JOIN_SECONDS
-        while f"{len(self.nodes)} local.cluster.node" not in (said := self.exec("ray status")):
+        while f"{len(self.nodes)} local.cluster.node" not in (output := self.exec("ray status")):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{len(self.nodes)} nodes did not join: {said}")
+                raise RuntimeError(f"{len(self.nodes)} nodes did not join: {output}")
             time.sleep(0.5)
 
     def exec(self, command: str, *, check: bool = True) -> str:

@@ -168,11 +168,11 @@ def test_a_search_through_one_fault_after_another_ends_complete_and_exact(search
             "sh", "-c", f"mount --bind {storage} {storage} && mount -o remount,bind,ro {storage}"
         )
         process.wait(_PATIENCE_SECONDS)
-        said = search.log.read_text()
+        output = search.log.read_text()
         rows = read_leaderboard(search.experiment.leaderboard_csv("axial"))
         assert process.returncode == 2, [(row.trial, row.state, row.reason) for row in rows]
-        assert "Traceback" not in said
-        assert "Read-only file system" in said.splitlines()[-1]
+        assert "Traceback" not in output
+        assert "Read-only file system" in output.splitlines()[-1]
         second.run("umount", str(storage))
 
     with search.running() as process:

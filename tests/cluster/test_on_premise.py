@@ -109,8 +109,8 @@ def test_a_search_over_three_hosts_outlives_one_of_them(hosts: dict[str, Host]) 
     assert "RUNNING" in cluster.exec("ray job status three")
 
     wait_for("a trial of every axis", lambda: len(epochs(experiment)) == len(AXES))
-    struck = next(host for name in ("first", "second") if trains(host := hosts[name]))
-    struck.kill()
+    killed = next(host for name in ("first", "second") if trains(host := hosts[name]))
+    killed.kill()
     before = histories(experiment)
     assert len(before) > 1
     continued: set[str] = set()
@@ -129,9 +129,9 @@ def test_a_search_over_three_hosts_outlives_one_of_them(hosts: dict[str, Host]) 
     # One that was at its end may have ended unseen.
     assert continued >= {axis for axis, known in before.items() if len(known) < EPOCHS - 4}
 
-    said = cluster.exec("ray job logs --follow three", check=False)
+    output = cluster.exec("ray job logs --follow three", check=False)
     wait_for("the end", lambda: "RUNNING" not in cluster.exec("ray job status three"))
-    assert "succeeded" in cluster.exec("ray job status three").lower(), said
+    assert "succeeded" in cluster.exec("ray job status three").lower(), output
     for axis in AXES:
         (row,) = read_leaderboard(experiment.leaderboard_csv(axis))
         assert (row.state, row.epochs_run) == ("COMPLETE", EPOCHS)
@@ -140,7 +140,7 @@ def test_a_search_over_three_hosts_outlives_one_of_them(hosts: dict[str, Host]) 
     members = open_bundle(cluster.fetch(experiment.bundle_zip)).record.members
     assert set(members) == set(AXES)
     cluster.down()
-    left = next(hosts[name] for name in ("first", "second") if hosts[name] is not struck)
+    left = next(hosts[name] for name in ("first", "second") if hosts[name] is not killed)
     key = ("-o", "StrictHostKeyChecking=no", left.address)
     cluster.laptop.run("ssh", *key, "strokeseg/.venv/bin/ray stop")
     for host in (hosts["head"], left):

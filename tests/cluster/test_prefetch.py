@@ -113,11 +113,11 @@ def test_what_was_gathered_installs_and_segments_without_a_network(
     if not index_answers(tmp_path / "probe"):
         pytest.skip("no package index answers")
     folder = tmp_path / "offline"
-    said = gather(folder, tmp_path)
-    assert said == (folder / "README.txt").read_text()
+    output = gather(folder, tmp_path)
+    assert output == (folder / "README.txt").read_text()
     weights = sorted((folder / "weights").glob("*"))
     assert [path.name for path in weights] == [f"{encoder}.safetensors" for encoder in ENCODERS]
-    install, run = (line.strip() for line in said.splitlines() if line.startswith("    "))
+    install, run = (line.strip() for line in output.splitlines() if line.startswith("    "))
     assert "sha256sum --check" in install and "--require-hashes" in install
     assert run.startswith(".venv/bin/strokeseg run") and run.endswith("--weights-dir weights")
 

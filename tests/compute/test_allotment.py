@@ -77,5 +77,5 @@ def test_more_than_one_gpu_a_trial_is_refused_in_one_line(
     with pytest.raises(SystemExit) as ended:
         search(["--axis", "axial", f"--gpus-per-trial={gpus}"])
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "must be from 0 to 1" in said and f"got {gpus}" in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and "must be from 0 to 1" in output and f"got {gpus}" in output

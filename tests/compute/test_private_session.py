@@ -60,9 +60,9 @@ def test_only_who_holds_the_token_runs_code_in_a_private_session(tmp_path: Path)
             start(GUEST, address, tmp_path / "stranger", **forged),
             start(GUEST, address, tmp_path / "owner", RAY_AUTH_MODE="token"),
         ]
-        said = [guest.communicate(timeout=180) for guest in guests]
+        output = [guest.communicate(timeout=180) for guest in guests]
     finally:
         session.communicate(timeout=120)
-    assert [guest.returncode == 0 for guest in guests] == [False, False, True], said
-    assert ["ran here" in out for out, _ in said] == [False, False, True]
-    assert all("InvalidAuthToken" in error for _, error in said[:2])
+    assert [guest.returncode == 0 for guest in guests] == [False, False, True], output
+    assert ["ran here" in out for out, _ in output] == [False, False, True]
+    assert all("InvalidAuthToken" in error for _, error in output[:2])

@@ -108,10 +108,10 @@ def test_equal_members_give_equal_bytes_that_name_no_path(
     for weights in model.graph.initializer:
         # Any three bytes may be among these.
         weights.ClearField("raw_data")
-    said = model.SerializeToString()
-    assert str(Path(__file__).parents[2]).encode() not in said
-    assert b"site-packages" not in said
-    assert b".py" not in said
+    output = model.SerializeToString()
+    assert str(Path(__file__).parents[2]).encode() not in output
+    assert b"site-packages" not in output
+    assert b".py" not in output
 
 
 def _model(**changes: object) -> onnx.ModelProto:

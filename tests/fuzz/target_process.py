@@ -124,7 +124,7 @@ class Target:
             )
             ready = self._answer(_START_SECONDS)
             if ready is None:
-                raise RuntimeError(f"the target does not start: {self._said()}")
+                raise RuntimeError(f"the target does not start: {self._output()}")
             self._rests_at = ready["rests_at"]
         return self._process
 
@@ -141,9 +141,9 @@ class Target:
         died = self._process.poll()
         self.close()
         what = "hang" if died is None else f"death by {died}"
-        return f"{what}:\n{self._said()}"
+        return f"{what}:\n{self._output()}"
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         assert self._log is not None
         self._log.seek(0)
         return self._log.read()[-4000:]

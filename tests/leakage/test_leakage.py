@@ -1,4 +1,4 @@
-"""A measurement of leakage from outside, its rows, their means, and what is said of them."""
+"""A measurement of leakage from outside, its rows, their means, and what is reported of them."""
 
 from __future__ import annotations
 

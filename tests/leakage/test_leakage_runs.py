@@ -226,7 +226,7 @@ def test_a_damaged_score_file_is_an_error_that_names_its_file(
 
 @pytest.fixture
 def do(experiment: Experiment, pool: Pool, local_ray: None) -> Callable[..., Any]:
-    """Do runs and return failures and what progress said."""
+    """Do runs and return failures and the reported progress."""
 
     def work(runs: list[Run], *configurations: Configuration) -> Any:
         reports: list[tuple[int, int, str]] = []

@@ -28,7 +28,7 @@ from strokeseg.process.interrupts import (
 INTERRUPTS = int(os.environ.get("STROKESEG_INTERRUPTS", "3"))
 SEED = int(os.environ.get("STROKESEG_INTERRUPTS_SEED", "7"))
 PATIENCE_SECONDS = 60
-# About a run on two idle CPUs: what is drawn beyond its end strikes nothing.
+# About a run on two idle CPUs: what is drawn beyond its end interrupts nothing.
 RUN_SECONDS = 50.0
 EXPERIMENT = """\
 data: {phantom: {cases: 6, spacing_mm: 6.0}}
@@ -273,14 +273,14 @@ def test_sigterm_is_heard_before_a_command_has_loaded_its_libraries() -> None:
 
 
 @pytest.mark.parametrize(
-    "blow",
+    "interrupt",
     [
         pytest.param("os.kill(os.getpid(), signal.SIGTERM); wait()", id="after it"),
         # Whoever ends a group of processes may end others first.
         pytest.param("subprocess.Popen(['kill', '-TERM', str(os.getpid())])", id="just before it"),
     ],
 )
-def test_what_fails_with_sigterm_fails_for_it(blow: str) -> None:
+def test_what_fails_with_sigterm_fails_for_it(interrupt: str) -> None:
     script = (
         "import os, signal, subprocess, sys, time\n"
         "from strokeseg import cli\n"
@@ -289,7 +289,7 @@ def test_what_fails_with_sigterm_fails_for_it(blow: str) -> None:
         "        time.sleep(0.1)\n"
         "def work():\n"
         "    try:\n"
-        f"        {blow}\n"
+        f"        {interrupt}\n"
         "    finally:\n"
         "        raise ConnectionError('Ray is gone')\n"
         "sys.exit(cli.run_command(work))\n"
@@ -373,15 +373,15 @@ class Run:
         self.process = process
         return process
 
-    def stop(self, blow: Blow) -> None:
-        if blow.whole_group:
-            os.killpg(self.process.pid, blow.number)
+    def stop(self, stop_signal: StopSignal) -> None:
+        if stop_signal.whole_group:
+            os.killpg(self.process.pid, stop_signal.number)
         else:
-            self.process.send_signal(blow.number)
+            self.process.send_signal(stop_signal.number)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blow:
+class StopSignal:
     """A signal, and whether all that the command started gets it, too."""
 
     number: signal.Signals
@@ -389,10 +389,10 @@ class Blow:
 
 
 # A terminal's Ctrl-C; Docker and Kubernetes; systemd and Slurm.
-BLOWS = (
-    Blow(number=signal.SIGTERM, whole_group=False),
-    Blow(number=signal.SIGINT, whole_group=True),
-    Blow(number=signal.SIGTERM, whole_group=True),
+STOP_SIGNALS = (
+    StopSignal(number=signal.SIGTERM, whole_group=False),
+    StopSignal(number=signal.SIGINT, whole_group=True),
+    StopSignal(number=signal.SIGTERM, whole_group=True),
 )
 
 
@@ -404,7 +404,7 @@ def test_ctrl_c_and_sigterm_at_any_point_leave_nothing_behind(tmp_path: Path) ->
     reports = []
     waited = []
     for number in range(INTERRUPTS):
-        blow = BLOWS[number % len(BLOWS)]
+        stop_signal = STOP_SIGNALS[number % len(STOP_SIGNALS)]
         second = number % 2 == 1
         # The others find what the ones before have done, and so meet other steps.
         if number % 3 == 2:
@@ -415,20 +415,22 @@ def test_ctrl_c_and_sigterm_at_any_point_leave_nothing_behind(tmp_path: Path) ->
         try:
             run.process.communicate(timeout=at)
         except subprocess.TimeoutExpired:
-            run.stop(blow)
-            struck = time.monotonic()
+            run.stop(stop_signal)
+            stopped_at = time.monotonic()
             if second:
                 time.sleep(draw.uniform(0.0, 2.0))
                 if run.process.poll() is None:
-                    run.stop(blow)
+                    run.stop(stop_signal)
             _, err = run.process.communicate(timeout=PATIENCE_SECONDS)
-            waited.append(time.monotonic() - struck)
-            reports.append(f"{blow} after {at:.1f} s{', twice' * second}: {run.process.returncode}")
+            waited.append(time.monotonic() - stopped_at)
+            reports.append(
+                f"{stop_signal} after {at:.1f} s{', twice' * second}: {run.process.returncode}"
+            )
             # Before the command hears it, and while Python itself ends, shells give that code, too.
-            early = blow.number is signal.SIGTERM and at < 1
-            ends = (128 + blow.number, *([-blow.number] * (second or early)))
+            early = stop_signal.number is signal.SIGTERM and at < 1
+            ends = (128 + stop_signal.number, *([-stop_signal.number] * (second or early)))
             assert run.process.returncode in ends, "\n".join([*reports, err])
-            assert "Traceback" not in err or (second and blow.number is signal.SIGINT), err
+            assert "Traceback" not in err or (second and stop_signal.number is signal.SIGINT), err
             assert "Aborted" not in err and "***" not in err, err
         _wait_until_nothing_is_left(run, reports)
     assert reports

@@ -159,9 +159,9 @@ def one_undefined(results: Results) -> Results:
 def test_a_case_without_a_dice_is_in_no_count_of_the_mean_but_in_the_table(
     one_undefined: Results, results: Results
 ) -> None:
-    said = wording.headline(one_undefined)
-    assert "over 2 cases of 2 patients" in said and "by the policy nnunet" in said
-    assert said.endswith("1 further case had no Dice")
+    output = wording.headline(one_undefined)
+    assert "over 2 cases of 2 patients" in output and "by the policy nnunet" in output
+    assert output.endswith("1 further case had no Dice")
     assert "policy" not in wording.headline(results)
     last = tables.cases_table(one_undefined).rows[-1]
     assert last[0] == results.rows()[-1].case and last[2] == "-"

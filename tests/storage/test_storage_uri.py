@@ -466,9 +466,9 @@ def test_whoever_slept_while_another_machine_took_the_lease_ends(
     # Past its own second look.
     time.sleep(3)
     remote_copy.write(path, "elsewhere 0")
-    _, said = sleeper.communicate(timeout=PATIENCE_SECONDS)
+    _, output = sleeper.communicate(timeout=PATIENCE_SECONDS)
     assert sleeper.returncode == 2
-    assert said.startswith(f"error: {remote_copy.uri}: ") and "elsewhere has taken" in said
+    assert output.startswith(f"error: {remote_copy.uri}: ") and "elsewhere has taken" in output
     # It is the other's, and was not removed.
     found = remote_copy.read(path)
     assert found is not None and found[0] == "elsewhere 0"

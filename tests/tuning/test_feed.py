@@ -171,7 +171,7 @@ def place(prepared: Place, tmp_path: Path) -> Place:
 
 
 def too_small(monkeypatch: pytest.MonkeyPatch, disk: Disk | None = None) -> None:
-    """Call every object store too small, and every disk large enough, or as is said."""
+    """Call every object store too small, and every disk large enough, or as given."""
     disk = disk or Disk(folder="large", free_bytes=10**18, on_disk=True)
     monkeypatch.setattr(feed_module, "_STORE_SHARE", 0.0)
     monkeypatch.setattr(feed_module, "disk_here", lambda: disk)
@@ -201,9 +201,9 @@ def test_mapped_and_unpacked_slices_are_the_same(
     images, masks = mapped.gather(np.arange(len(mapped)), "cpu")
     assert masks.sum(dim=(1, 2, 3)).tolist() == mapped.lesion_voxels.tolist()
     assert (images != 0).any(dim=3).any(dim=2).any(dim=1).tolist() == mapped.holds_brain.tolist()
-    said = [record.getMessage() for record in caplog.records if "feed:" in record.getMessage()]
-    assert len(said) == 2
-    assert "mapped from shared memory" in said[0] and "unpacked on each node's disk" in said[1]
+    output = [record.getMessage() for record in caplog.records if "feed:" in record.getMessage()]
+    assert len(output) == 2
+    assert "mapped from shared memory" in output[0] and "unpacked on each node's disk" in output[1]
 
 
 @pytest.mark.parametrize(

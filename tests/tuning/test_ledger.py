@@ -458,15 +458,15 @@ def test_confirmations_wait_for_the_last_trial_and_survive_an_interruption(journ
     # What is confirmed depends on the trial that still runs.
     assert ledger.ask() is None and ledger.may_ask_again()
     trained(ledger, second, *[0.6] * EPOCHS)
-    struck, _ = asked(ledger)
-    reported(ledger, struck, 1, 0.4)
+    interrupted, _ = asked(ledger)
+    reported(ledger, interrupted, 1, 0.4)
 
     again = opened(journal, **plan)
     assert (again.remaining(), again.to_confirm()) == (0, 2)
-    assert asked(again)[0] == struck and again.last_epoch(struck) == 1
+    assert asked(again)[0] == interrupted and again.last_epoch(interrupted) == 1
     other, _ = asked(again)
     assert again.ask() is None
-    for number in (struck, other):
+    for number in (interrupted, other):
         trained(again, number, *[0.4] * EPOCHS)
     assert again.is_done()
     assert [row.confirms for row in again.rows()] == [None, None, second, second]
@@ -640,11 +640,11 @@ def test_k_fold_scores_all_patients_and_stops_a_trial_between_folds(journal: Pat
     assert (beaten.state, beaten.epochs_run, other.state) == ("PRUNED", 4, "COMPLETE")
     assert len(trials_of(journal)[1].intermediate_values) == 4
     # What is known of an orphan is read back from the journal.
-    struck, _ = asked(ledger)
-    ledger.report(struck, {"epoch": 1, "dice": 0.1, "seconds": 3.0, "device_hours": 0.0})
+    interrupted, _ = asked(ledger)
+    ledger.report(interrupted, {"epoch": 1, "dice": 0.1, "seconds": 3.0, "device_hours": 0.0})
     again = opened(journal, trials=4, scoring=scoring())
     assert again.ask() == Proposal(
-        number=struck, config=ledger_config(again, struck), reported_epoch=1
+        number=interrupted, config=ledger_config(again, interrupted), reported_epoch=1
     )
 
 

@@ -1,4 +1,4 @@
-"""The search space: what may be said in YAML, what a point of it is, and every fault."""
+"""The search space: what YAML may hold, what a point of it is, and every fault."""
 
 from __future__ import annotations
 
