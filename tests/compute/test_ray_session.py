@@ -79,8 +79,8 @@ class Session:
 
     def tell(self, word: str) -> tuple[int, str, str]:
         """Say what to do; return the exit code and what was printed, to either stream."""
-        printed, output = self.process.communicate(f"{word}\n", timeout=WAIT_SECONDS)
-        return self.process.returncode, printed, output
+        printed, errors = self.process.communicate(f"{word}\n", timeout=WAIT_SECONDS)
+        return self.process.returncode, printed, errors
 
 
 @pytest.fixture
@@ -129,9 +129,9 @@ def test_losing_one_of_rays_processes_ends_the_command_with_one_line(
     session.process.stdin.flush()
     os.kill(session.pids[lost], signal.SIGKILL)
     # Ray itself would go on for a minute.
-    printed, output = session.process.communicate(timeout=WAIT_SECONDS)
+    printed, errors = session.process.communicate(timeout=WAIT_SECONDS)
     assert session.process.returncode == 2
-    assert output.splitlines() == [
+    assert errors.splitlines() == [
         f"error: Ray's process {lost} ended (signal 9); the same command goes on from there"
     ]
     assert printed == ""
