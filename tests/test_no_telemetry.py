@@ -1,4 +1,4 @@
-"""What strokeseg stands on tells its makers nothing."""
+"""What strokeseg stands on sends its makers nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 SILENCE = ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
-TELLING = """
+SCRIPT = """
 import os, sys
 {imports}
 print(*(os.environ.get(name) for name in {names}))
@@ -23,7 +23,7 @@ def _python(imports: str, home: Path) -> str:
         if name not in SILENCE and not name.startswith(("CI", "GITHUB", "ORT_"))
     }
     done = subprocess.run(
-        [sys.executable, "-c", TELLING.format(imports=imports, names=SILENCE)],
+        [sys.executable, "-c", SCRIPT.format(imports=imports, names=SILENCE)],
         env={**environment, "HOME": str(home), "TMPDIR": str(home)},
         capture_output=True,
         text=True,

@@ -52,7 +52,7 @@ def await_node(gpus: float, show: Callable[[str], None]) -> list[Node]:
     if any(node.cpus >= 1 and node.gpus >= gpus for node in nodes) or not may_grow():
         return nodes
     wanted = f"{f'{gpus:g} GPU and ' if gpus else ''}1 CPU"
-    asked = ray.remote(_nothing).options(num_cpus=1, num_gpus=gpus).remote()
+    requested = ray.remote(_nothing).options(num_cpus=1, num_gpus=gpus).remote()
     for look in itertools.count():
         if look % _LOOKS_A_MINUTE == 0:
             note = f"waiting for the cluster to start a node with {wanted}"
@@ -60,11 +60,11 @@ def await_node(gpus: float, show: Callable[[str], None]) -> list[Node]:
                 note += f", for {count(minutes, 'minute')} so far; see ray status on the head"
             _log.info("%s", note)
             show(note)
-        if ray.wait([asked], timeout=60 / _LOOKS_A_MINUTE)[0]:
-            ray.get(asked)
+        if ray.wait([requested], timeout=60 / _LOOKS_A_MINUTE)[0]:
+            ray.get(requested)
             break
         if _can_never_start(gpus):
-            ray.cancel(asked)
+            ray.cancel(requested)
             raise UserError(
                 f"the cluster has no node with {wanted}, and its autoscaler can start none; ask "
                 "for less with --gpus-per-trial, or change the cluster's launch file"

@@ -1,4 +1,4 @@
-"""The word by which the command line asks to measure what share of a GPU a trial gets."""
+"""The word on the command line that stands for measuring what share of a GPU a trial gets."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def check_nodes(storage: Path | None, data: Path | None) -> None:
     """
     with _probe(storage) as probe:
         seen = [str(path) for path in (probe, data) if path is not None and path.exists()]
-        reports = _ask_nodes(seen, str(storage) if storage else None)
+        reports = _check_nodes(seen, str(storage) if storage else None)
     names = {str(probe): str(storage)}
     wanted = own_versions()
     faults = [
@@ -220,9 +220,9 @@ def _probe(storage: Path | None) -> Iterator[Path | None]:
         path.unlink(missing_ok=True)
 
 
-def _ask_nodes(paths: Sequence[str], storage: str | None) -> dict[str, NodeReport]:
+def _check_nodes(paths: Sequence[str], storage: str | None) -> dict[str, NodeReport]:
     task = ray.remote(_look_around())
-    asked = {
+    node_of = {
         task.options(
             num_cpus=0,
             max_retries=0,
@@ -231,15 +231,15 @@ def _ask_nodes(paths: Sequence[str], storage: str | None) -> dict[str, NodeRepor
         for node in ray.nodes()
         if node["Alive"]
     }
-    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_SECONDS_OF_A_TASK)
+    done, late = ray.wait(list(node_of), num_returns=len(node_of), timeout=_SECONDS_OF_A_TASK)
     if late:
         for task_ref in late:
             ray.cancel(task_ref, force=True)
         raise UserError(
-            f"node {asked[late[0]]} started no task within {_SECONDS_OF_A_TASK} s; see what Ray "
+            f"node {node_of[late[0]]} started no task within {_SECONDS_OF_A_TASK} s; see what Ray "
             "says there, or take it out of the cluster"
         )
-    return {asked[ref]: _answer(asked[ref], ref) for ref in done}
+    return {node_of[ref]: _answer(node_of[ref], ref) for ref in done}
 
 
 def _answer(node: str, ref: ray.ObjectRef) -> NodeReport:

@@ -31,8 +31,8 @@ def choose_runtime(runtime: Runtime | None) -> Runtime:
             "--runtime torch: PyTorch is not installed here; pip install '.[search]' "
             "in a checkout of strokeseg, or use --runtime onnx"
         )
-    asked = "no runtime" if runtime is None else "--runtime onnx"
+    given = "no runtime" if runtime is None else "--runtime onnx"
     raise UserError(
-        f"{asked}: onnxruntime is not installed here; pip install '.[predict]' in a checkout of "
+        f"{given}: onnxruntime is not installed here; pip install '.[predict]' in a checkout of "
         "strokeseg"
     )

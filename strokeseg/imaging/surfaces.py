@@ -24,7 +24,7 @@ Spacing = tuple[float, float, float]
 # A distance transform visits every voxel of the box, a tree only the borders, at ten times the
 # cost a voxel.
 _TREE_BELOW_SHARE = 0.1
-# The fastest to build and ask, of those tried, on borders of lesions and on lone voxels.
+# The fastest to build and query, of those tried, on borders of lesions and on lone voxels.
 _LEAF_SIZE = 32
 _PERCENTILE = 95
 

@@ -56,7 +56,7 @@ def decide_splits(
         measured: What was measured of them.
 
     Raises:
-        UserError: When they cannot be split as the configuration asks.
+        UserError: When they cannot be split as configured.
     """
     wanted = config.splits.test_patients
     missing = {case.patient for case in found} - {case.patient for case in cases}

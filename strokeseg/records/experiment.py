@@ -1,7 +1,7 @@
 """One experiment: its settings and every file name in it.
 
 An *experiment* is what one `experiment.yaml` says; all that comes of it lies under
-`<storage>/<experiment>/`. Other modules ask here for a path and never join one.
+`<storage>/<experiment>/`. Other modules take paths from here and never join one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report as one HTML page that asks nothing of a network.
+"""The report as one HTML page that loads nothing from a network.
 
 The style, the plots, the pictures and the viewer with its script lie in the page itself, and its
 content security policy forbids everything else.

@@ -40,7 +40,7 @@ def open_storage(uri: str) -> Iterator[Storage]:
     """Connect to a storage; what it or its file system raises meanwhile becomes one line.
 
     Raises:
-        UserError: When it does not answer, or does not do what it is asked.
+        UserError: When it does not answer, or refuses an operation.
     """
     try:
         files, root = _connect(uri)

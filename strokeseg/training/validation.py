@@ -1,4 +1,4 @@
-"""What a training is judged by: the mean 3D Dice over cases.
+"""The score of a training: the mean 3D Dice over cases.
 
 Voxels are counted slice by slice and added up over all slices of a case before its Dice is
 taken, so that the *objective* is that of volumes and not a mean over slices.

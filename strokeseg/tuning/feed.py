@@ -175,15 +175,15 @@ def _check_disks(folder: Path, needed_bytes: float, memory_bytes: float) -> None
         )
 
 
-def _on_every_node(ask: Callable[[], T]) -> list[T]:
+def _on_every_node(function: Callable[[], T]) -> list[T]:
     """Return what a function finds on each node, this one first."""
     here = ray.get_runtime_context().get_node_id()
     others = [
-        ray.remote(ask).options(num_cpus=0, scheduling_strategy=strategy).remote()
+        ray.remote(function).options(num_cpus=0, scheduling_strategy=strategy).remote()
         for name, strategy in _every_node()
         if name != here
     ]
-    return [ask(), *ray.get(others)]
+    return [function(), *ray.get(others)]
 
 
 def _shared_memory() -> tuple[int, int]:

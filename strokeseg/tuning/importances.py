@@ -1,9 +1,9 @@
 """Which parameters decided how good a trial was.
 
 A parameter's *importance* is its share, among all parameters that were searched, of what sets
-the best quarter of the trials apart from all of them (PED-ANOVA). That asks only which trials
-are among the best, not by how much, so trials that were stopped early count for what they are:
-not among the best. It takes parameters that exist under a condition, and it needs no more
+the best quarter of the trials apart from all of them (PED-ANOVA). That depends only on which
+trials are among the best, not by how much, so trials that were stopped early count for what they
+are: not among the best. It takes parameters that exist under a condition, and it needs no more
 libraries. fANOVA would model the scores themselves, of which those of stopped trials are too
 low, and leaves parameters out that some trials do not have.
 

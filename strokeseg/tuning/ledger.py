@@ -162,7 +162,7 @@ class Ledger:
         )
 
     def fail(self, number: int, reason: str) -> None:
-        """Take down that a trial failed, and why."""
+        """Record that a trial failed, and why."""
         self._end(number, TrialState.FAIL, " ".join(reason.split()))
 
     def halt(self, reason: str) -> None:

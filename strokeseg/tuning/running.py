@@ -137,8 +137,8 @@ def _allotment(
     one_at_a_time: bool,
     show: Callable[[str], None],
 ) -> Allotment:
-    asked = 0.0 if gpus_per_trial is None or gpus_per_trial == AUTO else gpus_per_trial
-    nodes = await_node(asked, show)
+    requested = 0.0 if gpus_per_trial is None or gpus_per_trial == AUTO else gpus_per_trial
+    nodes = await_node(requested, show)
     ledgers = [study.ledger for study in studies.values()]
     trials = sum(max(ledger.remaining(), ledger.to_confirm()) for ledger in ledgers)
     if one_at_a_time:

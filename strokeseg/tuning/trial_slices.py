@@ -50,7 +50,7 @@ def slices_of(feed: Feed) -> SliceSet:
     try:
         return slices.on(torch.device("cuda"))
     except torch.OutOfMemoryError:
-        # Another GPU than the one that was asked, or others use it, too.
+        # Another GPU than the one that was measured, or others use it, too.
         _log.warning("this GPU has no room for the slices; they stay where they are")
     torch.cuda.empty_cache()
     return slices

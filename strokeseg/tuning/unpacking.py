@@ -56,17 +56,17 @@ class Disk:
 
     def fault(self, needed_bytes: float) -> str | None:
         """Return why so many bytes cannot be unpacked there, and the remedy; else None."""
-        asked = needed_bytes / _DISK_SHARE
+        room = needed_bytes / _DISK_SHARE
         if not self.on_disk:
             return (
                 f"{self.folder} is on no disk of a Linux machine; let RAY_TMPDIR name a folder on "
-                f"one with {asked / 1e9:.2f} GB free"
+                f"one with {room / 1e9:.2f} GB free"
             )
-        if asked <= self.free_bytes:
+        if room <= self.free_bytes:
             return None
         return (
-            f"{self.folder} must have {asked / 1e9:.2f} GB free, twice what slices take, and has "
-            f"{self.free_bytes / 1e9:.2f}; free {(asked - self.free_bytes) / 1e9:.2f} GB more there"
+            f"{self.folder} must have {room / 1e9:.2f} GB free, twice what slices take, and has "
+            f"{self.free_bytes / 1e9:.2f}; free {(room - self.free_bytes) / 1e9:.2f} GB more there"
         )
 
 

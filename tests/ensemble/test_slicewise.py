@@ -79,7 +79,7 @@ def test_slices_are_padded_to_the_size_of_training_where_they_fit() -> None:
         assert seen == {expected}
 
 
-def test_slices_without_brain_are_lesion_free_without_asking() -> None:
+def test_slices_without_brain_are_lesion_free_without_a_prediction() -> None:
     predictor = _predictor("sagittal", lambda images: np.full_like(images[:, 0], 0.95))
     probability = predict_volume(predictor, _volume())
     assert (probability[:3] == 0).all()

@@ -1,4 +1,4 @@
-"""Trying many untrusted files on a command, and telling its faults apart."""
+"""Trying many untrusted files on a command, and distinguishing its faults."""
 
 from __future__ import annotations
 

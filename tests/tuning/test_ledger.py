@@ -309,7 +309,7 @@ def test_the_default_competes_but_is_never_stopped(journal: Path) -> None:
     assert [row.state for row in ledger.rows()] == ["COMPLETE", "RUNNING", "PRUNED"]
 
 
-def test_a_trial_is_judged_by_its_best_epoch_so_far(journal: Path) -> None:
+def test_a_trial_is_scored_by_its_best_epoch_so_far(journal: Path) -> None:
     ledger = opened(journal, trials=3, grace=2)
     trained(ledger, asked(ledger)[0], 0.5, 0.5, 0.5, 0.5)
     # The rung is epoch 2, at which it happens to score below 0.5.
