@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from strokeseg.errors import UserError, listed, shown
+from strokeseg.records.choices import Sampler
 from strokeseg.storage.yaml_file import load_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -47,18 +48,28 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TrialConfig(Record):
+class NetworkConfig(Record):
+    """What a network is built from, beside its number of input channels.
+
+    Attributes:
+        encoder: Encoder name as segmentation-models-pytorch knows it.
+        encoder_depth: Number of down-sampling stages of the U-Net, 3 to 5.
+    """
+
+    encoder: str = "resnet34"
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5
+
+
+class TrialConfig(NetworkConfig):
     """One point of a search space: all that tells one trial from another.
 
     Attributes:
         learning_rate: Peak learning rate of AdamW.
         weight_decay: Decoupled weight decay of AdamW.
-        encoder: Encoder name as segmentation-models-pytorch knows it.
-        encoder_depth: Number of down-sampling stages of the U-Net, 3 to 5.
         pretrained: Whether the encoder starts from ImageNet weights.
         dice_weight: Weight of the soft Dice loss.
         cross_entropy_weight: Weight of the binary cross-entropy.
-        focal_weight: Weight of the focal loss. The three weights are divided by their sum.
+        focal_weight: Weight of the focal loss. The loss's weights are divided by their sum.
         batch_size: Slices a step.
         augmentation: Strength of the augmentation, from 0 (none) to 1.
         lesion_share: Share of an epoch's slices that show a lesion.
@@ -66,8 +77,6 @@ class TrialConfig(Record):
 
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
-    encoder: str = "resnet34"
-    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5
     pretrained: bool = False
     dice_weight: NotNegative = 0.5
     cross_entropy_weight: NotNegative = 0.5
@@ -76,14 +85,27 @@ class TrialConfig(Record):
     augmentation: Share = 0.5
     lesion_share: Share = 0.5
 
+    @property
+    def network(self) -> NetworkConfig:
+        """The part of it that a network is built from."""
+        return NetworkConfig.model_validate(
+            self.model_dump(include=set(NetworkConfig.model_fields))
+        )
+
     @model_validator(mode="after")
     def _never_pure_dice(self) -> TrialConfig:
-        if self.cross_entropy_weight + self.focal_weight <= 0:
+        if sum(getattr(self, name) for name in OTHER_LOSS_WEIGHTS) <= 0:
             raise ValueError(
-                "cross_entropy_weight or focal_weight must be above 0: pure Dice loss has no "
+                f"{' or '.join(OTHER_LOSS_WEIGHTS)} must be above 0: pure Dice loss has no "
                 "gradient worth the name on slices without a lesion"
             )
         return self
+
+
+# Of the loss's terms but Dice, which has no gradient on slices without a lesion.
+OTHER_LOSS_WEIGHTS = tuple(
+    name for name in TrialConfig.model_fields if name.endswith("_weight") and name != "dice_weight"
+)
 
 
 class PhantomConfig(Record):
@@ -215,7 +237,7 @@ class SearchConfig(Record):
     """
 
     space: str = "../../search_spaces/{axis}.yaml"
-    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
+    sampler: Sampler = "tpe"
     scoring: Literal["fold", "k-fold"] = "fold"
     trials: Count = 20
     epochs: Count = 30

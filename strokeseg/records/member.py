@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from strokeseg.errors import UserError
+from strokeseg.imaging.slices import AxisName
 from strokeseg.records.config import (
     Record,
     Sequences,
@@ -43,7 +43,7 @@ class MemberRecord(Record):
         code_version: Of strokeseg.
     """
 
-    axis: Literal["axial", "coronal", "sagittal"]
+    axis: AxisName
     trial: int
     fold: int = 0
     config: TrialConfig

@@ -30,7 +30,7 @@ from strokeseg.records.config import TrialConfig
 from strokeseg.training.augmentation import augment
 from strokeseg.training.cuda_graph import Recording, ready_for_recording, set_rate
 from strokeseg.training.inference import predict_batch
-from strokeseg.training.loss import MixedLoss
+from strokeseg.training.loss import MixedLoss, loss_weights
 from strokeseg.training.memory import memory_gb
 from strokeseg.training.pictures import SeenSlice, telling_slices
 from strokeseg.training.precision import Stepper, reduced_type
@@ -133,7 +133,7 @@ class Training:
         # Module.to knows memory formats, but its declaration does not.
         layout: dict[str, Any] = {"memory_format": torch.channels_last}
         self.network = network.to(self._device, **layout)
-        self._loss = MixedLoss(config.dice_weight, config.cross_entropy_weight, config.focal_weight)
+        self._loss = MixedLoss(loss_weights(config))
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.learning_rate,

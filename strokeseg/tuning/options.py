@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from strokeseg.compute.gpu_share import AUTO, Auto
 from strokeseg.errors import UserError
+from strokeseg.records.choices import SAMPLERS
 from strokeseg.storage.remote_copy import fetched
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target-dice", type=float, metavar="D", help="stop when a trial scores so much"
     )
-    parser.add_argument(
-        "--sampler", choices=("tpe", "random", "gp", "cmaes"), help="who proposes (default: tpe)"
-    )
+    parser.add_argument("--sampler", choices=SAMPLERS, help="who proposes (default: tpe)")
     parser.add_argument(
         "--k-fold",
         dest="scoring",

@@ -21,7 +21,7 @@ from ray import tune
 from safetensors.torch import load
 
 from strokeseg.errors import DeviceError, StorageError, UserError
-from strokeseg.imaging.slices import pixel_mm
+from strokeseg.imaging.slices import AXIS, pixel_mm
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.experiment import (
     trial_picture_events,
@@ -217,7 +217,7 @@ def _keep_pictures(number: int, training: Training, epoch: int, settings: TrialS
             seen,
             settings.sequences,
             pixel_mm(settings.spacing_mm, settings.axis),
-            left_side="A" if settings.axis == "sagittal" else "R",
+            left_side=AXIS[settings.axis].left,
         )
         for name, seen in training.seen_slices().items()
     }
