@@ -20,7 +20,8 @@ from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.cuda_graph import Recording, Step
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.slice_set import SliceSet, slices_in_memory
 

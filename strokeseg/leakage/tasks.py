@@ -25,7 +25,7 @@ from strokeseg.leakage.divisions import (
     measure,
 )
 from strokeseg.leakage.runs import Configuration, FindingStore, Pool, Run
-from strokeseg.records.config import Show
+from strokeseg.process.progress import Show
 from strokeseg.records.leakage import Finding
 from strokeseg.training.loop import Training
 from strokeseg.training.setup import new_training

@@ -7,21 +7,13 @@ Below the door everything takes plain arguments or a record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from strokeseg.errors import UserError, listed, shown
 from strokeseg.records.choices import Sampler
+from strokeseg.records.record import Record, parse_record
 from strokeseg.storage.yaml_file import load_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -40,12 +32,6 @@ MemberCount = Annotated[int, Field(ge=1, le=100)]
 
 # What cases.csv and manifests call their other columns.
 _OWN_COLUMNS = frozenset({"case", "patient", "side", "fold", "mask", "lesion_ml"})
-
-
-class Record(BaseModel):
-    """A frozen set of settings that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class NetworkConfig(Record):
@@ -304,49 +290,6 @@ class ExperimentConfig(Record):
         return self
 
 
-# How long work tells how far it is: done, of how much, and a note.
-Show = Callable[[int, int, str], None]
-
-AnyRecord = TypeVar("AnyRecord", bound=Record)
-
-
-def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -> AnyRecord:
-    """Make a record of plain values.
-
-    Args:
-        kind: The record's class.
-        values: Plain values as YAML or JSON give them.
-        where: The file, for the error.
-
-    Raises:
-        UserError: With every fault at once.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_describe(error)}") from None
-
-
-def parse_values(kind: Any, values: Any, where: str, remedy: str) -> Any:
-    """Check plain values that strokeseg wrote itself, and return them as they are.
-
-    Args:
-        kind: Their type, such as a `TypedDict`.
-        values: What JSON gave.
-        where: The file, for the error.
-        remedy: What to do when it is damaged.
-
-    Raises:
-        UserError: With every fault at once.
-    """
-    try:
-        TypeAdapter(kind).validate_python(values, strict=True)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_describe(error)}; {remedy}") from None
-    # What pydantic returns has floats for integers.
-    return values
-
-
 def load_experiment(path: Path) -> ExperimentConfig:
     """Read and check an `experiment.yaml`.
 
@@ -354,18 +297,3 @@ def load_experiment(path: Path) -> ExperimentConfig:
         UserError: When the file cannot be read or any setting in it is wrong.
     """
     return parse_record(ExperimentConfig, load_yaml(path), str(path))
-
-
-def _describe(error: ValidationError) -> str:
-    return listed([_describe_fault(dict(fault)) for fault in error.errors(include_url=False)])
-
-
-def _describe_fault(fault: Mapping[str, Any]) -> str:
-    key = ".".join(shown(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key {key}; remove it or correct its spelling"
-    message = shown(fault["msg"].removeprefix("Value error, "))
-    if fault["type"] in {"missing", "value_error"}:
-        return f"{key}: {message}" if key else message
-    said = f"{message}, got {shown(repr(fault['input']))}"
-    return f"{key}: {said}" if key else said

@@ -18,7 +18,8 @@ from pydantic import Field, model_validator
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import AxisName
 from strokeseg.imaging.voting import Ballot
-from strokeseg.records.config import NotNegative, Record, Sequences, SpacingMm, parse_record
+from strokeseg.records.config import NotNegative, Sequences, SpacingMm
+from strokeseg.records.record import Record, parse_record
 from strokeseg.storage.files import file_sha256, read_json, replacing_folder, write_json
 
 RECORD_NAME = "ensemble.json"

@@ -11,15 +11,9 @@ from pathlib import Path
 
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import AxisName
-from strokeseg.records.config import (
-    Record,
-    Sequences,
-    SliceSize,
-    SpacingMm,
-    TrialConfig,
-    parse_record,
-)
+from strokeseg.records.config import Sequences, SliceSize, SpacingMm, TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord
+from strokeseg.records.record import Record, parse_record
 
 METADATA_KEY = "strokeseg"
 

@@ -141,7 +141,8 @@ def weights_folder(options: argparse.Namespace) -> Path | None:
 
 def budget_of(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
     """Return the configured budget with what the command line puts in its place."""
-    from strokeseg.records.config import SearchConfig, parse_record
+    from strokeseg.records.config import SearchConfig
+    from strokeseg.records.record import parse_record
 
     names = ("trials", "epochs", "max_hours", "target_dice", "sampler", "scoring")
     given = {name: getattr(options, name, None) for name in names}

@@ -25,8 +25,9 @@ from optuna.distributions import (
 )
 from pydantic import Field, model_validator
 
-from strokeseg.records.config import NetworkConfig, Record, TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.records.leaderboard import DEFAULT, FIRST_POINT
+from strokeseg.records.record import Record
 from strokeseg.training.encoders import WantedEncoders
 
 Value: TypeAlias = bool | int | float | str

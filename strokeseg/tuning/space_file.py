@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from strokeseg.errors import UserError, listed
-from strokeseg.records.config import OTHER_LOSS_WEIGHTS, Record, TrialConfig, parse_record
+from strokeseg.records.config import OTHER_LOSS_WEIGHTS, TrialConfig
+from strokeseg.records.record import Record, parse_record
 from strokeseg.storage.yaml_file import load_yaml
 from strokeseg.tuning.space import Dimension, Space, Value, all_values
 

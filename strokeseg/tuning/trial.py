@@ -32,7 +32,8 @@ from strokeseg.records.member import MemberRecord
 from strokeseg.storage.files import storage_fault
 from strokeseg.training.checkpoint import load_state, save_member, save_state
 from strokeseg.training.encoders import FoundWeights
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.pictures import draw_picture
 from strokeseg.training.precision import compute_deterministically
 from strokeseg.training.pretrained import EncoderWeights

@@ -18,7 +18,8 @@ from strokeseg.leakage.divisions import (
     shuffle_within,
 )
 from strokeseg.records.config import NetworkConfig, TrialConfig
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.slice_set import SliceSet, slices_in_memory
 from strokeseg.training.validation import dice_by_case, score_slices

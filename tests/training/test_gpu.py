@@ -11,7 +11,8 @@ from torch import nn
 from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.augmentation import augment
 from strokeseg.training.cuda_graph import Recording
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.slice_set import SliceSet
 

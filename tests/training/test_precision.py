@@ -12,7 +12,8 @@ from torch import nn
 
 from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.checkpoint import load_state, save_state
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.precision import Stepper, cpu_flags, reduced_type
 from strokeseg.training.slice_set import SliceSet
