@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from strokeseg.imaging.layouts.finding import Layout
 from strokeseg.records.choices import Sampler
 from strokeseg.records.record import Record, parse_record
 from strokeseg.storage.yaml_file import load_yaml
@@ -125,7 +126,7 @@ class DataConfig(Record):
             above 0 is lesion), or the list of labels that are lesion.
     """
 
-    layout: Literal["auto", "siss", "isles22", "bids", "nnunet", "manifest"] = "auto"
+    layout: Literal["auto", Layout] = "auto"
     path: str | None = None
     phantom: PhantomConfig | None = None
     simulated: bool = False
