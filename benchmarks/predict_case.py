@@ -36,6 +36,7 @@ from strokeseg.imaging.cases import Case
 from strokeseg.imaging.layouts.detection import find_cases
 from strokeseg.imaging.slices import AXES
 from strokeseg.phantoms.dataset import write_phantoms
+from strokeseg.records.config import NetworkConfig
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.training.inference import predict_batch
 from strokeseg.training.network import build_network
@@ -105,7 +106,8 @@ def _time_case(case: Case, output: Path) -> tuple[float, float]:
         return timed
 
     networks = {
-        axis: build_network(encoder="resnet18", encoder_depth=3, channels=4).eval() for axis in AXES
+        axis: build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=4).eval()
+        for axis in AXES
     }
     tool = _tool(networks)
     predictors = tuple(

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.cuda_graph import Recording, Step
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.slice_set import SliceSet, slices_in_memory
 
@@ -101,7 +102,7 @@ def compare(
     torch.cuda.reset_peak_memory_stats()
     ways = [
         Training(
-            build_network(encoder=encoder, encoder_depth=depth, channels=4),
+            build_network(NetworkConfig(encoder=encoder, encoder_depth=depth), channels=4),
             slices,
             validation,
             config,

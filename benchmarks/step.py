@@ -25,7 +25,7 @@ from benchmarks.part import Options, one_thread, run_alone
 from benchmarks.results import Comparison, Figure, PartResult
 from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.unpacked import unpack
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.loop import Training
 from strokeseg.training.loss import MixedLoss
 from strokeseg.training.network import build_network
@@ -104,7 +104,7 @@ def compare(
         augmentation=0.0,
         lesion_fraction=0.5,
     )
-    network = build_network(encoder=encoder, encoder_depth=depth, channels=4)
+    network = build_network(NetworkConfig(encoder=encoder, encoder_depth=depth), channels=4)
     repeats = options.times(3) + 1
     one_slice = slices.keep(np.arange(len(slices)) == 0)
     trial = Training(network, slices, one_slice, config, epochs=repeats, device=device).run()
@@ -141,12 +141,14 @@ def compare(
 def bare_loop(slices: SliceSet, encoder: str, depth: int, device: torch.device) -> Iterator[float]:
     """Train epoch after epoch on one tensor; yield slices a second of each."""
     images, masks = slices.gather(np.arange(len(slices)), device)
-    network = build_network(encoder=encoder, encoder_depth=depth, channels=4).to(device)
+    network = build_network(NetworkConfig(encoder=encoder, encoder_depth=depth), channels=4).to(
+        device
+    )
     network.train()
     parameters = list(network.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4, fused=True)
     stepper = Stepper(optimiser, device, reduced_type(device, network))
-    loss = MixedLoss(0.5, 0.5, 0.0)
+    loss = MixedLoss({"dice": 0.5, "cross_entropy": 0.5})
     while True:
         started = time.perf_counter()
         for rows in torch.randperm(len(slices)).to(device).split(BATCH):

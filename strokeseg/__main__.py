@@ -12,7 +12,8 @@ from strokeseg.process.interrupts import Stopped, heeding_interrupts
 COMMANDS = {
     "phantom": "simulate cases in the layout of ISLES 2015 SISS",
     "prepare": "check cases, split them by patient, slice them into Parquet",
-    "search": "search hyperparameters along one axis",
+    "search": "search hyperparameters along one axis or several",
+    "measure-leakage": "measure what a split by slice would have reported",
     "promote": "make the best trials of the axes an ensemble",
     "evaluate": "score the ensemble on the locked test cases in 3D",
     "report": "write what was searched and scored as a page, and as Markdown",
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not given or given[0] in {"-h", "--help"}:
         print("usage: strokeseg <command> [options]\n")
-        print("\n".join(f"  {name:<10}{purpose}" for name, purpose in COMMANDS.items()))
+        print("\n".join(f"  {name:<17}{purpose}" for name, purpose in COMMANDS.items()))
         print("\nstrokeseg <command> --help tells more.")
         return 0
     command, *rest = given
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with heeding_interrupts():
             # Imported only now: torch and Ray take seconds that --help need not wait for.
-            code: int = importlib.import_module(f"strokeseg.{command}").main(rest)
+            code: int = importlib.import_module(f"strokeseg.{command.replace('-', '_')}").main(rest)
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return stop.code

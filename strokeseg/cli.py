@@ -31,7 +31,7 @@ from strokeseg.storage.remote_copy import RemoteCopy
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from strokeseg.records.config import Show
+    from strokeseg.process.progress import Show
     from strokeseg.records.experiment import Experiment
 
 DONE, SOME_FAILED, MENDABLE = 0, 1, 2

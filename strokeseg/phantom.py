@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _work(options: argparse.Namespace) -> int:
     from strokeseg.preparation.steps import make_cases, simulate
-    from strokeseg.records.config import PhantomConfig, parse_record
+    from strokeseg.records.config import PhantomConfig
+    from strokeseg.records.record import parse_record
 
     given = {
         name: getattr(options, name)

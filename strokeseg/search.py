@@ -11,17 +11,11 @@ An interrupted search goes on where it stopped, with the same command. It goes o
 the space, data and budget that it began with: --extend adds trials, --new-study begins a new
 one that inherits the trials that are points of the changed space.
 
-With --measure-leakage nothing is searched. The default configuration, and the best trial if
-there is one, are trained twice on the training folds: with slices divided at random, so that
-those of one patient lie in both subsets, and divided by patient. What each would have printed
-stands beside what it scores on the validation fold's patients, whom neither has seen.
-
     strokeseg search --axis coronal
     strokeseg search --axis axial coronal sagittal
     strokeseg search --axis axial --experiment siss-like --trials 40 --gpus-per-trial 0.5
     strokeseg search --axis axial --max-hours 12 --target-dice 0.8
     strokeseg search --axis axial --extend 20
-    strokeseg search --axis coronal --measure-leakage
     tensorboard --logdir runs/demo/search/coronal/tensorboard
 """
 
@@ -35,8 +29,8 @@ from typing import TYPE_CHECKING
 
 from strokeseg import cli
 from strokeseg.errors import UserError
-from strokeseg.imaging.slices import AXES
 from strokeseg.tuning.options import (
+    add_axis_option,
     add_search_options,
     positive,
     prepared_slices,
@@ -55,13 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser("search", __doc__)
     cli.add_experiment_options(parser)
     cli.add_data_option(parser)
-    parser.add_argument(
-        "--axis",
-        required=True,
-        nargs="+",
-        choices=AXES,
-        help="along which to slice; one or several, which are searched side by side",
-    )
+    add_axis_option(parser)
     parser.add_argument(
         "--resume", action="store_true", help="insist that there is a search to go on with"
     )
@@ -77,18 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="where settings have changed, put the study aside and begin one that inherits",
     )
-    parser.add_argument(
-        "--measure-leakage",
-        action="store_true",
-        help="search nothing; measure what a split by slice would print, and what it is worth",
-    )
-    parser.add_argument(
-        "--leakage-seeds",
-        type=positive,
-        default=2,
-        metavar="N",
-        help="how often to repeat that with another seed and inner fold (default: 2)",
-    )
     add_search_options(parser)
     cli.add_address_option(parser)
     options = parser.parse_args(arguments)
@@ -100,10 +76,6 @@ def _work(options: argparse.Namespace) -> int:
     from strokeseg.tuning.search import Search
 
     axes = list(dict.fromkeys(options.axis))
-    if options.measure_leakage:
-        from strokeseg.leakage.measurement import measure_leakage
-
-        return max([measure_leakage(axis, options) for axis in axes])
     experiment = cli.experiment_of(options)
     for axis in axes:
         if options.resume and not experiment.journal(axis).exists():

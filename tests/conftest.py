@@ -32,7 +32,7 @@ from strokeseg.exporting.onnx_export import onnx_bytes
 from strokeseg.imaging.slices import AXES
 from strokeseg.phantoms.dataset import SPACINGS_MM, write_phantoms
 from strokeseg.process.temporary_folder import temporary_folder
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.records.member import MemberRecord
 from strokeseg.training.checkpoint import load_member, save_member
@@ -240,7 +240,9 @@ def _write_untrained_bundle(folder: Path, seed: int = 0) -> Path:
             preparation_hash="abc",
             code_version="1",
         )
-        network = build_network(encoder="resnet18", encoder_depth=3, channels=4, seed=seed)
+        network = build_network(
+            NetworkConfig(encoder="resnet18", encoder_depth=3), channels=4, seed=seed
+        )
         save_member(path, network, record)
         files[path.name] = path
     ensemble = EnsembleRecord(

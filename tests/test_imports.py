@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1] / "strokeseg"
 FILES = sorted(ROOT.rglob("*.py"))
 
 COMMANDS = (
-    *("phantom", "prepare", "search", "promote", "evaluate"),
+    *("phantom", "prepare", "search", "measure_leakage", "promote", "evaluate"),
     *("report", "export", "predict", "run"),
 )
 # Folders and top-level modules, ground first: each may import those below it and nothing beside
@@ -150,7 +150,9 @@ def imported_by(statements: str) -> set[str]:
     return {part_of(name) for name in ended.stdout.splitlines()[-1].split()}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in CONSOLE_COMMANDS)]
+)
 def test_help_waits_for_nothing_heavy(arguments: list[str]) -> None:
     found = imported_by(f"""
 import runpy
@@ -187,5 +189,5 @@ def test_a_trial_imports_no_more_than_it_uses() -> None:
 
 
 def test_every_command_of_the_console_is_a_module() -> None:
-    assert set(CONSOLE_COMMANDS) == set(COMMANDS)
-    assert all((ROOT / f"{command}.py").is_file() for command in CONSOLE_COMMANDS)
+    assert {name.replace("-", "_") for name in CONSOLE_COMMANDS} == set(COMMANDS)
+    assert all((ROOT / f"{command}.py").is_file() for command in COMMANDS)

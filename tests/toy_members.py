@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from strokeseg.exporting.onnx_export import onnx_bytes
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.records.member import MemberRecord
 from strokeseg.training.checkpoint import load_member, save_member
@@ -98,7 +98,9 @@ def _pristine_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {}
     for trial, axis in enumerate(("axial", "coronal", "sagittal")):
         path = place / f"{axis}-{trial}.safetensors"
-        network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=trial)
+        network = build_network(
+            NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2, seed=trial
+        )
         save_member(path, network, _member_record(axis, trial))
         files[path.name] = path
     record = EnsembleRecord.model_validate(

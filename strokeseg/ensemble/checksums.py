@@ -13,7 +13,7 @@ from pydantic import Field
 
 from strokeseg.ensemble.archive import Entry, blocks, damaged, is_safe
 from strokeseg.errors import UserError, listed, shown
-from strokeseg.records.config import Record, parse_record
+from strokeseg.records.record import Record, parse_record
 from strokeseg.storage.files import unwritable
 
 CHECKSUMS = "checksums.json"

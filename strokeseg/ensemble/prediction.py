@@ -30,7 +30,8 @@ from strokeseg.imaging.quality_picture import write_quality_picture
 from strokeseg.imaging.uncertainty import disagreement
 from strokeseg.imaging.volume import write_map, write_mask
 from strokeseg.imaging.voting import Decision
-from strokeseg.records.config import NotNegative, parse_values
+from strokeseg.records.config import NotNegative
+from strokeseg.records.record import parse_values
 from strokeseg.storage.files import file_sha256, read_json, write_json
 
 # The mask's sidecar, wherever the case's name and session put it.

@@ -21,8 +21,8 @@ from strokeseg.evaluation.subset import hashes_of, row_of
 from strokeseg.imaging.cases import Case, bids_name, is_case_name
 from strokeseg.imaging.metric_names import Policy
 from strokeseg.imaging.scan import LesionLabels, read_lesion
-from strokeseg.records.config import parse_values
 from strokeseg.records.experiment import Experiment, code_version
+from strokeseg.records.record import parse_values
 from strokeseg.records.scores import KeptRow
 from strokeseg.records.summary import ScoreRow
 from strokeseg.storage.files import read_json, values_sha256, write_json

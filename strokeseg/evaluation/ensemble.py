@@ -27,7 +27,7 @@ from strokeseg.evaluation.summarise import (
     methods_of,
     paired_tests,
 )
-from strokeseg.imaging.metric_names import METRICS, Policy
+from strokeseg.imaging.metric_names import METRICS, OF_METHODS, Policy
 from strokeseg.records.ensemble import (
     RECORD_NAME,
     EnsembleRecord,
@@ -40,7 +40,6 @@ from strokeseg.records.scores import Summary
 from strokeseg.records.summary import ensemble_hash, interval_text, read_summary, write_scores
 from strokeseg.storage.files import write_json
 
-_SHOWN = ("dice", "sensitivity", "precision", "hd95_mm", "volume_difference_ml", "lesion_f1")
 _LIBRARIES = ("torch", "ray", "numpy")
 
 
@@ -139,12 +138,12 @@ def print_summary(summary: Summary) -> None:
     subset = "unseen test" if summary["on"] == "test" else "validation"
     cli.print_table(
         f"Mean over {cases} {subset} cases, in 3D (95 % interval over patients)",
-        ("method", "cases", *(METRICS[metric].heading for metric in _SHOWN)),
+        ("method", "cases", *(METRICS[metric].heading for metric in OF_METHODS)),
         [
             (
                 name,
                 str(found["cases"]),
-                *(interval_text(found["metrics"][metric], 2) for metric in _SHOWN),
+                *(interval_text(found["metrics"][metric], 2) for metric in OF_METHODS),
             )
             for name, found in methods.items()
         ],

@@ -17,9 +17,10 @@ from strokeseg.compute.tasks import run_tasks
 from strokeseg.errors import CaseError, UserError
 from strokeseg.evaluation.scoring import CaseResult, Job, score_case, uncertainty_name
 from strokeseg.imaging.cases import Case, mask_name
-from strokeseg.records.config import Show, parse_values
+from strokeseg.process.progress import Show
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.preparation import changed_files, prepared_files
+from strokeseg.records.record import parse_values
 from strokeseg.records.scores import KeptRow
 from strokeseg.records.summary import VOTE, ScoreRow
 from strokeseg.storage.files import read_json, values_sha256, write_json

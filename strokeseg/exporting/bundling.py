@@ -29,7 +29,7 @@ from strokeseg.exporting.monai_files import (
 from strokeseg.exporting.onnx_export import onnx_bytes
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
-from strokeseg.records.config import Show
+from strokeseg.process.progress import Show
 from strokeseg.records.ensemble import MEMBERS_FOLDER, EnsembleRecord
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.phrases import count

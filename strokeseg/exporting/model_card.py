@@ -10,7 +10,7 @@ from typing import Any
 
 from strokeseg.exporting.monai_files import SCHEMA_NAME
 from strokeseg.imaging.cases import TEST
-from strokeseg.imaging.metric_names import METRICS
+from strokeseg.imaging.metric_names import METRICS, OF_METHODS
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.phrases import STEP_COLUMNS, count, step_rows
@@ -19,10 +19,6 @@ from strokeseg.records.scores import Summary
 from strokeseg.records.summary import VOTE, few_patients_notes
 from strokeseg.reporting.markdown_text import markdown_table
 
-_CARD_METRICS = (
-    *("dice", "sensitivity", "precision", "hd95_mm", "assd_mm"),
-    *("volume_difference_ml", "lesion_f1"),
-)
 _HASH_DIGITS = 16
 
 
@@ -170,7 +166,7 @@ def _metric_rows(vote: Mapping[str, Any]) -> list[tuple[str, ...]]:
             _number(statistic["median"]),
             str(statistic["cases"]),
         )
-        for metric in _CARD_METRICS
+        for metric in OF_METHODS
         if (statistic := vote["metrics"].get(metric)) is not None
     ]
 

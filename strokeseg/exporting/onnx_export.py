@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from strokeseg.ensemble.onnx_predictor import IMAGE, PROBABILITY
+from strokeseg.records.config import NetworkConfig
 from strokeseg.records.member import METADATA_KEY
 from strokeseg.training.checkpoint import Member
 
 # None of these may be 0 or 1, which export would take for constants.
 _EXAMPLE = (2, 64, 96)
 # By architecture, without weights.
-_graphs: dict[tuple[str, int, str], torch.onnx.ONNXProgram] = {}
+_graphs: dict[tuple[NetworkConfig, str], torch.onnx.ONNXProgram] = {}
 
 
 class _Probability(nn.Module):
@@ -48,9 +49,9 @@ def onnx_bytes(member: Member) -> bytes:
         member: On the CPU.
     """
     network = _Probability(_with_fixed_padding(member.network)).eval()
-    config = member.record.config
-    # Names alone would not tell a changed network, nor its parts every habit of an encoder.
-    architecture = (config.encoder, config.encoder_depth, repr(network))
+    # The configuration alone would not show a change of the code, nor the modules every detail of
+    # an encoder.
+    architecture = (member.record.config.network, repr(network))
     with _quiet():
         if architecture not in _graphs:
             _graphs[architecture] = _trace(network, channels=len(member.record.channels))

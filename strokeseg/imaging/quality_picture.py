@@ -19,14 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from strokeseg.imaging.panels import PREDICTION_COLOUR, enlarge, grey
-from strokeseg.imaging.slices import AXES, cut, pixel_mm, upright
+from strokeseg.imaging.slices import AXES, AXIS, cut, pixel_mm, upright
 from strokeseg.storage.files import replacing_file
 
 _PANEL_SIDE, _GAP, _TEXT_SIZE, _LINE = 240, 4, 13, 19
 _TEXT_COLOUR = (255, 255, 255)
-# What is to the left of an upright slice; see `slices.upright`.
-_LEFT_SIDE = {"axial": "R", "coronal": "R", "sagittal": "A"}
-_AXIS_OF_INDEX = ("sagittal", "coronal", "axial")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,8 +91,9 @@ def indices_to_show(mask: NDArray[np.uint8]) -> dict[str, int]:
     sizes[0] = 0
     lesion = labels == sizes.argmax()
     return {
-        axis: box[index].start + int(np.count_nonzero(cut(lesion, axis), axis=(1, 2)).argmax())
-        for index, axis in enumerate(_AXIS_OF_INDEX)
+        name: box[axis.position].start
+        + int(np.count_nonzero(cut(lesion, name), axis=(1, 2)).argmax())
+        for name, axis in AXIS.items()
     }
 
 
@@ -135,7 +133,7 @@ def _set_out(planes: Sequence[_Plane], sequences: Sequence[str], caption: str) -
         for number, panel in enumerate(plane.panels):
             top = 2 * _LINE + number * (height + _GAP)
             picture.paste(_coloured(panel, plane.outline), (left, top + (height - rows) // 2))
-            _label(canvas, font, (left + 2, top + height // 2), _LEFT_SIDE[plane.axis], "lm")
+            _label(canvas, font, (left + 2, top + height // 2), AXIS[plane.axis].left, "lm")
         left += columns + _GAP
     for number, sequence in enumerate(sequences):
         _label(canvas, font, (2, 2 * _LINE + number * (height + _GAP)), sequence, "la")

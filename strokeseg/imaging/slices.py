@@ -9,20 +9,44 @@ Both directions live here, so that what is cut comes back exactly.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from strokeseg.errors import UserError
 
-AXES = ("axial", "coronal", "sagittal")
+AxisName: TypeAlias = Literal["axial", "coronal", "sagittal"]
+AXES: tuple[str, ...] = get_args(AxisName)
 # Of the tables that hold them (`table`).
 SCHEMA_VERSION = "2"
 
 Size = tuple[int, int]
 
-_POSITION = {"sagittal": -3, "coronal": -2, "axial": -1}
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What tells one axis from the others.
+
+    Attributes:
+        position: Of the axis among the last three of a volume, -3 (X) to -1 (Z).
+        left: The letter of what lies on the left of an upright slice: R (right) or A (anterior).
+        flips: Whether a slice flipped from left to right still looks like a brain. Rows of a
+            sagittal slice run from back to front: a flip puts the face to the back.
+    """
+
+    position: int
+    left: str
+    flips: bool
+
+
+AXIS: Mapping[str, Axis] = {
+    "axial": Axis(position=-1, left="R", flips=True),
+    "coronal": Axis(position=-2, left="R", flips=True),
+    "sagittal": Axis(position=-3, left="A", flips=False),
+}
 
 
 def cut(volume: NDArray[Any], axis: str) -> NDArray[Any]:
@@ -137,9 +161,9 @@ def upright(slices: NDArray[Any]) -> NDArray[Any]:
 
 
 def _position(axis: str) -> int:
-    if axis not in _POSITION:
+    if axis not in AXIS:
         raise ValueError(f"axis must be one of {AXES}, got {axis!r}")
-    return _POSITION[axis]
+    return AXIS[axis].position
 
 
 def _window(outer: Size, inner: Size) -> tuple[Any, ...]:

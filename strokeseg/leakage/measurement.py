@@ -1,4 +1,4 @@
-"""The measurement of leakage, as `search --measure-leakage` runs and prints it."""
+"""The measurement of leakage, as `measure-leakage` runs and prints it."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def measure_leakage(axis: str, options: argparse.Namespace) -> int:
     if options.gpus_per_trial == AUTO:
         raise UserError(
             f"--gpus-per-trial {AUTO}: is measured for a search only; say how many GPUs, or what "
-            "fraction of one, a run of --measure-leakage gets"
+            "fraction of one, a run of measure-leakage gets"
         )
     with cli.logging_to(experiment.log_folder / f"leakage-{axis}.log"):
         preparation = ensure_prepared(
             experiment, cli.progress, compare_files=options.data is not None
         )
         pool = _pool(experiment, axis, preparation, budget)
-        runs = plan_runs(configurations, pool, budget, options.leakage_seeds)
+        runs = plan_runs(configurations, pool, budget, options.seeds)
         store = LeakageScoreStore(experiment, pool, configurations, code_version())
         failures: dict[Run, str] = {}
         if missing := store.missing(runs):

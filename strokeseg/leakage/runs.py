@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from strokeseg.errors import UserError
-from strokeseg.records.config import SearchConfig, TrialConfig, parse_record
+from strokeseg.records.config import SearchConfig, TrialConfig
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import DEFAULT, LeaderboardRow, ranked
 from strokeseg.records.leakage import LEVELS, LeakageRow, LeakageScores
+from strokeseg.records.record import parse_record
 from strokeseg.storage.files import read_json, values_sha256, write_json
 from strokeseg.training.pretrained import EncoderWeights, find_encoder_weights
 from strokeseg.tuning.space import Space

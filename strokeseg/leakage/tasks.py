@@ -25,7 +25,7 @@ from strokeseg.leakage.divisions import (
     measure,
 )
 from strokeseg.leakage.runs import Configuration, LeakageScoreStore, Pool, Run
-from strokeseg.records.config import Show
+from strokeseg.process.progress import Show
 from strokeseg.records.leakage import LeakageScores
 from strokeseg.training.loop import Training
 from strokeseg.training.setup import new_training

@@ -26,7 +26,8 @@ from strokeseg.preparation.leak_audit import (
     refuse_resemblances,
 )
 from strokeseg.preparation.tasks import CheckTask, SliceTask, spread
-from strokeseg.records.config import PhantomConfig, Show
+from strokeseg.process.progress import Show
+from strokeseg.records.config import PhantomConfig
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.preparation import (
     Measured,

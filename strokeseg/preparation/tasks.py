@@ -22,7 +22,8 @@ from strokeseg.imaging.prepared import PreparedCase, prepare_case
 from strokeseg.imaging.slice_table import slices_to_table
 from strokeseg.imaging.slices import cut, pad
 from strokeseg.preparation.similarity import describe
-from strokeseg.records.config import ExperimentConfig, Show
+from strokeseg.process.progress import Show
+from strokeseg.records.config import ExperimentConfig
 from strokeseg.records.preparation import Measured
 from strokeseg.storage.files import unwritable
 

@@ -7,20 +7,14 @@ Below the door everything takes plain arguments or a record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from strokeseg.errors import UserError, listed, shown
+from strokeseg.imaging.layouts.detection import Layout
+from strokeseg.records.choices import Sampler
+from strokeseg.records.record import Record, parse_record
 from strokeseg.storage.yaml_file import load_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -41,24 +35,28 @@ MemberCount = Annotated[int, Field(ge=1, le=100)]
 _OWN_COLUMNS = frozenset({"case", "patient", "subset", "fold", "mask", "lesion_ml"})
 
 
-class Record(BaseModel):
-    """A frozen set of settings that refuses keys it does not know."""
+class NetworkConfig(Record):
+    """What a network is built from, beside its number of input channels.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        encoder: Encoder name as segmentation-models-pytorch knows it.
+        encoder_depth: Number of down-sampling stages of the U-Net, 3 to 5.
+    """
+
+    encoder: str = "resnet34"
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5
 
 
-class TrialConfig(Record):
+class TrialConfig(NetworkConfig):
     """One point of a search space: all that tells one trial from another.
 
     Attributes:
         learning_rate: Peak learning rate of AdamW.
         weight_decay: Decoupled weight decay of AdamW.
-        encoder: Encoder name as segmentation-models-pytorch knows it.
-        encoder_depth: Number of down-sampling stages of the U-Net, 3 to 5.
         pretrained: Whether the encoder starts from ImageNet weights.
         dice_weight: Weight of the soft Dice loss.
         cross_entropy_weight: Weight of the binary cross-entropy.
-        focal_weight: Weight of the focal loss. The three weights are divided by their sum.
+        focal_weight: Weight of the focal loss. The loss's weights are divided by their sum.
         batch_size: Slices a step.
         augmentation: Strength of the augmentation, from 0 (none) to 1.
         lesion_fraction: Fraction of an epoch's slices that show a lesion.
@@ -66,8 +64,6 @@ class TrialConfig(Record):
 
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
-    encoder: str = "resnet34"
-    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5
     pretrained: bool = False
     dice_weight: NotNegative = 0.5
     cross_entropy_weight: NotNegative = 0.5
@@ -76,14 +72,27 @@ class TrialConfig(Record):
     augmentation: Share = 0.5
     lesion_fraction: Share = 0.5
 
+    @property
+    def network(self) -> NetworkConfig:
+        """The part of it that a network is built from."""
+        return NetworkConfig.model_validate(
+            self.model_dump(include=set(NetworkConfig.model_fields))
+        )
+
     @model_validator(mode="after")
     def _never_pure_dice(self) -> TrialConfig:
-        if self.cross_entropy_weight + self.focal_weight <= 0:
+        if sum(getattr(self, name) for name in OTHER_LOSS_WEIGHTS) <= 0:
             raise ValueError(
-                "cross_entropy_weight or focal_weight must be above 0: pure Dice loss has no "
+                f"{' or '.join(OTHER_LOSS_WEIGHTS)} must be above 0: pure Dice loss has no "
                 "gradient worth the name on slices without a lesion"
             )
         return self
+
+
+# Of the loss's terms but Dice, which has no gradient on slices without a lesion.
+OTHER_LOSS_WEIGHTS = tuple(
+    name for name in TrialConfig.model_fields if name.endswith("_weight") and name != "dice_weight"
+)
 
 
 class PhantomConfig(Record):
@@ -117,7 +126,7 @@ class DataConfig(Record):
             above 0 is lesion), or the list of labels that are lesion.
     """
 
-    layout: Literal["auto", "siss", "isles22", "bids", "nnunet", "manifest"] = "auto"
+    layout: Literal["auto", Layout] = "auto"
     path: str | None = None
     phantom: PhantomConfig | None = None
     simulated: bool = False
@@ -215,7 +224,7 @@ class SearchConfig(Record):
     """
 
     space: str = "../../search_spaces/{axis}.yaml"
-    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
+    sampler: Sampler = "tpe"
     scoring: Literal["fold", "k-fold"] = "fold"
     trials: Count = 20
     epochs: Count = 30
@@ -282,47 +291,6 @@ class ExperimentConfig(Record):
         return self
 
 
-# How long work tells how far it is: done, of how much, and a note.
-Show = Callable[[int, int, str], None]
-
-AnyRecord = TypeVar("AnyRecord", bound=Record)
-
-
-def parse_record(kind: type[AnyRecord], values: Mapping[str, Any], where: str) -> AnyRecord:
-    """Make a record of plain values.
-
-    Args:
-        values: Plain values as YAML or JSON give them.
-        where: The file, for the error.
-
-    Raises:
-        UserError: With every fault at once.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_describe(error)}") from None
-
-
-def parse_values(kind: Any, values: Any, where: str, remedy: str) -> Any:
-    """Check plain values that strokeseg wrote itself, and return them as they are.
-
-    Args:
-        kind: Their type, such as a `TypedDict`.
-        where: The file, for the error.
-        remedy: What to do when it is damaged.
-
-    Raises:
-        UserError: With every fault at once.
-    """
-    try:
-        TypeAdapter(kind).validate_python(values, strict=True)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_describe(error)}; {remedy}") from None
-    # What pydantic returns has floats for integers.
-    return values
-
-
 def load_experiment(path: Path) -> ExperimentConfig:
     """Read and check an `experiment.yaml`.
 
@@ -330,18 +298,3 @@ def load_experiment(path: Path) -> ExperimentConfig:
         UserError: When the file cannot be read or any setting in it is wrong.
     """
     return parse_record(ExperimentConfig, load_yaml(path), str(path))
-
-
-def _describe(error: ValidationError) -> str:
-    return listed([_describe_fault(dict(fault)) for fault in error.errors(include_url=False)])
-
-
-def _describe_fault(fault: Mapping[str, Any]) -> str:
-    key = ".".join(shown(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key {key}; remove it or correct its spelling"
-    message = shown(fault["msg"].removeprefix("Value error, "))
-    if fault["type"] in {"missing", "value_error"}:
-        return f"{key}: {message}" if key else message
-    text = f"{message}, got {shown(repr(fault['input']))}"
-    return f"{key}: {text}" if key else text

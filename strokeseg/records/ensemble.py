@@ -16,17 +16,18 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from strokeseg.errors import UserError
+from strokeseg.imaging.slices import AxisName
 from strokeseg.imaging.voting import Ballot
-from strokeseg.records.config import NotNegative, Record, Sequences, SpacingMm, parse_record
+from strokeseg.records.config import NotNegative, Sequences, SpacingMm
+from strokeseg.records.record import Record, parse_record
 from strokeseg.storage.files import file_sha256, read_json, replacing_folder, write_json
 
 RECORD_NAME = "ensemble.json"
 MEMBERS_FOLDER = "members"
 
-_Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
 _FileName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")]
 _FileNames: TypeAlias = Annotated[tuple[_FileName, ...], Field(min_length=1, max_length=100)]
-MemberNames: TypeAlias = Annotated[dict[_Axis, _FileNames], Field(min_length=1)]
+MemberNames: TypeAlias = Annotated[dict[AxisName, _FileNames], Field(min_length=1)]
 _Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

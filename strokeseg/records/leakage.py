@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from strokeseg.records.config import Count, Record, Share, TrialConfig
+from strokeseg.records.config import Count, Share, TrialConfig
+from strokeseg.records.record import Record
 from strokeseg.storage.files import write_csv
 
 LEVELS = ("slice", "patient")

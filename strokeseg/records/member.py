@@ -8,18 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from strokeseg.errors import UserError
-from strokeseg.records.config import (
-    Record,
-    Sequences,
-    SliceSize,
-    SpacingMm,
-    TrialConfig,
-    parse_record,
-)
+from strokeseg.imaging.slices import AxisName
+from strokeseg.records.config import Sequences, SliceSize, SpacingMm, TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord
+from strokeseg.records.record import Record, parse_record
 
 METADATA_KEY = "strokeseg"
 
@@ -43,7 +37,7 @@ class MemberRecord(Record):
         code_version: Of strokeseg.
     """
 
-    axis: Literal["axial", "coronal", "sagittal"]
+    axis: AxisName
     trial: int
     fold: int = 0
     config: TrialConfig

@@ -20,8 +20,9 @@ from typing_extensions import TypedDict
 from strokeseg.errors import UserError, shown
 from strokeseg.imaging.cases import Case, is_case_name
 from strokeseg.imaging.slices import SCHEMA_VERSION
-from strokeseg.records.config import ExperimentConfig, Positive, parse_values
+from strokeseg.records.config import ExperimentConfig, Positive
 from strokeseg.records.experiment import Experiment
+from strokeseg.records.record import parse_values
 from strokeseg.records.splits import Splits, read_splits
 from strokeseg.storage.files import converts_errors, file_sha256, read_csv, read_json, write_csv
 

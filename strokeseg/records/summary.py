@@ -19,10 +19,10 @@ from typing import Any
 
 from strokeseg.errors import UserError
 from strokeseg.imaging import metric_names
-from strokeseg.records.config import parse_values
 from strokeseg.records.ensemble import RECORD_NAME
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.phrases import count
+from strokeseg.records.record import parse_values
 from strokeseg.records.scores import ChoiceRecord, Kind, Summary
 from strokeseg.records.splits import SUBSETS
 from strokeseg.storage.files import converts_errors, file_sha256, read_csv, read_json, write_csv

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from strokeseg.errors import CaseError
-from strokeseg.imaging.metric_names import METRICS
+from strokeseg.imaging.metric_names import METRICS, OF_METHODS
 from strokeseg.records.summary import VOTE, ScoreRow
 from strokeseg.reporting import plots, search_plots, tables, wording
 from strokeseg.reporting.markup import Html, join, tag
@@ -20,7 +20,6 @@ from strokeseg.reporting.tables import Table
 from strokeseg.reporting.viewer import viewer, viewer_script
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-_CARDS = ("sensitivity", "precision", "hd95_mm", "assd_mm", "volume_difference_ml", "lesion_f1")
 
 
 def report_page(results: Results) -> str:
@@ -84,7 +83,8 @@ def _headline(results: Results) -> list[Html]:
             ),
             class_="card",
         )
-        for metric in _CARDS
+        for metric in OF_METHODS
+        if metric != "dice"
     ]
     return [
         tag(

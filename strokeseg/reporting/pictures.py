@@ -21,15 +21,13 @@ from scipy import ndimage
 from strokeseg.imaging.cases import mask_name
 from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, outlines
 from strokeseg.imaging.scan import read_lesion
-from strokeseg.imaging.slices import upright
+from strokeseg.imaging.slices import AXES, AXIS, upright
 from strokeseg.imaging.volume import Grid, Volume, read_volume, to_ras, voxels_on
 from strokeseg.records.summary import VOTE, ScoreRow
 from strokeseg.reporting.results import Results
 
 # Lesions stand out on these, in this order; another data set may have neither.
 _PREFERRED = ("FLAIR", "DWI")
-# The axis of the array that a plane is cut across, and what lies on the left of the picture.
-_PLANES = {"axial": (2, "R"), "coronal": (1, "R"), "sagittal": (0, "A")}
 _PANEL_SIDE, _GAP, _TEXT_SIZE = 340, 6, 18
 _GREYS = 64
 _DARKEST, _BRIGHTEST = 1, 99.5
@@ -113,7 +111,7 @@ def draw_planes(seen: SeenCase) -> bytes:
     Returns:
         A PNG file.
     """
-    panels = [_panel(seen, axis, letter) for axis, letter in _PLANES.values()]
+    panels = [_panel(seen, 3 + AXIS[name].position, AXIS[name].left) for name in AXES]
     width = sum(panel.width for panel in panels) + _GAP * (len(panels) - 1)
     picture = Image.new("RGB", (width, max(panel.height for panel in panels)))
     left = 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from strokeseg.errors import UserError
 from strokeseg.imaging.slices import AXES
-from strokeseg.records.config import TrialConfig, parse_values
+from strokeseg.records.config import TrialConfig
 from strokeseg.records.ensemble import (
     MEMBERS_FOLDER,
     RECORD_NAME,
@@ -21,6 +21,7 @@ from strokeseg.records.experiment import Experiment
 from strokeseg.records.leaderboard import LeaderboardRow, read_leaderboard
 from strokeseg.records.member_header import read_member_record
 from strokeseg.records.preparation import Preparation, read_preparation
+from strokeseg.records.record import parse_values
 from strokeseg.records.scores import StudyRecord, Summary
 from strokeseg.records.summary import VOTE, ScoreRow, current_summary, read_choice, read_scores
 from strokeseg.storage.files import converts_errors, read_csv, read_json

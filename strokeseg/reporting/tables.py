@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strokeseg.imaging.metric_names import METRICS
+from strokeseg.imaging.metric_names import METRICS, OF_CASES, OF_METHODS
 from strokeseg.records.gains import further_runs
 from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.records.phrases import STEP_COLUMNS, step_rows
@@ -16,13 +16,10 @@ from strokeseg.reporting.results import Results
 MAIN_KINDS = ("vote", "axis", "comparison", "baseline")
 BOARD_ROWS = 5
 
+# Dice has columns of its own.
 _METHOD_METRICS = (
-    *("sensitivity", "precision", "hd95_mm", "assd_mm", "volume_difference_ml", "lesion_f1"),
+    *(metric for metric in OF_METHODS if metric != "dice"),
     "lesion_count_difference",
-)
-_CASE_METRICS = (
-    *("dice", "sensitivity", "precision", "hd95_mm", "true_ml", "predicted_ml", "true_lesions"),
-    *("predicted_lesions", "missed_lesions", "false_lesions"),
 )
 _PARAMETERS = ("encoder", "encoder_depth", "pretrained", "learning_rate")
 
@@ -128,14 +125,14 @@ def cases_table(results: Results) -> Table:
     return Table(
         columns=(
             *("case", "patient"),
-            *(METRICS[metric].heading for metric in _CASE_METRICS),
+            *(METRICS[metric].heading for metric in OF_CASES),
             "disagreement of the axes",
         ),
         rows=tuple(
             (
                 row.case,
                 row.patient,
-                *(_metric_cell(metric, row.values[metric]) for metric in _CASE_METRICS),
+                *(_metric_cell(metric, row.values[metric]) for metric in OF_CASES),
                 number(unsure.get(row.case)),
             )
             for row in results.every_row()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from strokeseg.records.config import Show
+from strokeseg.process.progress import Show
 from strokeseg.records.ensemble import Rule
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.preparation import Preparation

@@ -23,7 +23,8 @@ from strokeseg.errors import UserError
 from strokeseg.imaging.cases import Case
 from strokeseg.imaging.sparse_map import pack, read_sparse_map
 from strokeseg.preparation.tasks import prepare_as_configured, spread
-from strokeseg.records.config import ExperimentConfig, Show
+from strokeseg.process.progress import Show
+from strokeseg.records.config import ExperimentConfig
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.preparation import Preparation, changed_files
 from strokeseg.selection.candidates import Candidate, refuse_test

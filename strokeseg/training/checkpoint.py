@@ -72,13 +72,8 @@ def load_member(path: Path) -> Member:
 
 
 def _build(path: Path, record: MemberRecord) -> nn.Module:
-    config = record.config
     try:
-        return build_network(
-            encoder=config.encoder,
-            encoder_depth=config.encoder_depth,
-            channels=len(record.channels),
-        )
+        return build_network(record.config, channels=len(record.channels))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

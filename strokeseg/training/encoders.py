@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strokeseg.errors import UserError, listed
+from strokeseg.records.config import NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +38,15 @@ class WantedEncoders:
 
     Attributes:
         path: The space's YAML file, for errors.
-        encoders: All encoders in it.
-        pretrained: Those that it may want pretrained.
-        depth: The most stages of any.
+        networks: The deepest of each kind of network in it, as trials would build them.
+        pretrained: Encoders that it may want pretrained.
         channels: Number of sequences, which every encoder must take.
         weights_dir: Where pretrained weights are looked for first.
     """
 
     path: Path
-    encoders: tuple[str, ...]
+    networks: tuple[NetworkConfig, ...]
     pretrained: tuple[str, ...]
-    depth: int
     channels: int
     weights_dir: Path | None
 
@@ -86,17 +85,17 @@ def find_encoders(wanted: WantedEncoders) -> list[FoundWeights]:
 
 
 def check_encoders(wanted: WantedEncoders) -> None:
-    """Check that a U-Net can be built on each encoder of a space.
+    """Check that each network of a space can be built.
 
     Raises:
         UserError: With every fault at once.
     """
-    from strokeseg.training.network import check_encoder  # noqa: PLC0415
+    from strokeseg.training.network import check_network  # noqa: PLC0415
 
     faults = []
-    for encoder in wanted.encoders:
+    for network in wanted.networks:
         try:
-            check_encoder(encoder, wanted.depth, wanted.channels)
+            check_network(network, wanted.channels)
         except UserError as error:
             faults.append(str(error))
     if faults:

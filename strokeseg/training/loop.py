@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -29,8 +28,9 @@ from strokeseg.errors import UserError
 from strokeseg.records.config import TrialConfig
 from strokeseg.training.augmentation import augment
 from strokeseg.training.cuda_graph import Recording, ready_for_recording, set_rate
+from strokeseg.training.epoch_result import EpochResult
 from strokeseg.training.inference import predict_batch
-from strokeseg.training.loss import MixedLoss
+from strokeseg.training.loss import MixedLoss, loss_weights
 from strokeseg.training.memory import memory_gb
 from strokeseg.training.pictures import SeenSlice, slices_to_show
 from strokeseg.training.precision import Stepper, reduced_type
@@ -49,36 +49,6 @@ from strokeseg.training.validation import (
 _log = logging.getLogger(__name__)
 
 _STEPS_BETWEEN_CHECKS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """What one epoch gave.
-
-    Attributes:
-        epoch: Its number, from 1.
-        dice: Mean 3D Dice over the validation cases, 0 to 1.
-        case_dice: Each validation case's own 3D Dice, by the case's name.
-        losses: Means over the epoch's slices: `total`, and every term that has a weight.
-        learning_rate: Of the epoch's last step.
-        seconds: Wall time with validation.
-        train_seconds: Wall time without it.
-        data_seconds: The part of `train_seconds` spent on gathering slices.
-        slices: Slices trained on.
-        memory_gb: The most memory held so far, 10^9 bytes: of torch's on a GPU, of the whole
-            process elsewhere.
-    """
-
-    epoch: int
-    dice: float
-    case_dice: dict[str, float]
-    losses: dict[str, float]
-    learning_rate: float
-    seconds: float
-    train_seconds: float
-    data_seconds: float
-    slices: int
-    memory_gb: float
 
 
 class Training:
@@ -130,7 +100,7 @@ class Training:
         # Module.to knows memory formats, but its declaration does not.
         layout: dict[str, Any] = {"memory_format": torch.channels_last}
         self.network = network.to(self._device, **layout)
-        self._loss = MixedLoss(config.dice_weight, config.cross_entropy_weight, config.focal_weight)
+        self._loss = MixedLoss(loss_weights(config))
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.learning_rate,
@@ -158,35 +128,35 @@ class Training:
                 device's memory.
         """
         while self._epoch < self._epochs:
-            before = None
-            try:
-                if self._stepper.kind is not None or self._recording is not None:
-                    before = deepcopy(self.state())
-                result = self._run_epoch(self._epoch + 1)
-            except NotFinite as failure:
-                if before is None or self._stepper.kind is None:
-                    raise
-                _log.warning("%s in %s: float32 from here on", failure, self._stepper.kind)
-                self.restore({**before, "precision": {"reduced": False}})
-                continue
-            except torch.OutOfMemoryError as error:
-                if before is None or self._recording is None:
-                    raise TrialFailure(
-                        f"batches of {self._config.batch_size} slices do not fit the device's "
-                        "memory"
-                    ) from error
-            else:
+            result = self._try_epoch()
+            if result is not None:
                 self._epoch = result.epoch
                 yield result
-                continue
-            # A recording keeps the memory of a whole step, beside that of an epoch's last one.
-            _log.warning(
-                "a recorded step leaves too little memory: steps are launched from here on"
-            )
-            self._records = False
-            assert before is not None
-            self.restore(before)
-            torch.cuda.empty_cache()
+
+    def _try_epoch(self) -> EpochResult | None:
+        """Run the next epoch; return None where it is to run again in a safer way."""
+        can_fall_back = self._stepper.kind is not None or self._recording is not None
+        before = deepcopy(self.state()) if can_fall_back else {}
+        try:
+            return self._run_epoch(self._epoch + 1)
+        except NotFinite as failure:
+            if self._stepper.kind is None:
+                raise
+            _log.warning("%s in %s: float32 from here on", failure, self._stepper.kind)
+            self.restore({**before, "precision": {"reduced": False}})
+            return None
+        except torch.OutOfMemoryError as error:
+            if self._recording is None:
+                raise TrialFailure(
+                    f"batches of {self._config.batch_size} slices do not fit the device's memory"
+                ) from error
+        # Not in the handler, whose exception keeps the tensors of the failed step alive. A
+        # recording keeps the memory of a whole step, beside that of an epoch's last one.
+        _log.warning("a recorded step leaves too little memory: steps are launched from here on")
+        self._records = False
+        self.restore(before)
+        torch.cuda.empty_cache()
+        return None
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs: plain values and tensors, not copies."""

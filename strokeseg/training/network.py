@@ -20,6 +20,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from strokeseg.errors import UserError
+from strokeseg.records.config import NetworkConfig
 
 _DECODER_CHANNELS = (256, 128, 64, 32, 16)
 _PROBE_SIDE = 64
@@ -30,27 +31,26 @@ _UNBUILDABLE = (AssertionError, RuntimeError, TypeError, ValueError)
 
 
 @cache
-def check_encoder(encoder: str, depth: int, channels: int) -> None:
-    """Check that a U-Net can be built on an encoder, by building it.
+def check_network(config: NetworkConfig, channels: int) -> None:
+    """Check that a network can be built, by building it.
 
     Raises:
         UserError: As `build_network` does.
     """
-    _check_name(encoder)
+    _check_name(config.encoder)
     try:
         # Without memory for its weights: what takes time is to draw them.
         with torch.device("meta"), torch.inference_mode():
-            network = _unet(encoder, depth, channels).eval()
+            network = _unet(config, channels).eval()
             network(torch.empty(1, channels, _PROBE_SIDE, _PROBE_SIDE))
     except (*_UNBUILDABLE, NotImplementedError):
         # Some look at their weights while they are built: the real thing decides.
-        build_network(encoder=encoder, encoder_depth=depth, channels=channels)
+        build_network(config, channels=channels)
 
 
 def build_network(
+    config: NetworkConfig,
     *,
-    encoder: str,
-    encoder_depth: int,
     channels: int,
     encoder_weights: Mapping[str, Tensor] | None = None,
     seed: int = 0,
@@ -60,7 +60,8 @@ def build_network(
     H and W must be multiples of 2 ** encoder_depth.
 
     Args:
-        encoder_depth: Number of stages, 3 to 5.
+        config: What the network is; the rest of a trial's configuration is ignored.
+        channels: Number of sequences.
         encoder_weights: The whole three-channel encoder by smp's keys; None for random
             numbers. The first convolution's red, green and blue go in turn to the
             channels, scaled by 3 / channels: the fourth sequence gets red's. A single
@@ -75,13 +76,14 @@ def build_network(
             encoder does not fit a U-Net of this depth and number of channels.
         ValueError: When `encoder_weights` do not fit the encoder.
     """
+    encoder = config.encoder
     _check_name(encoder)
     try:
-        network = _assemble(encoder, encoder_depth, channels, seed)
+        network = _assemble(config, channels, seed)
     except _UNBUILDABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"encoder {encoder!r}: cannot carry a U-Net of depth {encoder_depth} "
+            f"encoder {encoder!r}: cannot carry a U-Net of depth {config.encoder_depth} "
             f"for {channels} sequences ({reason}); choose another encoder"
         ) from error
     if encoder_weights is not None:
@@ -119,20 +121,20 @@ class _Idle(nn.Module):
         return features
 
 
-def _assemble(encoder: str, depth: int, channels: int, seed: int) -> nn.Module:
+def _assemble(config: NetworkConfig, channels: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _unet(encoder, depth, channels)
+        network = _unet(config, channels)
     _cut_idle_modules(network, channels)
     return network
 
 
-def _unet(encoder: str, depth: int, channels: int) -> nn.Module:
+def _unet(config: NetworkConfig, channels: int) -> nn.Module:
     network: nn.Module = smp.Unet(
-        encoder,
-        encoder_depth=depth,
+        config.encoder,
+        encoder_depth=config.encoder_depth,
         encoder_weights=None,
-        decoder_channels=_DECODER_CHANNELS[-depth:],
+        decoder_channels=_DECODER_CHANNELS[-config.encoder_depth :],
         in_channels=channels,
         classes=1,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from strokeseg.imaging.slices import AXIS
 from strokeseg.records.config import TrialConfig
 from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
@@ -38,8 +39,7 @@ def new_training(
         precision: The type to compute in; None for the one that the device is fastest in.
     """
     network = build_network(
-        encoder=config.encoder,
-        encoder_depth=config.encoder_depth,
+        config,
         channels=training.channels,
         encoder_weights=encoder_weights,
         seed=seed,
@@ -53,7 +53,6 @@ def new_training(
         slices_per_epoch=slices_per_epoch,
         device=device,
         seed=seed,
-        # Rows of a sagittal slice run from back to front: no brain is symmetric there.
-        flip=axis != "sagittal",
+        flip=AXIS[axis].flips,
         precision=precision,
     )

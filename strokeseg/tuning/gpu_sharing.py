@@ -24,7 +24,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from strokeseg.compute.gpu_share import AUTO
 from strokeseg.errors import UserError
 from strokeseg.records.config import TrialConfig
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.memory import peak_bytes, total_bytes
 from strokeseg.training.setup import new_training
 from strokeseg.training.slice_set import slices_in_memory

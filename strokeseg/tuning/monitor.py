@@ -16,7 +16,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune import experiment as tune_experiment
 
-from strokeseg.records.config import Show
+from strokeseg.process.progress import Show
 from strokeseg.records.experiment import trial_events, trial_state, weights_files
 from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.tuning.event_file import EventFile

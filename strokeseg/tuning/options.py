@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from strokeseg.compute.gpu_share import AUTO, Auto
 from strokeseg.errors import UserError
+from strokeseg.imaging.slices import AXES
+from strokeseg.records.choices import SAMPLERS
 from strokeseg.storage.remote_copy import fetched
 
 if TYPE_CHECKING:
@@ -19,33 +21,21 @@ if TYPE_CHECKING:
     from strokeseg.tuning.study import PreparedSlices
 
 
-def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how much a search may spend, and with what."""
+def add_axis_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names one axis or several."""
+    parser.add_argument(
+        "--axis",
+        required=True,
+        nargs="+",
+        choices=AXES,
+        help="axis along which slices are cut; one or several",
+    )
+
+
+def add_trial_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is trained, how long, and on what."""
     parser.add_argument("--space", metavar="FILE", help="search space, in place of the YAML's")
-    parser.add_argument(
-        "--trials",
-        "--max-trials",
-        dest="trials",
-        type=int,
-        help="number of trials, in place of the YAML's",
-    )
     parser.add_argument("--epochs", type=int, help="epochs a trial, in place of the YAML's")
-    parser.add_argument(
-        "--max-hours", type=float, metavar="H", help="stop after so many hours of searching"
-    )
-    parser.add_argument(
-        "--target-dice", type=float, metavar="D", help="stop when a trial scores so much"
-    )
-    parser.add_argument(
-        "--sampler", choices=("tpe", "random", "gp", "cmaes"), help="who proposes (default: tpe)"
-    )
-    parser.add_argument(
-        "--k-fold",
-        dest="scoring",
-        action="store_const",
-        const="k-fold",
-        help="score every trial on all folds, not on the validation fold alone",
-    )
     parser.add_argument(
         "--gpus-per-trial",
         type=gpus_or_auto,
@@ -54,16 +44,42 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         f"{AUTO} to measure how many trials should share one (default: 1 if there are any)",
     )
     parser.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="one trial at a time, in kernels that add in a fixed order: equal seeds then give "
-        "equal trials, scores and ensembles on equal machines",
-    )
-    parser.add_argument(
         "--weights-dir",
         metavar="PLACE",
         help="folder or URI with pretrained encoders as <encoder>.safetensors or .pth, looked for "
         "there first",
+    )
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much a search may spend, and with what."""
+    add_trial_options(parser)
+    parser.add_argument(
+        "--trials",
+        "--max-trials",
+        dest="trials",
+        type=int,
+        help="number of trials, in place of the YAML's",
+    )
+    parser.add_argument(
+        "--max-hours", type=float, metavar="H", help="stop after so many hours of searching"
+    )
+    parser.add_argument(
+        "--target-dice", type=float, metavar="D", help="stop when a trial scores so much"
+    )
+    parser.add_argument("--sampler", choices=SAMPLERS, help="who proposes (default: tpe)")
+    parser.add_argument(
+        "--k-fold",
+        dest="scoring",
+        action="store_const",
+        const="k-fold",
+        help="score every trial on all folds, not on the validation fold alone",
+    )
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="one trial at a time, in kernels that add in a fixed order: equal seeds then give "
+        "equal trials, scores and ensembles on equal machines",
     )
 
 
@@ -125,10 +141,11 @@ def weights_folder(options: argparse.Namespace) -> Path | None:
 
 def budget_of(config: SearchConfig, options: argparse.Namespace) -> SearchConfig:
     """Return the configured budget with what the command line puts in its place."""
-    from strokeseg.records.config import SearchConfig, parse_record
+    from strokeseg.records.config import SearchConfig
+    from strokeseg.records.record import parse_record
 
     names = ("trials", "epochs", "max_hours", "target_dice", "sampler", "scoring")
-    given = {name: getattr(options, name) for name in names}
+    given = {name: getattr(options, name, None) for name in names}
     changed = {name: value for name, value in given.items() if value is not None}
     return parse_record(SearchConfig, {**config.model_dump(), **changed}, "search")
 

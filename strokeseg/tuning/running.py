@@ -18,7 +18,8 @@ from strokeseg.compute.autoscaling import await_node, may_grow
 from strokeseg.compute.gpu_share import AUTO, Auto
 from strokeseg.errors import UserError
 from strokeseg.process.interrupts import lending_interrupts_to_tune
-from strokeseg.records.config import SearchConfig, Show
+from strokeseg.process.progress import Show
+from strokeseg.records.config import SearchConfig
 from strokeseg.records.experiment import Experiment, trials_in
 from strokeseg.records.leaderboard import trials_to_keep
 from strokeseg.tuning.feed import first_shape, open_feeds

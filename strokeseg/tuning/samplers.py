@@ -16,6 +16,8 @@ from optuna.samplers import (
     TPESampler,
 )
 
+from strokeseg.records.choices import SAMPLERS
+
 
 def make_sampler(name: str, *, seed: int, trials: int) -> BaseSampler:
     """Return a sampler.
@@ -44,4 +46,4 @@ def make_sampler(name: str, *, seed: int, trials: int) -> BaseSampler:
             return GPSampler(seed=seed, n_startup_trials=random, warn_independent_sampling=False)
         case "cmaes":
             return CmaEsSampler(seed=seed, n_startup_trials=random, warn_independent_sampling=False)
-    raise ValueError(f"a sampler must be tpe, random, gp or cmaes, got {name!r}")
+    raise ValueError(f"a sampler must be one of {SAMPLERS}, got {name!r}")

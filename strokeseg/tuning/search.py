@@ -18,7 +18,8 @@ from strokeseg.compute.session import ray_session
 from strokeseg.errors import UserError
 from strokeseg.process.child_processes import child_processes
 from strokeseg.process.interrupts import check_interrupt
-from strokeseg.records.config import SearchConfig, Show
+from strokeseg.process.progress import Show
+from strokeseg.records.config import SearchConfig
 from strokeseg.records.experiment import Experiment, code_version
 from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.training.encoders import FoundWeights, WantedEncoders, start_finding

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,8 +25,9 @@ from optuna.distributions import (
 )
 from pydantic import Field, model_validator
 
-from strokeseg.records.config import Record, TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.records.leaderboard import DEFAULT, FIRST_POINT
+from strokeseg.records.record import Record
 from strokeseg.training.encoders import WantedEncoders
 
 Value: TypeAlias = bool | int | float | str
@@ -157,16 +159,24 @@ class Space(Record):
         self, path: Path, channels: int, weights_dir: Path | None
     ) -> WantedEncoders:
         """Return what this space asks of encoders; see `encoders.WantedEncoders`."""
-        dimension = self.dimensions.get("encoder_depth")
-        default = TrialConfig.model_fields["encoder_depth"].default
-        depths = (default,) if dimension is None else all_values("encoder_depth", dimension)
         return WantedEncoders(
             path=path,
-            encoders=self.encoders(),
+            networks=self.networks(),
             pretrained=self.pretrained_encoders(),
-            depth=max(int(depth) for depth in depths),
             channels=channels,
             weights_dir=weights_dir,
+        )
+
+    def networks(self) -> tuple[NetworkConfig, ...]:
+        """All kinds of networks in the space, of numbers the largest only."""
+        values = {}
+        for name, field in NetworkConfig.model_fields.items():
+            dimension = self.dimensions.get(name)
+            all_of = (field.default,) if dimension is None else all_values(name, dimension)
+            values[name] = (max(all_of),) if field.annotation is int else dict.fromkeys(all_of)
+        return tuple(
+            NetworkConfig.model_validate(dict(zip(values, point, strict=True)))
+            for point in product(*values.values())
         )
 
     def encoders(self) -> tuple[str, ...]:

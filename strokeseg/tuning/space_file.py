@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from strokeseg.errors import UserError, listed
-from strokeseg.records.config import Record, TrialConfig, parse_record
+from strokeseg.records.config import OTHER_LOSS_WEIGHTS, TrialConfig
+from strokeseg.records.record import Record, parse_record
 from strokeseg.storage.yaml_file import load_yaml
 from strokeseg.tuning.space import Dimension, Space, Value, all_values
 
@@ -92,7 +93,7 @@ def _wrong_values(space: Space) -> list[str]:
                 faults.append(f"{name}: `when` lists {strange}, which {other} never takes")
     lowest: dict[str, Value] = {
         name: min(_numbers(all_values(name, space.dimensions[name])))
-        for name in ("cross_entropy_weight", "focal_weight")
+        for name in OTHER_LOSS_WEIGHTS
         if not faults and name in space.dimensions
     }
     if not faults and (fault := _refusal(lowest, None)):
@@ -106,9 +107,8 @@ def _numbers(values: tuple[Value, ...]) -> list[float]:
 
 def _refusal(point: Mapping[str, Value], name: str | None) -> str | None:
     # A single loss weight may be 0 as long as the others are not: judged apart.
-    if name in {"cross_entropy_weight", "focal_weight"}:
-        point = {"cross_entropy_weight": 1.0, "focal_weight": 1.0, **point}
-        point = {**point, "dice_weight": 1.0}
+    if name in OTHER_LOSS_WEIGHTS:
+        point = {**dict.fromkeys(OTHER_LOSS_WEIGHTS, 1.0), **point, "dice_weight": 1.0}
         if isinstance(point[name], (int, float)) and point[name] == 0:
             return None
     try:

@@ -21,7 +21,7 @@ from ray import tune
 from safetensors.torch import load
 
 from strokeseg.errors import DeviceError, StorageError, UserError
-from strokeseg.imaging.slices import pixel_mm
+from strokeseg.imaging.slices import AXIS, pixel_mm
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.experiment import (
     trial_picture_events,
@@ -32,7 +32,8 @@ from strokeseg.records.member import MemberRecord
 from strokeseg.storage.files import storage_fault
 from strokeseg.training.checkpoint import load_state, save_member, save_state
 from strokeseg.training.encoders import FoundWeights
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.pictures import draw_picture
 from strokeseg.training.precision import compute_deterministically
 from strokeseg.training.pretrained import EncoderWeights
@@ -216,7 +217,7 @@ def _keep_pictures(number: int, training: Training, epoch: int, settings: TrialS
             seen,
             settings.sequences,
             pixel_mm(settings.spacing_mm, settings.axis),
-            left_side="A" if settings.axis == "sagittal" else "R",
+            left_side=AXIS[settings.axis].left,
         )
         for name, seen in training.seen_slices().items()
     }

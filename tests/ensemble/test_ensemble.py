@@ -14,6 +14,7 @@ from strokeseg.ensemble.torch_predictor import load_ensemble
 from strokeseg.ensemble.vote import Ensemble, predict_members, segment
 from strokeseg.errors import UserError
 from strokeseg.imaging.prepared import PreparedCase, prepare_case
+from strokeseg.records.config import NetworkConfig
 from strokeseg.records.ensemble import EnsembleRecord, Rule, write_ensemble
 from strokeseg.records.member import MemberRecord
 from strokeseg.records.member_header import read_member_record
@@ -68,7 +69,9 @@ def test_members_of_an_axis_decide_by_the_rule_of_the_record(
     files = {}
     for trial in (1, 2):
         path = tmp_path / f"axial-{trial}.safetensors"
-        network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=trial)
+        network = build_network(
+            NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2, seed=trial
+        )
         save_member(path, network, member_record("axial", trial))
         files[path.name] = path
     masks = {}
@@ -144,7 +147,7 @@ def _other_axis(folder: Path) -> None:
 def _train_on(folder: Path) -> None:
     """Write other weights of the same shapes under the same record."""
     path = folder / "members/axial-0.safetensors"
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=9)
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2, seed=9)
     save_member(path, network, read_member_record(path))
 
 

@@ -22,6 +22,7 @@ from strokeseg.ensemble.runtimes import choose_runtime
 from strokeseg.ensemble.torch_predictor import as_predictor, load_ensemble
 from strokeseg.errors import UserError
 from strokeseg.exporting.onnx_export import onnx_bytes
+from strokeseg.records.config import NetworkConfig
 from strokeseg.records.ensemble import EnsembleRecord
 from strokeseg.records.member import MemberRecord
 from strokeseg.training.checkpoint import Member, load_member
@@ -68,7 +69,7 @@ def test_networks_whose_padding_depends_on_the_size_export_too(
     member_record: Callable[..., MemberRecord],
 ) -> None:
     network = build_network(
-        encoder="tu-tf_efficientnet_lite0", encoder_depth=3, channels=2, seed=1
+        NetworkConfig(encoder="tu-tf_efficientnet_lite0", encoder_depth=3), channels=2, seed=1
     ).eval()
     member = Member(network=network, record=member_record(slice_size=(64, 64)))
     predictor = read_onnx_predictor(
@@ -88,7 +89,9 @@ def test_networks_of_one_architecture_keep_their_own_weights(
     images = _slices(2, 64, 64)
     maps = []
     for seed in (1, 2):
-        network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=seed)
+        network = build_network(
+            NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2, seed=seed
+        )
         member = Member(network=network.eval(), record=member_record())
         predictor = read_onnx_predictor(
             Path("axial-0.onnx"), onnx_bytes(member), "axial", _record(_AXIAL)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from strokeseg.ensemble.slicewise import Predictor, predict_volume
 from strokeseg.ensemble.torch_predictor import as_predictor
 from strokeseg.imaging import slices
+from strokeseg.records.config import NetworkConfig
 from strokeseg.records.member import MemberRecord
 from strokeseg.training.checkpoint import Member
 from strokeseg.training.network import build_network
@@ -39,7 +40,7 @@ def test_a_volume_is_predicted_slice_by_slice(
     axis: str, size: tuple[int, int], member_record: Callable[..., MemberRecord]
 ) -> None:
     volume = _volume()
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2).eval()
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2).eval()
     predictor = as_predictor("member", Member(network=network, record=member_record(axis)))
     given = predict_volume(predictor, volume, batch_size=5)
     assert given.shape == (20, 36, 24)

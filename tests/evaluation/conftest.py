@@ -12,7 +12,7 @@ from tiny_experiment import Place, write_experiment
 
 import strokeseg.evaluate
 import strokeseg.prepare
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.records.ensemble import EnsembleRecord, write_ensemble
 from strokeseg.records.experiment import Experiment
 from strokeseg.records.preparation import read_preparation
@@ -51,7 +51,9 @@ def _promote(experiment: Experiment, folder: Path) -> None:
     for axis, trial in [(AXES[0], 0), (AXES[0], 1), (AXES[1], 0), (AXES[2], 0), (AXES[2], 1)]:
         path = folder / f"{axis}-{trial:04d}.safetensors"
         network = build_network(
-            encoder="resnet18", encoder_depth=3, channels=len(sequences), seed=len(files)
+            NetworkConfig(encoder="resnet18", encoder_depth=3),
+            channels=len(sequences),
+            seed=len(files),
         )
         record = MemberRecord(
             axis=axis,  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ import strokeseg.prepare
 import strokeseg.promote
 import strokeseg.report
 from strokeseg.imaging.slices import AXES
+from strokeseg.records.config import NetworkConfig
 from strokeseg.records.experiment import Experiment, open_experiment, trial_weights
 from strokeseg.records.leaderboard import write_leaderboard
 from strokeseg.records.member import MemberRecord
@@ -120,7 +121,9 @@ def _search(experiment: Experiment, axis: str) -> None:
             study.ledger.report(proposal.number, {"epoch": 1, "dice": dice, "spread": 0.1, **spent})
             save_member(
                 trial_weights(experiment.trials_folder(axis), proposal.number),
-                build_network(encoder=ENCODER, encoder_depth=DEPTH, channels=len(SEQUENCES)),
+                build_network(
+                    NetworkConfig(encoder=ENCODER, encoder_depth=DEPTH), channels=len(SEQUENCES)
+                ),
                 MemberRecord(
                     axis=axis,
                     trial=proposal.number,

@@ -17,8 +17,9 @@ from strokeseg.leakage.divisions import (
     measure,
     shuffle_within,
 )
-from strokeseg.records.config import TrialConfig
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.records.config import NetworkConfig, TrialConfig
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.slice_set import SliceSet, slices_in_memory
 from strokeseg.training.validation import dice_by_case, score_slices
@@ -98,7 +99,9 @@ def test_cases_whose_validation_slices_show_no_lesion_are_counted(pool: SliceSet
 
 
 def make_training(division: Division, epochs: int, seed: int = 0) -> Training:
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=seed)
+    network = build_network(
+        NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2, seed=seed
+    )
     return Training(
         network=network,
         training=division.training,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_experiment import write_experiment
 
-import strokeseg.search
+import strokeseg.measure_leakage
 from strokeseg.records.config import TrialConfig
 from strokeseg.records.leakage import LeakageRow, LeakageScores, means, sentences, write_leakage
 
@@ -139,9 +139,9 @@ class Place:
 
     def measure(self, *options: object) -> Any:
         return self._launch(
-            strokeseg.search.main,
+            strokeseg.measure_leakage.main,
             *("--experiment", self.config, "--storage", self.storage),
-            *("--axis", "axial", "--measure-leakage", *options),
+            *("--axis", "axial", *options),
         )
 
     def scores(self) -> dict[Path, int]:
@@ -162,7 +162,7 @@ def place(tmp_path: Path, phantom_cases: Path, launch: Callable[..., Any]) -> Pl
 def test_a_measurement_prints_and_keeps_its_runs_and_trains_only_what_is_missing(
     place: Place, local_ray: None
 ) -> None:
-    outcome = place.measure("--leakage-seeds", 1)
+    outcome = place.measure("--seeds", 1)
     assert outcome.code == 0, outcome.err
     assert "Measuring leakage, axial, epochs: 2/2" in outcome.err
     for words in ("printed", "unseen", "gap", "default: a slice-level split would have printed"):
@@ -183,7 +183,7 @@ def test_a_measurement_prints_and_keeps_its_runs_and_trains_only_what_is_missing
     before, rows = place.scores(), place.rows()
     (lost,) = (path for path in before if path.name.startswith("slice"))
     lost.unlink()
-    outcome = place.measure("--leakage-seeds", 1)
+    outcome = place.measure("--seeds", 1)
     assert outcome.code == 0, outcome.err
     assert "Measuring leakage, axial, epochs: 1/1" in outcome.err
     after = place.scores()
@@ -192,7 +192,7 @@ def test_a_measurement_prints_and_keeps_its_runs_and_trains_only_what_is_missing
     assert place.rows()[1] == rows[1]
 
     # Nothing lost: nothing is trained.
-    outcome = place.measure("--leakage-seeds", 1)
+    outcome = place.measure("--seeds", 1)
     assert outcome.code == 0 and "Measuring" not in outcome.err
     assert place.scores() == after
 
@@ -200,7 +200,7 @@ def test_a_measurement_prints_and_keeps_its_runs_and_trains_only_what_is_missing
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--leakage-seeds", 0), "--leakage-seeds"),
+        (("--seeds", 0), "--seeds"),
         (("--epochs", 0), "epochs"),
         (("--weights-dir", "nowhere"), "no such folder"),
     ],

@@ -9,13 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from strokeseg.errors import UserError
-from strokeseg.records.config import (
-    DataConfig,
-    ExperimentConfig,
-    TrialConfig,
-    load_experiment,
-    parse_record,
-)
+from strokeseg.records.config import DataConfig, ExperimentConfig, TrialConfig, load_experiment
+from strokeseg.records.record import parse_record
 from strokeseg.storage.yaml_file import load_yaml
 
 

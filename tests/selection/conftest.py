@@ -11,7 +11,7 @@ import pytest
 
 from strokeseg.imaging.slices import AXES
 from strokeseg.prepare import prepare_experiment
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.records.experiment import Experiment, open_experiment, trial_weights
 from strokeseg.records.leaderboard import LeaderboardRow, write_leaderboard
 from strokeseg.records.preparation import read_preparation
@@ -88,8 +88,7 @@ def _row(trial: int) -> LeaderboardRow:
 def _save(path: Path, axis: str, trial: int, fold: int, fingerprint: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     network = build_network(
-        encoder="resnet18",
-        encoder_depth=3,
+        NetworkConfig(encoder="resnet18", encoder_depth=3),
         channels=len(SEQUENCES),
         seed=100 * AXES.index(axis) + 10 * trial + fold,
     )

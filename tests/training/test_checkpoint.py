@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from strokeseg.errors import UserError
+from strokeseg.records.config import NetworkConfig
 from strokeseg.records.member import MemberRecord
 from strokeseg.records.member_header import read_member_record
 from strokeseg.training.checkpoint import (
@@ -27,7 +28,7 @@ from strokeseg.training.network import build_network
 @pytest.fixture
 def member_path(tmp_path: Path, member_record: Callable[..., MemberRecord]) -> Path:
     path = tmp_path / "best.safetensors"
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=7)
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2, seed=7)
     save_member(path, network, member_record(slice_size=(64, 96), weights_source="hub"))
     return path
 
@@ -38,7 +39,9 @@ def test_a_member_comes_back_with_its_record_and_output(
     member = load_member(member_path)
     assert member.record == member_record(slice_size=(64, 96), weights_source="hub")
     assert read_member_record(member_path) == member.record
-    original = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=7).eval()
+    original = build_network(
+        NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2, seed=7
+    ).eval()
     slices = torch.randn(1, 2, 32, 32)
     with torch.inference_mode():
         assert torch.equal(member.network(slices), original(slices))
@@ -49,7 +52,7 @@ def test_a_member_comes_back_with_its_record_and_output(
 def test_equal_members_give_equal_bytes(
     tmp_path: Path, member_path: Path, member_record: Callable[..., MemberRecord]
 ) -> None:
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2, seed=7)
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2, seed=7)
     again = tmp_path / "again.safetensors"
     save_member(again, network, member_record(slice_size=(64, 96), weights_source="hub"))
     assert again.read_bytes() == member_path.read_bytes()

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.augmentation import augment
 from strokeseg.training.cuda_graph import Recording
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.slice_set import SliceSet
 
@@ -22,7 +23,7 @@ _CONFIG = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learnin
 
 def _network() -> nn.Module:
     torch.manual_seed(0)
-    return build_network(encoder="resnet18", encoder_depth=3, channels=2)
+    return build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2)
 
 
 def _train(slices: SliceSet, device: str, precision: torch.dtype, epochs: int = 1) -> EpochResult:

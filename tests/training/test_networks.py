@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from strokeseg.errors import UserError
-from strokeseg.training.network import build_network, check_encoder
+from strokeseg.records.config import NetworkConfig
+from strokeseg.training.network import build_network, check_network
 
 _OTHERS = (
     "resnet34",
@@ -37,7 +38,7 @@ def _parameters(network: nn.Module) -> int:
     ],
 )
 def test_every_parameter_of_a_network_gets_a_gradient(encoder: str, depth: int) -> None:
-    network = build_network(encoder=encoder, encoder_depth=depth, channels=4)
+    network = build_network(NetworkConfig(encoder=encoder, encoder_depth=depth), channels=4)
     logits = network(torch.randn(2, 4, 64, 96, generator=torch.Generator().manual_seed(0)))
     assert logits.shape == (2, 1, 64, 96)
     logits.square().mean().backward()
@@ -51,7 +52,9 @@ def test_cutting_idle_stages_keeps_the_output() -> None:
         whole = smp.Unet(
             "resnet34", encoder_depth=3, encoder_weights=None, decoder_channels=(64, 32, 16)
         ).eval()
-    network = build_network(encoder="resnet34", encoder_depth=3, channels=3, seed=3).eval()
+    network = build_network(
+        NetworkConfig(encoder="resnet34", encoder_depth=3), channels=3, seed=3
+    ).eval()
     slices = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.allclose(network(slices), whole(slices), atol=1e-5)
@@ -62,7 +65,7 @@ def test_cutting_idle_stages_keeps_the_output() -> None:
 def test_the_seed_decides_the_weights_and_torchs_generator_stays_untouched() -> None:
     before = torch.random.get_rng_state()
     first, again, other = (
-        build_network(encoder="resnet18", encoder_depth=3, channels=1, seed=seed)
+        build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=1, seed=seed)
         for seed in (1, 1, 2)
     )
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -77,7 +80,9 @@ def test_pretrained_weights_arrive_as_smp_itself_adapts_them(channels: int, dept
     source = smp.encoders.get_encoder("resnet18", weights=None)
     source_weights = {key: tensor.clone() for key, tensor in source.state_dict().items()}
     network = build_network(
-        encoder="resnet18", encoder_depth=depth, channels=channels, encoder_weights=source_weights
+        NetworkConfig(encoder="resnet18", encoder_depth=depth),
+        channels=channels,
+        encoder_weights=source_weights,
     )
     source.set_in_channels(channels, pretrained=True)
     expected = source.state_dict()
@@ -104,7 +109,9 @@ def test_red_green_and_blue_go_in_turn_to_the_channels(
     # Red weighs 1, green 2, blue 4, everywhere.
     weights["conv1.weight"] = torch.tensor([1.0, 2, 4]).view(1, 3, 1, 1).expand(64, 3, 7, 7)
     network = build_network(
-        encoder="resnet18", encoder_depth=3, channels=channels, encoder_weights=weights
+        NetworkConfig(encoder="resnet18", encoder_depth=3),
+        channels=channels,
+        encoder_weights=weights,
     )
     first = network.state_dict()["encoder.conv1.weight"]
     assert torch.equal(first, torch.tensor(expected).view(1, -1, 1, 1).expand_as(first))
@@ -113,9 +120,13 @@ def test_red_green_and_blue_go_in_turn_to_the_channels(
 def test_weights_of_another_encoder_are_refused() -> None:
     weights = smp.encoders.get_encoder("resnet50", weights=None).state_dict()
     with pytest.raises(ValueError, match=r"weights for encoder resnet18 must have shape"):
-        build_network(encoder="resnet18", encoder_depth=3, channels=4, encoder_weights=weights)
+        build_network(
+            NetworkConfig(encoder="resnet18", encoder_depth=3), channels=4, encoder_weights=weights
+        )
     with pytest.raises(ValueError, match=r"lack bn1\.bias"):
-        build_network(encoder="resnet18", encoder_depth=3, channels=4, encoder_weights={})
+        build_network(
+            NetworkConfig(encoder="resnet18", encoder_depth=3), channels=4, encoder_weights={}
+        )
 
 
 @pytest.mark.parametrize(
@@ -131,11 +142,11 @@ def test_weights_of_another_encoder_are_refused() -> None:
 )
 def test_encoders_that_cannot_be_used_are_named(encoder: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        check_encoder(encoder, 5, 4)
+        check_network(NetworkConfig(encoder=encoder, encoder_depth=5), 4)
     assert repr(encoder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18.a1_in1k", "tu-convnext_atto"])
 def test_encoders_that_can_be_used_pass(encoder: str) -> None:
-    check_encoder(encoder, 3, 4)
+    check_network(NetworkConfig(encoder=encoder, encoder_depth=3), 4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.pictures import (
@@ -170,7 +170,7 @@ def test_a_training_shows_slices_as_its_validation_counted_them(
     toy_slices: Callable[..., SliceSet],
 ) -> None:
     config = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learning_rate=3e-3)
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2)
     slices = toy_slices(cases=2, slices=6)
     training = Training(network, slices, slices, config, epochs=2)
     assert training.seen_slices() == {}

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.checkpoint import load_state, save_state
-from strokeseg.training.loop import EpochResult, Training
+from strokeseg.training.epoch_result import EpochResult
+from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
 from strokeseg.training.precision import Stepper, cpu_flags, reduced_type
 from strokeseg.training.slice_set import SliceSet
@@ -26,7 +27,7 @@ class Loud(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
+        self.network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2)
         self.up, self.down = nn.Conv2d(2, 2, 1, bias=False), nn.Conv2d(2, 2, 1, bias=False)
         for layer, factor in ((self.up, 1e5), (self.down, 1e-5)):
             layer.weight.data = factor * torch.eye(2)[..., None, None]
@@ -57,7 +58,7 @@ def test_cpus_compute_in_16_bits_where_they_can_multiply_them() -> None:
 def test_a_network_learns_in_16_bits(
     toy_slices: Callable[..., SliceSet], reduced: torch.dtype
 ) -> None:
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2)
     training = _training(network, toy_slices(), reduced, epochs=3)
     results = list(training.run())
     assert results[-1].losses["total"] < results[0].losses["total"]
@@ -81,7 +82,10 @@ def test_what_overflows_is_repeated_in_float32_as_if_it_had_never_been_tried(
 def test_a_resumed_training_keeps_its_precision(
     toy_slices: Callable[..., SliceSet], tmp_path: Path
 ) -> None:
-    for network in (Loud, lambda: build_network(encoder="resnet18", encoder_depth=3, channels=2)):
+    for network in (
+        Loud,
+        lambda: build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2),
+    ):
         expected = list(_training(network(), toy_slices(), torch.float16, epochs=2).run())
         first = _training(network(), toy_slices(), torch.float16, epochs=2)
         next(first.run())

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from strokeseg.errors import UserError
-from strokeseg.records.config import TrialConfig
+from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.checkpoint import load_state, save_state
 from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
@@ -24,7 +24,7 @@ _CONFIG = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8, learnin
 
 
 def _training(slices: SliceSet, config: TrialConfig = _CONFIG, **settings: int) -> Training:
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2)
     return Training(network, slices, slices, config, **({"epochs": 3} | settings))
 
 
@@ -138,7 +138,7 @@ def test_a_batch_that_the_gpu_does_not_hold_fails_the_trial_and_the_next_one_tra
     device = torch.device("cuda", 0)
     slices = toy_slices()
     small = TrialConfig(encoder="resnet18", encoder_depth=3, batch_size=8)
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2)
     # Far larger than what torch has in reserve beside the network.
     images = np.ones((8, 2, 512, 512), dtype=np.float16)
     large = slices_in_memory([images], [images[:, 0].astype(np.uint8)], np.array(["a"] * 8))
@@ -151,7 +151,7 @@ def test_a_batch_that_the_gpu_does_not_hold_fails_the_trial_and_the_next_one_tra
             next(training.run())
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-    again = build_network(encoder="resnet18", encoder_depth=3, channels=2)
+    again = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2)
     assert next(Training(again, slices, slices, small, epochs=1, device=device).run()).slices > 0
 
 
@@ -160,7 +160,7 @@ def test_infinite_input_in_validation_fails_the_trial(
 ) -> None:
     broken = toy_slices(seed=1)
     broken.store.images[0][0, 0, 0, 0] = np.inf
-    network = build_network(encoder="resnet18", encoder_depth=3, channels=2)
+    network = build_network(NetworkConfig(encoder="resnet18", encoder_depth=3), channels=2)
     with pytest.raises(TrialFailure, match="in validation"):
         next(Training(network, toy_slices(), broken, _CONFIG, epochs=1).run())
 

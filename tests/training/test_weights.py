@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from strokeseg.errors import UserError
+from strokeseg.records.config import NetworkConfig
 from strokeseg.storage.files import file_sha256
 from strokeseg.training.network import build_network
 from strokeseg.training.pretrained import find_encoder_weights
@@ -78,7 +79,7 @@ def test_the_package_of_efficientnet_lite0_is_used_to_the_last_tensor() -> None:
     for theirs, ours in named.items():
         assert torch.equal(found.tensors[ours], given[theirs]), ours
     network = build_network(
-        encoder=_LITE0, encoder_depth=4, channels=3, encoder_weights=found.tensors
+        NetworkConfig(encoder=_LITE0, encoder_depth=4), channels=3, encoder_weights=found.tensors
     )
     stem = network.state_dict()["encoder.model.conv_stem.weight"]
     assert torch.equal(stem, given["_conv_stem.weight"])

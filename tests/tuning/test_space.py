@@ -207,7 +207,10 @@ def test_first_points_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parameters", "fault"),
     [
-        ("learning_rat: {value: 1}", "unknown parameter learning_rat; known are learning_rate"),
+        (
+            "learning_rat: {value: 1}",
+            "unknown parameter learning_rat; known are encoder, encoder_depth, learning_rate",
+        ),
         ("encoder: {value: resnet19}", "did you mean resnet18"),
         ("encoder: {choices: [resnet18, resnet81]}", "encoder 'resnet81'"),
         ("learning_rate: {min: 1.0e-4}", "unknown key parameters.learning_rate.min"),
