@@ -27,6 +27,7 @@ from strokeseg.errors import UserError
 from strokeseg.process.temporary_folder import temporary_folder
 from strokeseg.training.stores import MappedSlices, UnpackedSlices
 from strokeseg.tuning import feed as feed_module
+from strokeseg.tuning import unpacking
 from strokeseg.tuning.feed import Feed, open_feed
 from strokeseg.tuning.trial_slices import slices_of
 from strokeseg.tuning.unpacking import Disk
@@ -45,8 +46,8 @@ parameters:
   encoder_depth: {value: 3}
   learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
 """
-# In a Ray of its own: opens the feed while shared memory is full, then with a full disk as well,
-# then fills shared memory when the slices are there, and prints what a worker finds each time.
+# In a Ray of its own: opens the feed while shared memory is full, and again when it is not, and
+# fills it then; or fills the disk as well; and prints what a worker finds each time.
 READ = """
 import hashlib, os, sys
 from pathlib import Path
@@ -66,7 +67,10 @@ def fill(folder, left=0):
             file.truncate(file.tell() - left)
 
 @ray.remote
-def look(feed):
+def look(feed, fills=False):
+    if fills:
+        # Ray writes there, too.
+        fill(os.environ["TMPDIR"], 1 << 18)
     try:
         slices = slices_of(feed)
     except StorageError as error:
@@ -79,20 +83,17 @@ def opened():
     return open_feed(Path(sys.argv[2]), "axial", (), gpus=0)
 
 with ray_session():
-    if sys.argv[1] == "full":
+    if sys.argv[1] != "small":
         fill("/dev/shm")
-        print(ray.get(look.remote(opened())))
         feed = opened()
         assert not feed.blocks
-        # Ray writes there, too.
-        fill(os.environ["TMPDIR"], 1 << 18)
-        print(ray.get(look.remote(feed)))
-        os.remove(os.environ["TMPDIR"] + "/full")
+        print(ray.get(look.remote(feed, sys.argv[1] == "full disk")))
+    if sys.argv[1] == "full":
         os.remove("/dev/shm/full")
         feed = opened()
         fill("/dev/shm")
         print(ray.get(look.remote(feed)))
-    else:
+    elif sys.argv[1] == "small":
         print(ray.get(look.remote(opened())))
 """
 # In a cluster of its own: loses the only node with CPUs, where the slices were read.
@@ -361,13 +362,16 @@ def test_a_disk_that_fills_halts_a_search_which_scores_as_from_memory_once_there
 def test_slices_come_whatever_is_left_of_shared_memory_or_a_line_says_what_to_free(
     prepared: Place,
 ) -> None:
-    # In memory, but it does not look so to us; nobody but the command sees what is mounted.
-    place = Path("/mnt")
-    mounted = f"mount -t tmpfs -o size=300m tmpfs /dev/shm && {small_disk(place)}"
-    unpacked, refused, mapped = _read(prepared, mounted, place, "full")
+    # Shared memory of its own, and temporary files on a disk that is small for `full disk`.
+    memory, place = "mount -t tmpfs -o size=300m tmpfs /dev/shm", Path("/mnt")
+    (refused,) = _read(prepared, f"{memory} && {small_disk(place)}", place, "full disk")
+    assert re.fullmatch(r"node .*: /mnt/.* cannot hold .* GB of .* there", refused)
+    if unpacking.file_system(Path("/tmp")) == "tmpfs":
+        pytest.skip("the rest needs temporary files on a disk")
+    with living_folder(Path("/tmp"), "sst-") as folder:
+        unpacked, mapped = _read(prepared, memory, folder, "full")
     sums = _sums(prepared)
     assert unpacked == " ".join(["UnpackedSlices", *sums])
-    assert re.fullmatch(r"node .*: /mnt/.* cannot hold .* GB of .* there", refused)
     assert mapped == " ".join(["MappedSlices", *sums])
 
 
