@@ -368,7 +368,7 @@ def test_slices_come_whatever_is_left_of_shared_memory_or_a_line_says_what_to_fr
     assert re.fullmatch(r"node .*: /mnt/.* cannot hold .* GB of .* there", refused)
     if unpacking.file_system(Path("/tmp")) == "tmpfs":
         pytest.skip("the rest needs temporary files on a disk")
-    with living_folder(Path("/tmp"), "sst-") as folder:
+    with temporary_folder(Path("/tmp"), "sst-") as folder:
         unpacked, mapped = _read(prepared, memory, folder, "full")
     sums = _sums(prepared)
     assert unpacked == " ".join(["UnpackedSlices", *sums])
