@@ -12,7 +12,7 @@ import pytest
 from strokeseg.evaluation.summarise import by_size, methods_of
 from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.records.summary import interval_text
-from strokeseg.reporting import plots, search_plots, tables, wording
+from strokeseg.reporting import plots, tables, wording
 from strokeseg.reporting.findings import Findings
 from strokeseg.reporting.markdown import report_markdown
 from strokeseg.reporting.page import report_page
@@ -32,7 +32,8 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        self.addresses += [values[key] or "" for key in ("src", "href") if key in values]
+        keys = {"src", "href", "xlink:href"}.intersection(values)
+        self.addresses += [values[key] or "" for key in keys]
         if "id" in values:
             self.ids.append(values["id"] or "")
         if tag == "img" and "hidden" not in values and not values.get("alt"):
@@ -66,7 +67,7 @@ def test_the_page_is_well_formed_and_every_id_is_its_own(checked: Checker) -> No
 
 def test_the_page_fetches_nothing(page: str, checked: Checker) -> None:
     assert all(address.startswith(("data:image/", "#")) for address in checked.addresses)
-    assert 'content="default-src &#x27;none&#x27;;' in page
+    assert "content=\"default-src 'none';" in page
     assert "@import" not in page and "url(" not in page
 
 
@@ -122,11 +123,11 @@ def test_without_steps_the_page_says_that_nothing_was_chosen(findings: Findings)
 @pytest.mark.parametrize("trials", [0, 1])
 def test_too_few_trials_have_no_parallel_coordinates(findings: Findings, trials: int) -> None:
     rows: list[LeaderboardRow] = list(findings.boards["axial"])[:trials]
-    assert search_plots.parallel_coordinates("axial", rows) is None
+    assert plots.parallel_coordinates("axial", rows) is None
 
 
 def test_the_history_tells_ends_apart_by_shape(findings: Findings) -> None:
-    plot = search_plots.history("axial", findings.boards["axial"])
+    plot = plots.history("axial", findings.boards["axial"])
     for words in ("trial 0, complete", "trial 2, stopped early", "trial 1, failed", "run of 0"):
         assert words in plot
 
