@@ -46,7 +46,7 @@ FOREIGN = {
 # What no command needs before it works, and libraries that come with others.
 HEAVY = {
     *("torch", "torchvision", "timm", "segmentation_models_pytorch", "kornia", "safetensors"),
-    *("ray", "optuna", "grpc", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib"),
+    *("ray", "optuna", "grpc", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib", "jinja2"),
     *("nibabel", "nilearn", "PIL", "tensorboard", "onnx", "onnxruntime", "pydantic", "rich"),
 }
 # Libraries that belong to other folders.

@@ -11,7 +11,7 @@ Source:
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from math import ceil, sqrt
@@ -24,7 +24,6 @@ from PIL import Image
 from strokeseg.errors import UserError
 from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR
 from strokeseg.imaging.volume import Volume, resample
-from strokeseg.reporting.markup import Html, join, tag
 from strokeseg.reporting.pictures import SeenCase, data_uri, encode, largest_slice
 
 # Where both masks agree; Okabe and Ito's bluish green, apart from both for the colour-blind.
@@ -35,79 +34,60 @@ _FINEST_STEP_MM, _LONGEST_SIDE_VOXELS = 1.0, 112
 _JPEG_QUALITY = 80
 _OPACITY = 0.55
 _PALETTE = (0, 0, 0, *TRUTH_COLOUR, *PREDICTION_COLOUR, *AGREED_COLOUR)
-_SLIDERS = {"X": "left and right", "Y": "back and front", "Z": "down and up"}
-
-_NOTICE = "/* brainsprite, MIT licence: https://github.com/brainsprite/brainsprite */"
-_START = """
-"use strict";
-function startViewer(viewer) {
-  const brain = brainsprite(JSON.parse(viewer.dataset.parameters));
-  const sliders = viewer.querySelectorAll("input[type=range]");
-  const redraw = () => { brain.init(); brain.drawAll(); };
-  const follow = () => sliders.forEach((slider) => { slider.value = brain.numSlice[slider.name]; });
-  sliders.forEach((slider) => slider.addEventListener("input", () => {
-    brain.numSlice[slider.name] = Number(slider.value);
-    redraw();
-  }));
-  const shown = viewer.querySelector("input[type=checkbox]");
-  const opacity = brain.overlay.opacity;
-  shown.addEventListener("change", () => {
-    brain.overlay.opacity = shown.checked ? opacity : 0;
-    redraw();
-  });
-  brain.onclick = follow;
-  follow();
-}
-document.querySelectorAll("details.viewer").forEach((viewer) => {
-  // The sprites' sizes are known once they are decoded, and the canvas's once it is shown.
-  viewer.addEventListener("toggle", async () => {
-    await Promise.all([...viewer.querySelectorAll("img")].map((sprite) => sprite.decode()));
-    startViewer(viewer);
-  }, { once: true });
-});
-window.addEventListener("beforeprint", () => {
-  document.querySelectorAll("details:not(.viewer)").forEach((part) => { part.open = true; });
-});
-"""
 
 
-def viewer(seen: SeenCase, name: str) -> Html:
-    """Return the viewer of a case, closed until somebody opens it.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Viewer:
+    """What the page needs to show a case slice by slice.
+
+    Attributes:
+        name: Unique on the page, fit for an id.
+        case: Name of the case.
+        sequence: The sequence shown.
+        step_mm: Side of the voxels shown.
+        scan_uri: The sprite of the sequence, a JPEG.
+        overlay_uri: The sprite of the lesions, a PNG with transparency.
+        parameters: Options of brainsprite.
+    """
+
+    name: str
+    case: str
+    sequence: str
+    step_mm: float
+    scan_uri: str
+    overlay_uri: str
+    parameters: dict[str, Any]
+
+
+def viewer_of(seen: SeenCase, name: str) -> Viewer:
+    """Return the viewer of a case.
 
     Args:
+        seen: The case.
         name: Unique on the page, fit for an id.
     """
     grey, classes, affine_ras = _small(seen)
     overlay = Image.fromarray(_sprite(classes), mode="P")
     overlay.putpalette(_PALETTE)
     scan = encode(Image.fromarray(_sprite(grey)), "JPEG", quality=_JPEG_QUALITY)
-    words = f"Slices of case {seen.name}"
-    canvas = tag("canvas", id=f"{name}-canvas", role="img", aria_label=words)
-    return tag(
-        "details",
-        tag("summary", f"Look through case {seen.name} slice by slice"),
-        tag("div", canvas, class_="stage"),
-        _image(f"{name}-sprite", scan, "jpeg"),
-        _image(f"{name}-overlay", encode(overlay, "PNG", transparency=0), "png"),
-        tag("div", *_sliders(_sides(grey)), _switch(), class_="controls"),
-        _manual(seen.sequence, float(np.linalg.norm(affine_ras[:3, 0]))),
-        class_="viewer",
-        data_parameters=json.dumps(_parameters(name, classes, affine_ras)),
+    return Viewer(
+        name=name,
+        case=seen.name,
+        sequence=seen.sequence,
+        step_mm=float(np.linalg.norm(affine_ras[:3, 0])),
+        scan_uri=data_uri(scan, "jpeg"),
+        overlay_uri=data_uri(encode(overlay, "PNG", transparency=0), "png"),
+        parameters=_parameters(name, classes, affine_ras),
     )
 
 
-def viewer_script() -> Html:
-    """Return what makes the viewers of a page work.
+@lru_cache(maxsize=1)
+def brainsprite() -> str:
+    """Return the script of brainsprite, fit to stand in a page.
 
     Raises:
         UserError: When nilearn is not installed or does not carry the viewer.
     """
-    # Inside a script nothing is escaped; neither part holds its end tag.
-    return tag("script", Html(f"{_NOTICE}\n{_brainsprite()}\n{_START}"))
-
-
-@lru_cache(maxsize=1)
-def _brainsprite() -> str:
     try:
         files = metadata.files("nilearn") or []
     except metadata.PackageNotFoundError:
@@ -124,13 +104,13 @@ def _brainsprite() -> str:
 def _parameters(
     name: str, classes: NDArray[np.uint8], affine_ras: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """What brainsprite is given of a case; it starts where most of the lesions is."""
+    """Return the options of brainsprite; it starts where most of the lesions is."""
     marked = classes > 0
     places = [
         largest_slice(marked, axis) if marked.any() else side // 2
         for axis, side in enumerate(classes.shape)
     ]
-    sides = _sides(classes)
+    sides = dict(zip("XYZ", classes.shape, strict=True))
     return {
         "canvas": f"{name}-canvas",
         "sprite": f"{name}-sprite",
@@ -146,23 +126,6 @@ def _parameters(
         "numSlice": dict(zip("XYZ", places, strict=True)),
         "radiological": True,
     }
-
-
-def _sides(volume: NDArray[np.uint8]) -> dict[str, int]:
-    return dict(zip("XYZ", volume.shape, strict=True))
-
-
-def _manual(sequence: str, step_mm: float) -> Html:
-    return tag(
-        *("p", "Click or drag in the picture, or move the sliders. "),
-        *(tag("span", "Blue", class_="truth"), ": missed; "),
-        *(tag("span", "orange", class_="prediction"), ": false; "),
-        *(tag("span", "green", class_="agreed"), ": found. "),
-        f"{sequence}, drawn in steps of {step_mm:.2g} mm; positions are the scanner's, in mm. In "
-        "the first plane the front is on the right, in the others the patient's right is on the "
-        "left.",
-        class_="note",
-    )
 
 
 def _small(seen: SeenCase) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
@@ -196,22 +159,3 @@ def _sprite(volume: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(
         tiles.reshape(rows, columns, z, y).swapaxes(1, 2).reshape(rows * z, columns * y)
     )
-
-
-def _image(name: str, content: bytes, kind: str) -> Html:
-    return tag("img", id=name, src=data_uri(content, kind), alt="", hidden=True)
-
-
-def _sliders(sides: dict[str, int]) -> list[Html]:
-    return [
-        tag(
-            "label",
-            tag("span", words),
-            tag("input", type="range", name=side, min=0, max=sides[side] - 1, step=1),
-        )
-        for side, words in _SLIDERS.items()
-    ]
-
-
-def _switch() -> Html:
-    return tag("label", join([tag("input", type="checkbox", checked=True), " show the lesions"]))

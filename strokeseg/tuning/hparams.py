@@ -14,14 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import api_pb2, metadata
-from tensorboard.plugins.hparams.plugin_data_pb2 import (
-    HParamsPluginData,
-    SessionEndInfo,
-    SessionStartInfo,
-)
+from tensorboard.plugins.hparams import api_pb2, metadata, summary_v2
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 
-from strokeseg.tuning.space import Dimension, Space, Value, all_values
+from strokeseg.tuning.space import Dimension, Space, all_values
 
 BEST_DICE, EPOCHS_RUN = "validation/best_dice", "training/epochs_run"
 CONFIGURATION, START, END = (
@@ -45,9 +41,7 @@ def configuration_summary(space: Space, seconds: float) -> Summary:
     experiment = api_pb2.Experiment(
         hparam_infos=[_domain(name, dimension) for name, dimension in _varied(space).items()],
         metric_infos=[
-            api_pb2.MetricInfo(
-                name=api_pb2.MetricName(tag=tag), display_name=name, description=description
-            )
+            summary_v2.Metric(tag, display_name=name, description=description).as_proto()
             for tag, (name, description) in _METRICS.items()
         ],
         time_created_secs=seconds,
@@ -63,11 +57,9 @@ def start_summary(space: Space, parameters: Mapping[str, Any], seconds: float) -
         parameters: The trial's whole configuration.
         seconds: The time of its start, since 1970.
     """
-    # Without a group's name the folder's is taken, which is another for every axis.
-    start = SessionStartInfo(start_time_secs=seconds)
-    for name in _varied(space):
-        _put(start.hparams[name], parameters[name])
-    return _summary(START, HParamsPluginData(session_start_info=start))
+    values = {name: parameters[name] for name in _varied(space)}
+    # Without an id TensorBoard takes the folder's name, which is another for every axis.
+    return summary_v2.hparams_pb(values, trial_id="", start_time_secs=seconds)
 
 
 def end_summary(state: str, seconds: float) -> Summary:
@@ -97,30 +89,16 @@ def _varied(space: Space) -> dict[str, Dimension]:
 
 def _domain(name: str, dimension: Dimension) -> api_pb2.HParamInfo:
     values = sorted(set(all_values(name, dimension)))
+    if not isinstance(values[0], (bool, str)):
+        values = [float(value) for value in values]
     # The table shows at first the columns that differ.
-    info = api_pb2.HParamInfo(name=name, type=_type(values[0]), differs=True)
-    if dimension.choices is None and info.type == api_pb2.DATA_TYPE_FLOAT64:
+    info = api_pb2.HParamInfo(name=name, differs=True)
+    if dimension.choices is None and isinstance(values[0], float):
         # What a parameter is where its condition fails may lie outside its range.
-        info.domain_interval.min_value, info.domain_interval.max_value = values[0], values[-1]
+        summary_v2.RealInterval(values[0], values[-1]).update_hparam_info(info)
     else:
-        info.domain_discrete.extend(values)
+        summary_v2.Discrete(values).update_hparam_info(info)
     return info
-
-
-def _type(value: Value) -> int:
-    # True is a number as well.
-    if isinstance(value, bool):
-        return int(api_pb2.DATA_TYPE_BOOL)
-    return int(api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64)
-
-
-def _put(place: Any, value: Value) -> None:
-    if isinstance(value, bool):
-        place.bool_value = value
-    elif isinstance(value, str):
-        place.string_value = value
-    else:
-        place.number_value = value
 
 
 def _summary(tag: str, content: HParamsPluginData) -> Summary:

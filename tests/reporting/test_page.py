@@ -12,7 +12,7 @@ import pytest
 from strokeseg.evaluation.summarise import by_size, methods_of
 from strokeseg.records.leaderboard import LeaderboardRow
 from strokeseg.records.summary import interval_text
-from strokeseg.reporting import plots, search_plots, tables, wording
+from strokeseg.reporting import plots, tables, wording
 from strokeseg.reporting.markdown import report_markdown
 from strokeseg.reporting.page import report_page
 from strokeseg.reporting.results import Results
@@ -32,7 +32,8 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        self.addresses += [values[key] or "" for key in ("src", "href") if key in values]
+        keys = {"src", "href", "xlink:href"}.intersection(values)
+        self.addresses += [values[key] or "" for key in keys]
         if "id" in values:
             self.ids.append(values["id"] or "")
         if tag == "img" and "hidden" not in values and not values.get("alt"):
@@ -66,7 +67,7 @@ def test_the_page_is_well_formed_and_every_id_is_its_own(checked: Checker) -> No
 
 def test_the_page_fetches_nothing(page: str, checked: Checker) -> None:
     assert all(address.startswith(("data:image/", "#")) for address in checked.addresses)
-    assert 'content="default-src &#x27;none&#x27;;' in page
+    assert "content=\"default-src 'none';" in page
     assert "@import" not in page and "url(" not in page
 
 
@@ -122,11 +123,11 @@ def test_without_steps_the_page_says_that_nothing_was_chosen(results: Results) -
 @pytest.mark.parametrize("trials", [0, 1])
 def test_too_few_trials_have_no_parallel_coordinates(results: Results, trials: int) -> None:
     rows: list[LeaderboardRow] = list(results.boards["axial"])[:trials]
-    assert search_plots.parallel_coordinates("axial", rows) is None
+    assert plots.parallel_coordinates("axial", rows) is None
 
 
 def test_the_history_tells_ends_apart_by_shape(results: Results) -> None:
-    plot = search_plots.history("axial", results.boards["axial"])
+    plot = plots.history("axial", results.boards["axial"])
     for words in ("trial 0, complete", "trial 2, stopped early", "trial 1, failed", "run of 0"):
         assert words in plot
 
@@ -159,9 +160,9 @@ def one_undefined(results: Results) -> Results:
 def test_a_case_without_a_dice_is_in_no_count_of_the_mean_but_in_the_table(
     one_undefined: Results, results: Results
 ) -> None:
-    output = wording.headline(one_undefined)
-    assert "over 2 cases of 2 patients" in output and "by the policy nnunet" in output
-    assert output.endswith("1 further case had no Dice")
+    said = wording.headline(one_undefined)
+    assert "over 2 cases of 2 patients" in said and "by the policy nnunet" in said
+    assert said.endswith("1 further case had no Dice")
     assert "policy" not in wording.headline(results)
     last = tables.cases_table(one_undefined).rows[-1]
     assert last[0] == results.rows()[-1].case and last[2] == "-"
@@ -184,9 +185,9 @@ def test_a_case_without_a_lesion_is_no_small_lesion_in_the_plot(results: Results
 
 def test_failures_of_baselines_are_listed_after_those_of_the_ensemble(results: Results) -> None:
     summary = {**results.summary, "baselines_failed": {"3 (nnU-Net)": "no mask"}}
-    changed = replace(results, summary=summary)
-    assert list(changed.failed) == ["77", "3 (nnU-Net)"]
-    assert "- failed: 3 (nnU-Net): no mask" in report_markdown(changed)
+    told = replace(results, summary=summary)
+    assert list(told.failed) == ["77", "3 (nnU-Net)"]
+    assert "- failed: 3 (nnU-Net): no mask" in report_markdown(told)
 
 
 def test_a_mean_names_its_cases_where_they_are_not_all() -> None:
