@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from strokeseg.imaging.panels import PREDICTION_COLOUR, enlarge, grey
+from strokeseg.imaging.panels import draw_outlines, enlarge, grey
 from strokeseg.imaging.slices import AXES, AXIS, cut, pixel_mm, upright
 from strokeseg.storage.files import replacing_file
 
@@ -32,13 +32,11 @@ class _Plane:
 
     Attributes:
         axis: One of `slices.AXES`.
-        panels: (C, rows, columns) uint8, a sequence each.
-        outline: (rows, columns) bool.
+        panels: (C, rows, columns, 3) uint8, a sequence each.
     """
 
     axis: str
     panels: NDArray[np.uint8]
-    outline: NDArray[np.bool_]
 
 
 def write_quality_picture(
@@ -111,16 +109,16 @@ def _plane(
     rows = max(1, round(layer.shape[-2] * width_mm * pixels_per_mm))
     columns = max(1, round(layer.shape[-1] * height_mm * pixels_per_mm))
     lesion = enlarge(upright(cut(mask, axis)[index]) > 0, (rows, columns))
-    panels = np.stack([grey(channel) for channel in enlarge(layer, (rows, columns))])
-    # Beyond the panel's edge counts as lesion: a line there would be none of its outline.
-    outline = lesion & ~ndimage.binary_erosion(lesion, border_value=1)
-    return _Plane(axis=axis, panels=panels, outline=outline)
+    no_truth = np.zeros_like(lesion)
+    channels = enlarge(layer, (rows, columns))
+    panels = [draw_outlines(grey(channel), no_truth, lesion) for channel in channels]
+    return _Plane(axis=axis, panels=np.stack(panels))
 
 
 def _set_out(planes: Sequence[_Plane], sequences: Sequence[str], caption: str) -> Image.Image:
     """Put the planes side by side, a row a sequence, under the caption."""
-    height = max(plane.outline.shape[0] for plane in planes)
-    width = sum(plane.outline.shape[1] + _GAP for plane in planes) - _GAP
+    height = max(plane.panels.shape[1] for plane in planes)
+    width = sum(plane.panels.shape[2] + _GAP for plane in planes) - _GAP
     font = ImageFont.load_default(_TEXT_SIZE)
     across = max(width, round(font.getlength(caption)) + _GAP)
     picture = Image.new("RGB", (across, 2 * _LINE + len(sequences) * (height + _GAP) - _GAP))
@@ -129,21 +127,15 @@ def _set_out(planes: Sequence[_Plane], sequences: Sequence[str], caption: str) -
     left = 0
     for plane in planes:
         canvas.text((left + 2, _LINE + 1), plane.axis, _TEXT_COLOUR, font)
-        rows, columns = plane.outline.shape
+        _, rows, columns, _ = plane.panels.shape
         for number, panel in enumerate(plane.panels):
             top = 2 * _LINE + number * (height + _GAP)
-            picture.paste(_coloured(panel, plane.outline), (left, top + (height - rows) // 2))
+            picture.paste(Image.fromarray(panel), (left, top + (height - rows) // 2))
             _label(canvas, font, (left + 2, top + height // 2), AXIS[plane.axis].left, "lm")
         left += columns + _GAP
     for number, sequence in enumerate(sequences):
         _label(canvas, font, (2, 2 * _LINE + number * (height + _GAP)), sequence, "la")
     return picture
-
-
-def _coloured(panel: NDArray[np.uint8], outline: NDArray[np.bool_]) -> Image.Image:
-    colours = np.repeat(panel[..., None], 3, axis=-1)
-    colours[outline] = PREDICTION_COLOUR
-    return Image.fromarray(colours)
 
 
 def _label(

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from strokeseg.imaging.cases import mask_name
-from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, outlines
+from strokeseg.imaging.panels import GREY_STEP, bounding_box, draw_outlines, grey
 from strokeseg.imaging.scan import read_lesion
 from strokeseg.imaging.slices import AXES, AXIS, upright
 from strokeseg.imaging.volume import Grid, Volume, read_volume, to_ras, voxels_on
@@ -29,8 +28,8 @@ from strokeseg.reporting.results import Results
 # Lesions stand out on these, in this order; another data set may have neither.
 _PREFERRED = ("FLAIR", "DWI")
 _PANEL_SIDE, _GAP, _TEXT_SIZE = 340, 6, 18
-_GREYS = 64
-_DARKEST, _BRIGHTEST = 1, 99.5
+# One pixel is too thin for eyes.
+_LINE_WIDTH = 2
 _MARGIN = 3
 
 
@@ -90,15 +89,15 @@ def see_case(results: Results, name: str) -> SeenCase:
         truth = voxels_on(as_bytes, predicted.grid, order=0) > 0
     prediction = predicted.voxels > 0
     # The corner of a skull-stripped scan is background, whatever its value.
-    brain = image != image[0, 0, 0]
-    box = _box(brain | truth | prediction)
+    image = image - image[0, 0, 0]
+    box = bounding_box((image != 0) | truth | prediction, _MARGIN)
     affine = predicted.grid.affine_ras.copy()
     affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
     x, y, z = image[box].shape
     return SeenCase(
         name=name,
         sequence=sequence,
-        grey=_grey(image[box], brain[box]),
+        grey=grey(image[box]),
         truth=truth[box],
         prediction=prediction[box],
         grid=Grid(shape=(x, y, z), affine_ras=affine),
@@ -160,44 +159,17 @@ def _panel(seen: SeenCase, axis: int, letter: str) -> Image.Image:
     width_mm, height_mm = columns * spacing[0], rows * spacing[1]
     factor = _PANEL_SIDE / max(width_mm, height_mm)
     size = (max(1, round(width_mm * factor)), max(1, round(height_mm * factor)))
-    grey = Image.fromarray(np.ascontiguousarray(layers[0])).resize(size, Image.Resampling.BICUBIC)
+    scan = Image.fromarray(np.ascontiguousarray(layers[0])).resize(size, Image.Resampling.BICUBIC)
     truth, prediction = (
         np.asarray(
             Image.fromarray(np.ascontiguousarray(layer)).resize(size, Image.Resampling.NEAREST)
         )
         for layer in layers[1:]
     )
-    outside, inside = outlines(truth, prediction)
-    levels = np.asarray(grey) // (256 // _GREYS) * (256 // _GREYS)
-    panel = np.repeat(levels[..., None], 3, axis=-1)
-    # One pixel is too thin for eyes: the truth's line grows outwards, the prediction's inwards.
-    panel[ndimage.binary_dilation(outside) & ~truth] = TRUTH_COLOUR
-    panel[ndimage.binary_dilation(inside) & prediction] = PREDICTION_COLOUR
-    picture = Image.fromarray(panel)
+    levels = np.asarray(scan) // GREY_STEP * GREY_STEP
+    picture = Image.fromarray(draw_outlines(levels, truth, prediction, _LINE_WIDTH))
     canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(_TEXT_SIZE)
     canvas.text(
         (4, size[1] // 2), letter, (255, 255, 255), font, "lm", stroke_width=1, stroke_fill="black"
     )
     return picture
-
-
-def _box(filled: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """The sides that hold anything, with a margin for outlines."""
-    boxes = ndimage.find_objects(filled.astype(np.uint8))
-    if not boxes:
-        x, y, z = (slice(0, side) for side in filled.shape)
-        return x, y, z
-    x, y, z = (
-        slice(max(0, side.start - _MARGIN), min(size, side.stop + _MARGIN))
-        for side, size in zip(boxes[0], filled.shape, strict=True)
-    )
-    return x, y, z
-
-
-def _grey(image: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Spread the brain's intensities over the levels of grey; what is no brain stays black."""
-    if not brain.any():
-        return np.zeros(image.shape, dtype=np.uint8)
-    darkest, brightest = np.percentile(image[brain], (_DARKEST, _BRIGHTEST))
-    share = np.clip((image - darkest) / max(float(brightest - darkest), 1e-6), 0, 1)
-    return np.where(brain, np.rint(20 + 235 * share), 0).astype(np.uint8)

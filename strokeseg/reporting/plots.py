@@ -38,7 +38,7 @@ from strokeseg.reporting.figures import (
 from strokeseg.reporting.results import Results
 from strokeseg.reporting.tables import MAIN_KINDS, parameter_text
 
-_WIDTH, _HEIGHT = 460, 300
+_WIDTH, _HEIGHT, _SEARCH_HEIGHT = 460, 300, 270
 _ROW, _COLUMN = 30, 84
 _MARKERS = ("o", "s", "^", "D")
 _FEWEST_FOR_LIMITS = 3
@@ -167,7 +167,7 @@ def history(axis: str, rows: Sequence[LeaderboardRow]) -> Markup:
     end = max((row.trial for row in rows), default=0) + 0.5
     scores = [row.dice or 0.0 for row in trials]
     with page_style(f"history-{axis}"):
-        figure, axes = empty_figure(_WIDTH, _HEIGHT)
+        figure, axes = empty_figure(_WIDTH, _SEARCH_HEIGHT)
         best = max((row.dice or 0.0 for row in rows), default=0.0)
         axes.set(xlim=(-0.5, end), ylim=(0, max(0.1, best * 1.1)), xlabel="trial", title="Dice")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -220,7 +220,7 @@ def parallel_coordinates(axis: str, rows: Sequence[LeaderboardRow]) -> Markup | 
     best = max(scored[-1].dice or 0.0, 0.1)
     last = len(places)
     with page_style(f"parallel-{axis}", grid=None):
-        figure, axes = empty_figure(_COLUMN * last + 2 * _COLUMN, _HEIGHT)
+        figure, axes = empty_figure(_COLUMN * last + 2 * _COLUMN, _SEARCH_HEIGHT)
         axes.set(xlim=(0, last), ylim=(0, best))
         axes.spines.bottom.set_visible(False)
         axes.vlines(range(last + 1), 0, best, color=QUIET, linewidth=1)

@@ -16,13 +16,21 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
-from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, enlarge, grey, outlines
+from strokeseg.imaging.panels import (
+    PREDICTION_COLOUR,
+    TRUTH_COLOUR,
+    bounding_box,
+    draw_outlines,
+    enlarge,
+    grey,
+)
 from strokeseg.imaging.slices import upright
 
 _TEXT_COLOUR = (255, 255, 255)
 _PANEL_SIDE, _GAP, _NARROWEST = 208, 4, 330
+# Room for an outline around the brain, in pixels.
+_MARGIN = 2
 # TensorBoard shrinks a picture to some 350 pixels until somebody clicks on it.
 _WIDTH_BY_TEXT_SIZE = 34
 
@@ -98,33 +106,15 @@ def draw_picture(
     Returns:
         (rows, columns, 3) uint8, red, green and blue.
     """
-    rows, columns = _brain_box(seen)
+    brain = (seen.image != 0).any(axis=0)
+    rows, columns = bounding_box(brain | seen.truth | seen.prediction, _MARGIN)
     size = _panel_size((rows.stop - rows.start, columns.stop - columns.start), pixel_mm)
     image, truth, prediction = (
         enlarge(upright(layer[..., rows, columns]), size)
         for layer in (seen.image, seen.truth, seen.prediction)
     )
-    outside, inside = outlines(truth, prediction)
-    panels = []
-    for channel in image:
-        panel = np.repeat(grey(channel)[..., None], 3, axis=-1)
-        panel[outside], panel[inside] = TRUTH_COLOUR, PREDICTION_COLOUR
-        panels.append(panel)
+    panels = [draw_outlines(grey(channel), truth, prediction) for channel in image]
     return _set_out(panels, seen.caption, sequences, left_side)
-
-
-def _brain_box(seen: SeenSlice) -> tuple[slice, slice]:
-    """The rows and columns that hold brain or lesion, with a margin for the outline."""
-    filled = (seen.image != 0).any(axis=0) | seen.truth | seen.prediction
-    boxes = ndimage.find_objects(filled.astype(np.uint8))
-    height, width = filled.shape
-    if not boxes:
-        return slice(0, height), slice(0, width)
-    rows, columns = boxes[0]
-    return (
-        slice(max(0, rows.start - 2), min(height, rows.stop + 2)),
-        slice(max(0, columns.start - 2), min(width, columns.stop + 2)),
-    )
 
 
 def _panel_size(shape: tuple[int, int], pixel_mm: tuple[float, float]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR
 from strokeseg.imaging.volume import Grid
 from strokeseg.records.summary import ScoreRow
 from strokeseg.reporting.pictures import (
@@ -19,7 +20,6 @@ from strokeseg.reporting.pictures import (
 )
 from strokeseg.reporting.results import Results
 from strokeseg.reporting.viewer import _small, _sprite
-from strokeseg.training.pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 
 
 def rows_of(*dice: float) -> list[ScoreRow]:

@@ -65,6 +65,10 @@ def test_the_page_is_well_formed_and_every_id_is_its_own(checked: Checker) -> No
     assert len(set(checked.ids)) == len(checked.ids)
 
 
+def test_equal_results_make_equal_pages(results: Results, page: str) -> None:
+    assert report_page(results) == page
+
+
 def test_the_page_fetches_nothing(page: str, checked: Checker) -> None:
     assert all(address.startswith(("data:image/", "#")) for address in checked.addresses)
     assert "content=\"default-src 'none';" in page

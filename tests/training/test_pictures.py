@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from strokeseg.imaging.panels import PREDICTION_COLOUR, TRUTH_COLOUR, outlines
 from strokeseg.records.config import NetworkConfig, TrialConfig
 from strokeseg.training.loop import Training
 from strokeseg.training.network import build_network
-from strokeseg.training.pictures import (
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    SeenSlice,
-    draw_picture,
-    outlines,
-    slices_to_show,
-)
+from strokeseg.training.pictures import SeenSlice, draw_picture, slices_to_show
 from strokeseg.training.slice_set import SliceSet
 
 
