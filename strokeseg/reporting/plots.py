@@ -256,10 +256,9 @@ def _beside(axes: Axes, words: str, place: Mapping[str, Any], **style: Any) -> N
 
 def _legend(figure: Figure, axes: Axes, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     """Write what marks mean above the axes, side by side."""
-    handles = [
-        axes.plot([], [], linestyle="none", label=words, **style)[0] for words, style in entries
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=max(1, len(entries)))
+    handles = [axes.plot([], [], linestyle="none", **style)[0] for _, style in entries]
+    labels = [words for words, _ in entries]
+    figure.legend(handles, labels, loc="outside upper left", ncols=max(1, len(entries)))
 
 
 def _places_of_parameters(rows: Sequence[LeaderboardRow]) -> dict[str, dict[object, float]]:
