@@ -78,7 +78,9 @@ def test_every_experiment_and_option_that_the_readme_names_is_there(launch):
         assert (CHECKOUT / "experiments" / name / "experiment.yaml").is_file()
     helps = "".join(
         launch(import_module(f"strokeseg.{command}").main, "--help").out
-        for command in ("prepare", "search", "evaluate", "export", "predict", "run")
+        for command in (
+            *("prepare", "search", "measure_leakage", "evaluate", "export", "predict", "run"),
+        )
     )
     for option in set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", README)) - {
         "--help",
