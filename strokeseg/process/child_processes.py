@@ -23,13 +23,14 @@ def child_processes(most: int) -> Iterator[ProcessPoolExecutor]:
     """
     others = set(multiprocessing.active_children())
     pool = _Pool(most)
+    completed = False
     try:
         yield pool
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - others:
-            child.kill()
-        raise
+        completed = True
     finally:
+        if not completed:
+            for child in set(multiprocessing.active_children()) - others:
+                child.kill()
         pool.shutdown(cancel_futures=True)
 
 

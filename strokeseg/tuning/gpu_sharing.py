@@ -81,21 +81,18 @@ def best_trial_count(throughputs: Iterable[Throughput]) -> int:
 
 
 def largest_configurations(spaces: Iterable[Space]) -> list[TrialConfig]:
-    """Return, for each encoder of each space, the point that needs the most memory."""
+    """Return, for each kind of network of each space, the point that needs the most memory."""
     return list(
         {repr(config): config for space in spaces for config in _largest_of(space)}.values()
     )
 
 
 def _largest_of(space: Space) -> list[TrialConfig]:
-    largest = {
-        name: max(space.dimensions[name].extremes)
-        for name in ("encoder_depth", "batch_size")
-        if name in space.dimensions
-    }
-    encoder = space.dimensions.get("encoder")
-    encoders = encoder.extremes if encoder else (TrialConfig().encoder,)
-    return [TrialConfig.model_validate({"encoder": name, **largest}) for name in encoders]
+    batch = space.dimensions.get("batch_size")
+    size = {"batch_size": max(batch.extremes)} if batch else {}
+    return [
+        TrialConfig.model_validate({**network.model_dump(), **size}) for network in space.networks()
+    ]
 
 
 def measure_sharing(
